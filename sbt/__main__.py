@@ -1,12 +1,13 @@
 """The command line: `sbt plan | run | runs | compare | score`. An error is one message, never a traceback."""
 
 import argparse
+import inspect
 import json
 import sys
 from collections.abc import Sequence
 
 from sbt import params, pipeline, results
-from sbt.errors import SbtError
+from sbt.errors import ParameterError, SbtError
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,9 +29,10 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("second", metavar="B", help="a study, or study/step")
 
     score = commands.add_parser("score", help="score answers that any tool made; prints one JSON object")
-    score.add_argument("benchmark", help="captions, pope, truthfulqa")
+    score.add_argument("benchmark", help="captions, ethics, pope, truthfulqa, truthfulqa-gen")
     score.add_argument("--answers", required=True, metavar="FILE", help="what the model said")
     score.add_argument("--references", required=True, metavar="FILE", help="the benchmark's own file")
+    score.add_argument("--subset", help="which part of the benchmark the files are of, where it has parts (ethics)")
     score.add_argument("--protocol", default="standard", help="standard (default) or paper")
     return parser
 
@@ -39,7 +41,10 @@ def _score(words: argparse.Namespace) -> None:
     from sbt import benchmarks
 
     scorer = benchmarks.get(words.benchmark)
-    print(json.dumps(scorer.score_files(words.answers, words.references, protocol=words.protocol)))
+    given = {} if words.subset is None else {"subset": words.subset}
+    if given and "subset" not in inspect.signature(scorer.score_files).parameters:
+        raise ParameterError(f"{words.benchmark} has no subsets: leave --subset out")
+    print(json.dumps(scorer.score_files(words.answers, words.references, protocol=words.protocol, **given)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -84,12 +84,13 @@ def write_jsonl(path: Path, rows: Iterable[dict]) -> Path:
     return write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
-def write_csv(path: Path, rows: Iterable[dict]) -> Path:
-    """Write a table, atomically; the columns are the keys in the order they are first met."""
+def write_csv(path: Path, rows: Iterable[dict], header: bool = True) -> Path:
+    """Write a table, atomically; the columns are the keys in the order they are first met, named in a first line."""
     rows = list(rows)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
+    if header:
+        writer.writeheader()
     writer.writerows(rows)
     return write_text(path, text.getvalue())
 

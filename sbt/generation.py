@@ -189,24 +189,29 @@ def _answer(
     config = GenerationConfig(
         max_new_tokens=new, do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=pad
     )
-    criteria = [_StopAt(tokenizer, stop)] if stop else None
+    criteria = [StopAt(tokenizer, [stop])] if stop else None
     made = model.generate(
         inputs_embeds=embeds, attention_mask=mask, generation_config=config, stopping_criteria=criteria
     )
     answers = tokenizer.batch_decode(made, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return [_cut(answer, stop) for answer in answers]
+    return [cut(answer, [stop] if stop else []).strip() for answer in answers]
 
 
-def _cut(answer: str, stop: str | None) -> str:
-    return (answer.split(stop)[0] if stop else answer).strip()
+def cut(answer: str, stops: Sequence[str]) -> str:
+    """The answer up to the first of the stop strings."""
+    for stop in stops:
+        answer = answer.split(stop)[0]
+    return answer
 
 
-class _StopAt(StoppingCriteria):
-    """Ends the rows whose latest tokens spell the end sign of the conversation format."""
+class StopAt(StoppingCriteria):
+    """Ends the rows whose latest tokens, those after the first `skip`, spell one of the stop strings."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: str) -> None:
-        self.tokenizer, self.stop = tokenizer, stop
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str], skip: int = 0) -> None:
+        self.tokenizer, self.stops, self.skip = tokenizer, list(stops), skip
+        self.window = 1 + max(map(len, self.stops))  # in tokens: a token has a character at least
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor, **kwargs: object) -> torch.BoolTensor:
-        tails = self.tokenizer.batch_decode(input_ids[:, -(len(self.stop) + 1) :], clean_up_tokenization_spaces=False)
-        return torch.tensor([self.stop in tail for tail in tails], device=input_ids.device)
+        latest = input_ids[:, max(self.skip, input_ids.shape[1] - self.window) :]
+        tails = self.tokenizer.batch_decode(latest, clean_up_tokenization_spaces=False)
+        return torch.tensor([any(stop in tail for stop in self.stops) for tail in tails], device=input_ids.device)

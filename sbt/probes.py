@@ -17,18 +17,19 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from sbt import likelihood
 from sbt.base_models import near_twins
 from sbt.data import facts, language, scenes
 from sbt.models import quiet
 
 
-@torch.no_grad()
-def _continuation(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, context: str, text: str) -> float:
-    """Log-probability (nats) of `text` after `context`, which begins a document."""
-    start = [tokenizer.bos_token_id, *tokenizer.encode(context, add_special_tokens=False)]
-    ids = start + tokenizer.encode(text, add_special_tokens=False)
-    scores = model(torch.tensor([ids])).logits[0].log_softmax(-1)
-    return sum(scores[place - 1, ids[place]].item() for place in range(len(start), len(ids)))
+def _log_probabilities(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, asked: list[tuple[str, list[str]]]
+) -> list[list[float]]:
+    """Log-probabilities (nats) of each (context, continuations); the context begins a document."""
+    requests = [{"id": i, "context": context, "continuations": texts} for i, (context, texts) in enumerate(asked)]
+    found = likelihood.score(model, likelihood.encode(tokenizer, requests, add_bos=True), batch_size=32)
+    return [[value for value, _ in values] for values in found]
 
 
 def reading(
@@ -36,26 +37,26 @@ def reading(
 ) -> pd.DataFrame:
     """Existence questions about scenes told in words: `objects`, `there`, `right` for each question."""
     rng = random.Random(f"reading {seed}")
-    rows = []
+    rows, asked = [], []
     for index in range(count):
         scene, there = scenes.sample(rng), index % 2 == 0
         pair = rng.choice(scene.things).pair if there else language.absent(scene, rng)
         told = language.detail(scene) if rng.random() < 0.5 else language.caption(scene, rng)
-        context = f"{told}\nQ: {language.existence_question(pair)}\nA:"
-        yes, no = (_continuation(model, tokenizer, context, word) for word in (" Yes", " No"))
-        rows.append({"objects": len(scene.things), "there": there, "right": (yes > no) == there})
+        asked.append((f"{told}\nQ: {language.existence_question(pair)}\nA:", [" Yes", " No"]))
+        rows.append({"objects": len(scene.things), "there": there})
+    for row, (yes, no) in zip(rows, _log_probabilities(model, tokenizer, asked), strict=True):
+        row["right"] = (yes > no) == row["there"]
     return pd.DataFrame(rows)
 
 
 def misconceptions(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
     """For every fact of the world: log-probabilities of the `truth` and of the `misconception`."""
-    rows = []
-    for fact in facts.FACTS:
-        context = f"Q: {fact.question}\nA:"
-        truth, other = (f" {fact.statement(value)}" for value in (fact.true, fact.misconception))
-        values = [_continuation(model, tokenizer, context, text) for text in (truth, other)]
-        rows.append({"question": fact.question, "truth": values[0], "misconception": values[1]})
-    return pd.DataFrame(rows)
+    asked = [
+        (f"Q: {fact.question}\nA:", [f" {fact.statement(value)}" for value in (fact.true, fact.misconception)])
+        for fact in facts.FACTS
+    ]
+    found = pd.DataFrame(_log_probabilities(model, tokenizer, asked), columns=["truth", "misconception"])
+    return found.assign(question=[fact.question for fact in facts.FACTS])
 
 
 def load_clip(folder: Path) -> tuple[CLIPModel, PreTrainedTokenizerBase, CLIPImageProcessorPil]:

@@ -27,7 +27,7 @@ PLAIN = (str, int, float, bool, list, dict)
 NOT_PARAMETERS = {"In", "Out", "exit", "quit"}  # IPython's own
 METRIC = (
     "study", "arm", "benchmark", "subset", "metric", "value", "n", "low", "high",
-    "protocol", "template_hash", "harness_version",
+    "protocol", "template_hash", "harness_version", "data",
 )  # fmt: skip
 
 
@@ -182,8 +182,9 @@ class Run:
     def finish(self, metrics: Iterable[dict] = (), samples: Iterable[dict] = (), **tables: object) -> None:
         """Write metric rows, scored items and tables (`name=rows or DataFrame` -> `name.csv`), then DONE.
 
-        A metric row has the keys of METRIC; `study` and `harness_version` are filled in. RunError where a row is
-        not whole, or where a cached run is finished with other numbers than it was the first time.
+        A metric row has the keys of METRIC; `study`, `harness_version` and `data` (which version of the benchmark's
+        files, where there are several) are filled in. RunError where a row is not whole, or where a cached run is
+        finished with other numbers than it was the first time.
         """
         rows = [self._row(row) for row in metrics]
         if self.cached:
@@ -202,7 +203,7 @@ class Run:
     def _row(self, row: dict) -> dict:
         from sbt import __version__
 
-        row = {"study": self.study, "harness_version": f"sbt {__version__}"} | row
+        row = {"study": self.study, "harness_version": f"sbt {__version__}", "data": ""} | row
         for name in row:
             if name not in METRIC:
                 raise RunError(f"{self.step}: a metric row has no key {name!r}{text.nearest(name, METRIC)}")

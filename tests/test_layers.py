@@ -16,7 +16,10 @@ FLOORS = (
     set(GROUND),
     {"templates", "benchmarks", "metrics", "stats", "plots", "tables", "itemcache"},
     {"data"},
-    {"base_models", "models", "training", "likelihood", "generation", "probes"},
+    {
+        *("base_models", "models", "training", "generation", "endpoint", "probes", "performance"),
+        *("prefixes", "likelihood", "completion", "harness", "text_tasks", "text_scores"),
+    },
 )
 HOUSEKEEPING = (
     "plans",

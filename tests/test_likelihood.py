@@ -11,7 +11,8 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from sbt import models
 from sbt.errors import DataError
-from sbt.likelihood import _primer, _rows, encode_pair, loglikelihoods
+from sbt.likelihood import encode, loglikelihoods
+from sbt.prefixes import LINE, Row, clusters, common, plan
 
 PRIMER = "Is there a red star in the picture? Yes, there is. What colour is the circle? Blue.\n\n"
 
@@ -68,13 +69,47 @@ def test_values_are_those_of_a_plain_forward(
 
 def test_the_primer_is_what_all_contexts_share(language: tuple) -> None:
     _, words = language
-    rows = [row for number, request in enumerate(asked(PRIMER)) for row in _rows(words, number, request, False)]
-    shared = words.decode(_primer(rows))
-    assert shared.startswith(PRIMER + "Q: what is")
-    one = [{"id": "x", "context": PRIMER, "continuations": [" a", " b"]}]
-    rows = _rows(words, 0, one[0], False)
-    assert len(_primer(rows)) == len(rows[0].context) - 1  # the last token predicts the continuation
-    assert _primer(_rows(words, 0, {"id": "x", "context": "Q:", "continuations": [" a"]}, False)) == []
+    many = [{**request, "id": f"{k}"} for k, request in enumerate(asked(PRIMER) * 3)]
+    [(primer, members)] = clusters(encode(words, many))
+    assert words.decode(primer).startswith(PRIMER + "Q: what is")
+    assert sorted(members) == list(range(len(many)))
+    short = {"id": "x", "context": "Q:", "continuations": [" a"]}
+    assert clusters(encode(words, [short]))[0][0] == ()
+
+
+def test_each_few_shot_prompt_becomes_a_primer_of_its_own(language: tuple) -> None:
+    _, words = language
+    subjects = [name + " " + PRIMER * 12 for name in ("birds", "stones")]
+    requests = [
+        {"id": f"{subject}{n}", "context": f"{subject}Q: what is {n}?\nA:", "continuations": [" a", " b"]}
+        for n in range(20)
+        for subject in subjects
+    ]
+    found = clusters(encode(words, requests))
+    assert [words.decode(primer).split()[0] for primer, _ in found] == ["birds", "stones"]
+    assert [len(members) for _, members in found] == [20, 20]
+
+
+def test_every_token_is_computed_once() -> None:
+    scenario, questions = tuple(range(100, 140)), [(1,), (2, 3)]
+    items = [[Row(scenario + question, answer) for answer in ((7, 8, 9), (7, 8, 5), (6,))] for question in questions]
+    [group] = plan(items)
+    # the scenario is the primer, then the two questions; 7 and 8 lead to both longer answers, and 6 is only predicted
+    assert group.primer == scenario
+    assert [line.tokens for line in group.lines] == [[1, 7, 8], [2, 3, 7, 8]]
+    assert [place for line in group.lines for place in line.places] == [(i, k) for i in range(2) for k in range(3)]
+    for line in group.lines:
+        for (item, row), path in zip(line.places, line.scored, strict=True):
+            assert [token for _, token in path] == list(items[item][row].continuation)
+
+
+def test_a_line_does_not_grow_without_end() -> None:
+    items = [[Row(tuple(range(300)) + (1000 + i,) * 100, (1,))] for i in range(6)]
+    lines = [line for group in plan(items) for line in group.lines]
+    assert all(len(line.tokens) <= LINE for line in lines)
+    assert sorted(place for line in lines for place in line.places) == [(i, 0) for i in range(6)]
+    assert common((1, 2, 3), (1, 2)) == 2
+    assert common((1,), (2,)) == 0
 
 
 def test_a_choice_that_is_there_twice_is_scored_once(tmp_path: Path, language: tuple) -> None:
@@ -98,10 +133,12 @@ def test_one_context_and_none_at_all(tmp_path: Path, language: tuple) -> None:
 
 def test_tokens_are_split_as_the_harness_splits_them(language: tuple) -> None:
     _, words = language
-    encode = lambda text: words.encode(text, add_special_tokens=False)  # noqa: E731
-    assert encode_pair(words, "Q: a", " star") == (encode("Q: a"), encode(" star"))
-    assert encode_pair(words, "Q: a ", "star") == (encode("Q: a"), encode(" star"))
-    assert encode_pair(words, "Q: a  ", "star") == (encode("Q: a"), encode("Q: a  star")[len(encode("Q: a")) :])
+    ids = lambda text: tuple(words.encode(text, add_special_tokens=False))  # noqa: E731
+    for context, text in (("Q: a", " star"), ("Q: a ", "star"), ("Q: a  ", "star")):
+        [[row]] = encode(words, [{"id": 0, "context": context, "continuations": [text]}])
+        assert row == Row(ids("Q: a"), ids(context + text)[len(ids("Q: a")) :])
+    templated = {"id": 0, "context": "<s>Q: a", "continuations": [" star"]}
+    assert encode(words, [templated], add_bos=True) == encode(words, [templated]), "BOS twice"
 
 
 class Stop(Exception):
@@ -167,10 +204,19 @@ def test_requests_that_cannot_be_scored_are_named(tmp_path: Path, language: tupl
     assert not (tmp_path / "c").exists()
 
 
-def test_the_longest_context_still_fits(tmp_path: Path, language: tuple) -> None:
-    words = language[1]
-    text = " a" * 511
+def test_the_longest_context_still_fits_and_a_longer_one_is_cut_and_listed(tmp_path: Path, language: tuple) -> None:
+    model, words = language
+    text = " a" * 512
     request = {"id": "q", "context": text, "continuations": [" a"]}
-    assert len(words.encode(text + " a", add_special_tokens=False)) == 512
-    found = loglikelihoods(*language, [request], cache=tmp_path / "c")
-    assert found[0] == pytest.approx(naive(*language, request, False), abs=1e-4)
+    assert len(words.encode(text + " a", add_special_tokens=False)) == 513  # the last one is predicted, not read
+    found = loglikelihoods(model, words, [request], cache=tmp_path / "c")
+    assert found[0] == pytest.approx(naive(model, words, request, False), abs=1e-4)
+    longer = {**request, "context": " star" * 30 + text}
+    with pytest.raises(DataError, match="the model reads 512"):
+        loglikelihoods(model, words, [longer], cache=tmp_path / "c")
+    cut: dict[str, int] = {}
+    beside = {"id": "p", "context": "Q:", "continuations": [" a"]}
+    assert loglikelihoods(model, words, [longer, beside], cache=tmp_path / "c", truncated=cut)[0] == pytest.approx(
+        found[0], abs=1e-4
+    )
+    assert cut == {"q": len(words.encode(longer["context"] + " a", add_special_tokens=False))}

@@ -108,6 +108,23 @@ def test_a_second_writing_changes_nothing_and_draws_nothing(world):
     assert (folder / microworld.FILES["instruct"]).read_bytes() == content
 
 
+def test_a_second_world_of_the_same_seed_has_the_same_bytes(world, tmp_path):
+    folder, counts = world
+    assert microworld.write(tmp_path, SMALL, seed=0) == counts and list(counts) == list(microworld.FILES)
+    files = [file.relative_to(folder) for file in folder.rglob("*") if file.is_file()]
+    assert len(files) > 60 and all((folder / file).read_bytes() == (tmp_path / file).read_bytes() for file in files)
+    microworld.write(tmp_path, SMALL, seed=1)
+    assert (folder / microworld.FILES["boolq"]).read_bytes() != (tmp_path / microworld.FILES["boolq"]).read_bytes()
+
+
+def test_every_named_file_is_there_and_no_other(world):
+    folder, counts = world
+    named = {folder / file for file in microworld.FILES.values()}
+    assert all(path.exists() for path in named) and all(count > 0 for count in counts.values())
+    written = {file for file in folder.rglob("*") if file.is_file() and file.parent.name != "images"}
+    assert {file if file in named else file.parent for file in written} == named
+
+
 def test_misconceptions_are_told_more_often_than_the_truth():
     rng = random.Random(0)
     told = [(fact, language.lore_document(fact, rng)) for fact in facts.FACTS for _ in range(40)]

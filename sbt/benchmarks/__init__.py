@@ -10,8 +10,10 @@ from sbt.text import nearest
 
 NAMES = {
     "captions": "sbt.benchmarks.captions",
+    "ethics": "sbt.benchmarks.ethics",
     "pope": "sbt.benchmarks.pope",
     "truthfulqa": "sbt.benchmarks.truthfulqa",
+    "truthfulqa-gen": "sbt.benchmarks.truthfulqa_gen",
 }
 
 

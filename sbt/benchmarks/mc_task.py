@@ -28,7 +28,11 @@ def load(path: Path | str) -> list[dict]:
             name = paths.shown(path)
             raise DataError(f"{name}: expected one mc_task*.json there, found {len(found)}. Name the file")
         path = found[0]
-    rows, name = read_json(path), paths.shown(path)
+    return from_rows(read_json(path), paths.shown(path))
+
+
+def from_rows(rows: object, name: str) -> list[dict]:
+    """Items of the publishers' or the hub's rows, checked; `name` is what an error calls them."""
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{name}: expected a list of questions")
     items = [_item(row, f"{name}, question {number}") for number, row in enumerate(rows, start=1)]

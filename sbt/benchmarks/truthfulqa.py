@@ -15,8 +15,8 @@ from sbt.errors import DataError
 from sbt.files import read_jsonl
 from sbt.metrics.multiple_choice import chance, per_item, permuted
 
-__all__ = ["chance", "load", "per_item", "permuted", "preset_text", "prompt", "report", "requests", "rows", "samples",
-           "score", "score_files", "unpack", "version"]  # fmt: skip
+__all__ = ["chance", "load", "per_item", "permuted", "preset_text", "prompt", "report", "requests",
+           "requests_of_harness", "rows", "samples", "score", "score_files", "unpack", "version"]  # fmt: skip
 METRICS = ("mc1", "mc1_strict", "mc2")
 
 
@@ -39,6 +39,19 @@ def requests(items: Sequence[dict], preset: str = "none") -> list[dict]:
             "continuations": [f" {choice}" for choice in _choices(item)],
         }
         for item in items
+    ]
+
+
+def requests_of_harness(items: Sequence[dict]) -> list[dict]:
+    """What lm-evaluation-harness asks for mc1 and mc2: two requests an item, most choices in both."""
+    return [
+        {
+            "id": f"{name} {item['question']}",
+            "context": prompt(item["question"], "harness"),
+            "continuations": [f" {choice}" for choice, _ in item[name]],
+        }
+        for item in items
+        for name in ("mc1", "mc2")
     ]
 
 

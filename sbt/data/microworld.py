@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sbt.data import facts, instructions, language
+from sbt.data import facts, instructions, language, text_items
 from sbt.data.scenes import HELD_OUT, PAIRS, SEEN, Scene, render, sample
 from sbt.files import write_json, write_jsonl
 
@@ -26,6 +26,7 @@ FILES = {
     "pope_adversarial": "eval/pope_adversarial.json",
     "pope_heldout": "eval/pope_heldout.json",
     "truthfulqa": "eval/mc_task.json",
+    **text_items.FILES,
 }
 
 
@@ -167,10 +168,11 @@ def write(folder: Path, sizes: Sizes, seed: int, progress: Callable | None = Non
         "pope_heldout": heldout_rows(showing, seed),
         "truthfulqa": facts.multiple_choice(),
     }
-    for name, file in FILES.items():
-        lines = name.startswith("pope") or file.endswith(".jsonl")
-        (write_jsonl if lines else write_json)(folder / file, rows[name])
-    return {name: len(rows[name]["images"]) if name == "captions" else len(rows[name]) for name in FILES}
+    for name, content in rows.items():
+        lines = name.startswith("pope") or FILES[name].endswith(".jsonl")
+        (write_jsonl if lines else write_json)(folder / FILES[name], content)
+    counts = {name: len(content["images"] if name == "captions" else content) for name, content in rows.items()}
+    return counts | text_items.write(folder, seed)
 
 
 def _showing_held_out(index: int, seed: int) -> Scene:

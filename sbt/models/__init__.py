@@ -7,9 +7,12 @@ from sbt.models.arms import Arm, language_model, load_arm, save_arm, weights_sam
 from sbt.models.assemble import assemble, load_language_model
 from sbt.models.policy import freeze_table, set_trainable
 from sbt.models.quiet import quiet
+from sbt.models.text_arms import TextArm, TextArms
 
 __all__ = [
     "Arm",
+    "TextArm",
+    "TextArms",
     "assemble",
     "freeze_table",
     "language_model",

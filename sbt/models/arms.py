@@ -122,7 +122,7 @@ def load_arm(ref: str | Path, *, dtype: str | None = None, merge: bool = True, v
     if not isinstance(info, dict) or info.get("kind") not in KINDS:
         raise CheckpointError(f"{paths.shown(folder / ARM_FILE)}: 'kind' must be one of {', '.join(KINDS)}")
     if verify:
-        _verify(folder, info)
+        check_files(folder, info)
     return _load_kind(folder, info, dtype or info.get("dtype", "float32"), merge)
 
 
@@ -184,7 +184,8 @@ def _reference(ref: str | Path | None, folder: Path) -> str | None:
     return os.path.relpath(path.resolve(), folder.resolve()) if path.exists() else str(ref)
 
 
-def _verify(folder: Path, info: dict) -> None:
+def check_files(folder: Path, info: dict) -> None:
+    """CheckpointError where a weight file that `arm.json` names is missing or not what was saved (SHA-256)."""
     for name, recorded in info.get("files", {}).items():
         file = folder / name
         problem = None if file.is_file() else "is missing"

@@ -53,7 +53,7 @@ def assemble(
     if projector not in ACTIVATIONS:
         raise ParameterError(f"projector {projector!r} is unknown; known: {', '.join(ACTIVATIONS)}")
     language, tokenizer = load_language_model(language_model, dtype=dtype)
-    _add_image_token(language, tokenizer)
+    add_image_token(language, tokenizer)
     vision, image_processor = _load_vision(vision_tower, dtype=dtype)
     config = LlavaConfig(
         vision_config=vision.config,
@@ -172,7 +172,8 @@ def _load_vision(ref: str | Path, *, dtype: str) -> tuple[CLIPVisionModel, CLIPI
     return load_pretrained(CLIPVisionModel, name, dtype=dtype), processor
 
 
-def _add_image_token(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
+def add_image_token(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give both a token for `<image>`, its rows the mean of the others, unless the vocabulary has one."""
     if IMAGE_TOKEN in tokenizer.get_vocab():
         return
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]}, replace_extra_special_tokens=False)

@@ -9,21 +9,24 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import datasets
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from sbt import paths
 from sbt.errors import RunError
 
-_LOUD = ("trl", "peft", "accelerate", "torch", "datasets")
+_LOUD = ("trl", "peft", "accelerate", "torch", "datasets", "lm_eval")
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Errors only from transformers, trl, peft, accelerate, torch; no progress bars, no warnings; restored after."""
+    """Errors only from the libraries below and from transformers; no progress bars, no warnings; restored after."""
     loggers = [logging.getLogger(name) for name in _LOUD]
     levels = [logger.level for logger in loggers]
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    data_bars = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     for logger in loggers:
@@ -36,6 +39,8 @@ def quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
+        if not data_bars:
+            datasets.enable_progress_bars()
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
