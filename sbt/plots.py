@@ -177,8 +177,11 @@ def times(ratios: pd.DataFrame, title: str) -> Figure:
                 f"{value:.1f}", (value, place), (3, 0), textcoords="offset points", va="center", fontsize=8.5
             )
     axis.axvline(1, color="#555555", linestyle=":", linewidth=1.2)
-    axis.set(xscale="log", yticks=places, yticklabels=ratios.index, title=title)
+    axis.set(xscale="log", yticks=places, yticklabels=ratios.index)
+    axis.set_xlim(left=min(0.8, ratios[names].min().min()), right=2 * ratios[names].max().max())
+    axis.xaxis.set_major_formatter("{x:g}")
     axis.grid(axis="y", visible=False)
     axis.invert_yaxis()
-    axis.legend(frameon=False, loc="lower right")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8.5)
     return _finish(figure)

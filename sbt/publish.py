@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from sbt import files, params, paths, pipeline, plans, progress
+from sbt import files, params, paths, pipeline, plans, progress, results
 from sbt.errors import RunError, SbtError
 
 LARGEST = 200_000  # bytes of a committed notebook
@@ -33,7 +33,7 @@ def publish(study: str) -> bool:
             quiet_ones[source] = quiet(step.folder / "notebook.ipynb", source)
     for source, words in quiet_ones.items():
         files.write_text(source, words)
-    for picture in sorted(steps[-1].folder.glob("*.png")):  # the report's, for the README
+    for picture in sorted((paths.outputs() / study / results.REPORT).glob("*.png")):  # for the README
         shutil.copyfile(picture, paths.notebooks() / picture.name)
     print(f"published {len(quiet_ones)} notebooks")
     return True

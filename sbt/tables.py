@@ -1,6 +1,6 @@
 """Tables of the report: metric rows as people read them, and published numbers beside ours.
 
-tables.wide(rows)   arm x benchmark, each cell "value [low, high]"
+tables.wide(rows, tables.TABLES["Vision"])   arm x benchmark, each cell "value [low, high]"
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,14 +10,29 @@ import yaml
 
 from sbt import paths
 
-HEADLINE = {  # what a reader compares first: (benchmark, subset, metric) -> column
-    ("truthfulqa", "all", "mc1"): "TruthfulQA mc1",
-    ("truthfulqa", "all", "mc2"): "TruthfulQA mc2",
-    ("captions", "real", "CIDEr"): "captions CIDEr",
-    ("pope", "adversarial", "accuracy"): "POPE accuracy (adversarial)",
-    ("pope", "adversarial", "f1"): "POPE F1 (adversarial)",
-    ("pope", "heldout", "f1"): "POPE F1 (held-out pairs)",
+TABLES = {  # what a reader compares first, by table: (benchmark, subset, metric) -> column
+    "Truthfulness and ethics, on pure text": {
+        ("truthfulqa", "all", "mc1"): "TruthfulQA mc1",
+        ("truthfulqa", "all", "mc2"): "TruthfulQA mc2",
+        ("truthfulqa-gen", "all", "rougeL_acc"): "TruthfulQA generation (ROUGE-L acc)",
+        ("ethics", "mean test", "accuracy"): "ETHICS accuracy",
+        ("ethics", "mean test_hard", "accuracy"): "ETHICS accuracy (hard)",
+    },
+    "Language ability": {
+        ("mmlu", "all", "acc"): "MMLU",
+        ("gsm8k", "all", "exact_match_flexible"): "GSM8K",
+        ("mathqa", "all", "acc_norm"): "MathQA",
+        ("boolq", "all", "acc"): "BoolQ",
+        ("squad2", "all", "f1"): "SQuAD 2.0 F1 (of 100)",
+    },
+    "Vision": {
+        ("captions", "real", "CIDEr"): "captions CIDEr",
+        ("pope", "adversarial", "accuracy"): "POPE accuracy (adversarial)",
+        ("pope", "adversarial", "f1"): "POPE F1 (adversarial)",
+        ("pope", "heldout", "f1"): "POPE F1 (held-out pairs)",
+    },
 }
+HEADLINE = {key: column for columns in TABLES.values() for key, column in columns.items()}
 
 
 def cell(row: dict) -> str:
@@ -34,6 +49,12 @@ def wide(rows: Iterable[dict], columns: dict = HEADLINE) -> pd.DataFrame:
             found.setdefault(row["arm"], {})[column] = cell(row)
     order = [column for column in columns.values() if any(column in cells for cells in found.values())]
     return pd.DataFrame(found).T.reindex(columns=order).fillna("–").rename_axis("arm")
+
+
+def as_text(rows: Iterable[dict]) -> str:
+    """The headline tables as plain text, each below its title; a table without any arm is left out."""
+    tables = {title: wide(rows, columns) for title, columns in TABLES.items()}
+    return "\n\n".join(f"{title}\n{table.to_string()}" for title, table in tables.items() if len(table)) + "\n"
 
 
 def signed(row: Mapping) -> str:

@@ -130,7 +130,9 @@ def test_readme_links_and_commands_exist() -> None:
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text) + re.findall(r'(?:src|href)="([^"#]+)"', text):
         assert re.match(r"https?:|mailto:", target) or (ROOT / target).exists(), f"README links to {target}"
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for block in re.findall(r"```(?:bash|sh|console)?\n(.*?)```", text, flags=re.DOTALL):
+    blocks = re.findall(r"```(\w*)\n(.*?)```", text, flags=re.DOTALL)
+    assert blocks or not text, "the README shows no command"
+    for block in [body for language, body in blocks if language in ("bash", "sh", "console")]:
         for line in block.splitlines():
             words = shlex.split(line.removeprefix("$ "), comments=True)
             if words[:1] == ["make"]:

@@ -1,5 +1,7 @@
 """Arms of a study are found by what their arm.json says, and built from what it names."""
 
+from pathlib import Path
+
 import pytest
 
 from sbt.errors import CheckpointError, ParameterError
@@ -17,6 +19,13 @@ def test_arms_are_named_by_their_content_and_base_comes_first(tmp_path):
     assert list(study.arms(folders, base="assets/llm")) == ["base", "mm-full", "text-orca"]
     assert list(study.arms(folders, base="assets/llm", vision=True)) == ["mm-full"]
     assert list(study.arms(folders, ["text-orca"], base="assets/llm")) == ["text-orca"]
+
+
+def test_steps_that_trained_one_arm_are_its_runs(tmp_path):
+    folders = [put(tmp_path / name, "mm-full", "llava") for name in ("30_a", "30_b")]
+    found = study.arms([*folders, put(tmp_path / "40", "text-orca", "lm")], base="assets/llm")
+    assert list(found) == ["base", "mm-full (run 1)", "mm-full (run 2)", "text-orca"]
+    assert [Path(found[f"mm-full (run {k})"]).parent.name for k in (1, 2)] == ["30_a", "30_b"]
 
 
 def test_a_misspelt_arm_is_an_error_with_a_suggestion(tmp_path):

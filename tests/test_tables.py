@@ -32,3 +32,9 @@ def test_published_numbers_stand_beside_ours_of_the_same_metric_only():
     assert set(ours["truthfulqa"]) == {"base 0.25, mm-full 0.50"}
     assert set(ours["pope"]) == {"mm-full 0.88"}  # of the right picture, not of the shuffled control
     assert ours["captions"] == "not computed"
+
+
+def test_every_headline_table_is_written_that_has_an_arm():
+    text = tables.as_text(ROWS)
+    assert "Truthfulness and ethics" in text and "Vision" in text and "Language ability" not in text
+    assert set(tables.HEADLINE) == {key for columns in tables.TABLES.values() for key in columns}

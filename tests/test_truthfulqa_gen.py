@@ -146,7 +146,11 @@ def test_means_rows_and_samples_agree() -> None:
     assert (means["rouge1_acc"], means["rouge1_max"], means["rouge1_diff"], means["n"]) == (0.5, 50.0, 0.0, 2)
     assert means == gen.score(gen.prepared(DOCS), said)  # it does not matter whether they are prepared
     found = gen.rows(DOCS, said, arm="a", seed=1, template_hash="t")
-    assert [one["value"] for one in found] == pytest.approx([means[metric] for metric in gen.METRICS])
+    count = len(gen.METRICS)
+    assert [one["value"] for one in found[:count]] == pytest.approx([means[metric] for metric in gen.METRICS])
+    other = gen.score(DOCS, said[::-1])  # the control gives each the other's answer
+    assert {one["subset"] for one in found[count:]} == {gen.EXCHANGED}
+    assert [one["value"] for one in found[count:]] == pytest.approx([other[metric] for metric in gen.METRICS])
     assert found[4] | {"low": 0, "high": 1} == {
         "arm": "a", "benchmark": "truthfulqa-gen", "subset": "all", "metric": "rouge1_acc", "value": 0.5, "low": 0,
         "high": 1, "n": 2, "protocol": "standard", "template_hash": "t",

@@ -35,20 +35,21 @@ def rows(docs: Docs, answers: Answers, arms: Sequence[str], seed: int, **same) -
     return found
 
 
-def differences(docs: Docs, answers: Answers, arms: Sequence[str], seed: int, base: str = "base") -> list[dict]:
-    """By split and arm: the paired difference in accuracy from `base` over the rows of all subsets, Holm-corrected."""
-    found = []
-    for split in dict.fromkeys(split for _, split in docs):
-        hits = {arm: _hits(docs, answers[arm], split) for arm in {base, *arms} & set(answers)}
-        for arm in [arm for arm in arms if arm != base and base in hits]:
-            found.append({"arm": arm, "benchmark": split, **stats.paired(hits[arm], hits[base], seed=seed)})
-    return stats.corrected(found)
+def per_item(docs: Docs, answers: Answers, arms: Sequence[str]) -> dict[str, dict[str, list[int]]]:
+    """Right or wrong, by arm and split, over the rows of all subsets: what `arm_runs.differences` compares."""
+    found: dict[str, dict[str, list[int]]] = {arm: {} for arm in arms}
+    for arm in arms:
+        for (subset, split), own in docs.items():
+            right = ethics.correct(answers[arm][f"{subset} {split}"], ethics.labels(own, subset))
+            found[arm].setdefault(split, []).extend(right)
+    return found
 
 
 def controls(docs: Docs, answers: Answers, arms: Sequence[str], seed: int) -> list[dict]:
     """By arm and rows: accuracy with permuted labels and its interval, what it is expected to be, and the ties.
 
-    `outside`: whether the expected accuracy lies more than 0.02 outside the interval.
+    `first`: the share of rows answered with the first option. `outside`: whether the expected accuracy lies more than
+    0.02 outside the interval.
     """
     found = []
     for arm in arms:
@@ -57,6 +58,7 @@ def controls(docs: Docs, answers: Answers, arms: Sequence[str], seed: int) -> li
             value, low, high = stats.bootstrap(ethics.correct(pairs, ethics.permuted(labels, seed)), seed=seed)
             expected = ethics.chance(pairs, labels)
             measured = {"permuted": value, "low": low, "high": high, "expected": expected, "ties": ethics.ties(pairs)}
+            measured["first"] = 1 - sum(pair[1] > pair[0] for pair in pairs) / len(pairs)
             outside = not low - 0.02 <= expected <= high + 0.02
             found.append({"arm": arm, "rows": f"{subset} {split}", **measured, "outside": outside})
     return found
@@ -68,12 +70,4 @@ def samples(docs: Docs, answers: Answers, arms: Sequence[str]) -> list[dict]:
     for arm in arms:
         for (subset, split), own in docs.items():
             found += ethics.samples(own, answers[arm][f"{subset} {split}"], subset, split, arm)
-    return found
-
-
-def _hits(docs: Docs, answers: Mapping[str, Sequence], split: str) -> list[int]:
-    found = []
-    for (subset, other), own in docs.items():
-        if other == split:
-            found += ethics.correct(answers[f"{subset} {split}"], ethics.labels(own, subset))
     return found

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sbt import paths, stats
-from sbt.benchmarks import check_protocol, inputs
+from sbt.benchmarks import check_protocol, inputs, language
 from sbt.benchmarks.primer import preset_text
 from sbt.benchmarks.truthfulqa_csv import NO_COMMENT, load, prepared, version
 from sbt.errors import DataError
@@ -22,6 +22,7 @@ __all__ = ["METRICS", "NO_COMMENT", "UNTIL", "constant", "judge", "load", "per_i
 # Both contexts end with the question, so an answer may begin with "A:", which is scored as it stands. 0.4.13 names no
 # stop: its default is the blank line between examples. 0.3.0 stops at the first period: one sentence.
 UNTIL = {"standard": ["\n\n"], "paper": ["."]}
+EXCHANGED = "answers exchanged"
 METRICS = tuple(f"{kind}_{what}" for kind in similarity.Scores._fields for what in ("max", "acc", "diff"))
 
 
@@ -70,12 +71,16 @@ def constant(docs: Sequence[Mapping], text: str = NO_COMMENT, protocol: str = "s
 def rows(
     docs: Sequence[Mapping], completions: Sequence[str], *, arm: str, seed: int = 0, protocol: str = "standard", **same
 ) -> list[dict]:
-    """Metric rows with 95 % intervals over questions."""
-    common = {"arm": arm, "benchmark": "truthfulqa-gen", "subset": "all", "n": len(docs), "protocol": protocol, **same}
+    """Metric rows with 95 % intervals over questions, and those of the control: every question with another's answer.
+
+    What the control reaches is earned by the style of the answers, not by answering.
+    """
     found = []
-    for metric, values in per_item(docs, completions, protocol).items():
-        value, low, high = stats.bootstrap(values, seed=seed)
-        found.append({"metric": metric, "value": value, "low": low, "high": high, **common})
+    for subset, said in (("all", completions), (EXCHANGED, language.exchanged(completions, seed))):
+        common = {"benchmark": "truthfulqa-gen", "subset": subset, "n": len(docs), "protocol": protocol, **same}
+        for metric, values in per_item(docs, said, protocol).items():
+            value, low, high = stats.bootstrap(values, seed=seed)
+            found.append({"arm": arm, "metric": metric, "value": value, "low": low, "high": high, **common})
     return found
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sbt import paths
+from sbt.benchmarks.arm_runs import run_name
 from sbt.errors import CheckpointError, ParameterError
 from sbt.files import read_json
 from sbt.models.arms import ARM_FILE
@@ -34,13 +35,18 @@ def arms(
 ) -> Mapping[str, str]:
     """Name -> folder of the arms in steps' folders, `base` (a plain language model) first, in the order of `only`.
 
+    Several steps that trained one arm, with other seeds say, are its runs: "mm-full (run 1)", "mm-full (run 2)".
     `vision` keeps those that can look at an image. ParameterError where `only` names an arm that is not there.
     """
-    found = {"base": base} if base and not vision else {}
+    runs: dict[str, list[str]] = {}
     for folder in folders:
         info = describe(folder / "model")
         if not vision or info["kind"].startswith("llava"):
-            found[info["arm"]] = str(folder / "model")
+            runs.setdefault(info["arm"], []).append(str(folder / "model"))
+    found = {"base": base} if base and not vision else {}
+    for arm, models in runs.items():
+        names = [arm] if len(models) == 1 else [run_name(arm, k) for k in range(1, len(models) + 1)]
+        found |= dict(zip(names, models, strict=True))
     for name in only:
         if name not in found:
             raise ParameterError(f"arms: {name!r} is not among the arms of this study{nearest(name, found)}")
