@@ -3,25 +3,21 @@
 generate(arm, [{"id": "1", "image": "a.png", "text": "Is there a star?"}], cache=file, max_new_tokens=16)
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from PIL import Image
-from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerBase, StoppingCriteria
+from transformers import DynamicCache, GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerBase, StoppingCriteria
 
 from sbt import templates
 from sbt.data.llava import PLACEHOLDER, parts
 from sbt.errors import DataError
-from sbt.files import file_hash, sha256
+from sbt.files import sha256
+from sbt.image_features import Images
 from sbt.itemcache import ItemCache
 from sbt.models import Arm, language_model, quiet, weights_sample
-
-T = TypeVar("T")
-_IMAGES_AT_ONCE = 16
-_FEATURE_BYTES = 2**30
+from sbt.prefixes import MIN_PRIMER, common, picked
 
 
 def generate(
@@ -32,19 +28,21 @@ def generate(
     max_new_tokens: int = 64,
     batch_size: int = 32,
     conversation: str | None = None,
+    share: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
     """The answer to each request {"id", "image": path | PIL image | None, "text"}, stripped, in the order of requests.
 
     The prompt is the arm's conversation format (or `conversation`); an arm without one continues the text. An image
     without `<image>` in the text comes first, as in training. An answer ends at the eos token, or at the format's own
-    end sign. Finished items are kept in `cache`; batches do not depend on it, so a resumed run answers the same.
+    end sign. What the questions about one image begin with, the image included, is computed once, unless `share` is
+    off. Finished items are kept in `cache`; batches do not depend on it, so a resumed run answers the same.
     DataError names an item with an image for an arm without vision, an unreadable one, or one that is too long.
     """
     language, tokenizer = language_model(arm)
     name = conversation or arm.conversation
     prompts = [_prompt(arm, request, name) for request in requests]
-    images = _Images(arm, requests)
+    images = Images(arm, requests)
     ids = [_encode(arm, tokenizer, prompt, request) for prompt, request in zip(prompts, requests, strict=True)]
     _check(language, requests, ids, max_new_tokens)
     identity = weights_sample(arm.model)
@@ -52,79 +50,41 @@ def generate(
         sha256(f"{identity} {max_new_tokens} {images.key(number)} {prompt}")[:16]
         for number, prompt in enumerate(prompts)
     ]
-    order = sorted(range(len(ids)), key=lambda i: (-len(ids[i]), i))
-    stop = templates.stop_string(name) if name else None
+    writer = _Writer(language, tokenizer, images, ids, max_new_tokens, templates.stop_string(name) if name else None)
+    done = 0
     with ItemCache(cache) as kept, quiet(), torch.inference_mode():
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+        for skip, batch in _batches(ids, images, batch_size, share):
             if any(kept.get(str(requests[i]["id"]), keys[i]) is None for i in batch):
-                answers = _answer(language, tokenizer, [ids[i] for i in batch], images, batch, max_new_tokens, stop)
+                answers = writer.write(batch, skip)
                 kept.add({str(requests[i]["id"]): (keys[i], a) for i, a in zip(batch, answers, strict=True)})
+            done += len(batch)
             if progress is not None:
-                progress(min(start + batch_size, len(order)), len(order))
+                progress(done, len(ids))
         return [kept.get(str(request["id"]), key) for request, key in zip(requests, keys, strict=True)]
 
 
-class _Images:
-    """Projected features by image; each distinct one is encoded once, in groups that do not depend on a resume."""
+def _batches(ids: Sequence[list[int]], images: Images, size: int, share: bool) -> Iterator[tuple[int, list[int]]]:
+    """(tokens that each request of the batch shares with others about its image, requests), the longest first."""
+    members: dict[str | None, list[int]] = {}
+    for number, name in enumerate(images.names):
+        members.setdefault(name, []).append(number)
+    groups: dict[int, list[int]] = {}
+    for name, numbers in members.items():
+        skip = _shared([ids[i] for i in numbers], images.placeholder if name else None) if share else 0
+        groups.setdefault(skip, []).extend(numbers)
+    for skip, numbers in sorted(groups.items()):
+        if not skip:  # each for itself: by length, so that little is padded
+            numbers = sorted(numbers, key=lambda i: (-len(ids[i]), i))
+        for start in range(0, len(numbers), size):
+            yield skip, numbers[start : start + size]
 
-    def __init__(self, arm: Arm, requests: Sequence[dict]) -> None:
-        self.arm, self.requests = arm, requests
-        self.names = [self._name(request) for request in requests]
-        self.distinct = list(dict.fromkeys(name for name in self.names if name is not None))
-        self.place = {name: i for i, name in enumerate(self.distinct)}
-        self.source = {name: request for name, request in zip(self.names, requests, strict=True) if name is not None}
-        self.hashes: dict[str, str] = {}
-        self.kept: OrderedDict[str, torch.Tensor] = OrderedDict()
 
-    def key(self, number: int) -> str:
-        """What names the image of a request in a cache: its contents, for files are replaced and folders move."""
-        name = self.names[number]
-        if name is not None and name not in self.hashes:
-            given = self.source[name]["image"]
-            self.hashes[name] = name if isinstance(given, Image.Image) else self._guard(name, lambda: file_hash(given))
-        return self.hashes.get(name, "")
-
-    def features(self, number: int) -> torch.Tensor | None:
-        """Features (tokens, width) of a request's image; None if it has none."""
-        name = self.names[number]
-        if name is None:
-            return None
-        if name not in self.kept:
-            self._encode(self.place[name] // _IMAGES_AT_ONCE)
-        self.kept.move_to_end(name)
-        return self.kept[name]
-
-    def _encode(self, group: int) -> None:
-        names = self.distinct[group * _IMAGES_AT_ONCE : (group + 1) * _IMAGES_AT_ONCE]
-        model = self.arm.model
-        pixels = self.arm.processor.image_processor([self._open(name) for name in names], return_tensors="pt")
-        pixels = pixels["pixel_values"].to(model.device, model.dtype)
-        encoded = model.get_image_features(pixel_values=pixels).pooler_output
-        self.kept.update(zip(names, encoded, strict=True))
-        size = encoded[0].numel() * encoded[0].element_size()
-        while len(self.kept) > max(2 * _IMAGES_AT_ONCE, _FEATURE_BYTES // size):
-            self.kept.popitem(last=False)
-
-    def _open(self, name: str) -> Image.Image:
-        given = self.source[name]["image"]
-        if isinstance(given, Image.Image):
-            return given.convert("RGB")
-        return self._guard(name, lambda: Image.open(given).convert("RGB"))
-
-    def _guard(self, name: str, read: Callable[[], T]) -> T:
-        try:
-            return read()
-        except (OSError, SyntaxError, ValueError) as error:
-            item = self.source[name]["id"]
-            raise DataError(f"item {item!r}: image {name} cannot be read ({error}). Restore the file") from error
-
-    @staticmethod
-    def _name(request: dict) -> str | None:
-        image = request.get("image")
-        if isinstance(image, Image.Image):
-            return sha256(image.convert("RGB").tobytes() + str(image.size).encode())
-        return None if image is None else str(image)
+def _shared(prompts: list[list[int]], placeholder: int | None) -> int:
+    """Length of what the prompts begin with; 0 where it does not pay, or does not hold the whole image."""
+    length = min(common(min(prompts), max(prompts)), min(map(len, prompts)) - 1)
+    if len(prompts) < 2 or length < MIN_PRIMER:
+        return 0
+    return 0 if placeholder in prompts[0][length:] else length
 
 
 def _prompt(arm: Arm, request: dict, conversation: str | None) -> str:
@@ -167,34 +127,57 @@ def _check(model: LlamaForCausalLM, requests: Sequence[dict], ids: list[list[int
             )
 
 
-def _answer(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: list[list[int]],
-    images: _Images,
-    numbers: list[int],
-    new: int,
-    stop: str | None,
-) -> list[str]:
-    width = max(map(len, prompts))
-    pad = tokenizer.pad_token_id
-    ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)  # left: answers line up
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    embeds = model.get_input_embeddings()(ids)
-    placeholder = getattr(images.arm.processor, "image_token_id", None)
-    for i, number in enumerate(numbers):
-        features = images.features(number)
-        if features is not None:
-            embeds[i, ids[i] == placeholder] = features.to(embeds.dtype)
-    config = GenerationConfig(
-        max_new_tokens=new, do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=pad
-    )
-    criteria = [StopAt(tokenizer, [stop])] if stop else None
-    made = model.generate(
-        inputs_embeds=embeds, attention_mask=mask, generation_config=config, stopping_criteria=criteria
-    )
-    answers = tokenizer.batch_decode(made, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return [cut(answer, [stop] if stop else []).strip() for answer in answers]
+@dataclass(frozen=True)
+class _Writer:
+    """Writes the answers to one batch of requests, given by their numbers."""
+
+    model: LlamaForCausalLM
+    tokenizer: PreTrainedTokenizerBase
+    images: Images
+    prompts: list[list[int]]
+    new: int
+    stop: str | None
+
+    def write(self, numbers: list[int], skip: int) -> list[str]:
+        """Answers, the first `skip` tokens of the prompts computed once an image."""
+        pad, prompts = self.tokenizer.pad_token_id, [self.prompts[i] for i in numbers]
+        width = max(map(len, prompts))
+        holes = [width - len(prompt) for prompt in prompts]  # before what is not shared: answers line up
+        rows = [p[:skip] + [pad] * hole + p[skip:] for hole, p in zip(holes, prompts, strict=True)]
+        ids = torch.tensor(rows, device=self.model.device)
+        mask = torch.ones_like(ids)
+        for i, hole in enumerate(holes):
+            mask[i, skip : skip + hole] = 0
+        read = {"input_ids": ids, "past_key_values": self._past(numbers, skip), "use_cache": True}
+        if not skip:
+            read = {"inputs_embeds": self._embedded(ids, numbers)}
+        config = GenerationConfig(
+            max_new_tokens=self.new, do_sample=False, eos_token_id=self.tokenizer.eos_token_id, pad_token_id=pad
+        )
+        criteria = [StopAt(self.tokenizer, [self.stop], width if skip else 0)] if self.stop else None
+        made = self.model.generate(**read, attention_mask=mask, generation_config=config, stopping_criteria=criteria)
+        made = made[:, width:] if skip else made
+        answers = self.tokenizer.batch_decode(made, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return [cut(answer, [self.stop] if self.stop else []).strip() for answer in answers]
+
+    def _past(self, numbers: list[int], skip: int) -> DynamicCache | None:
+        """Keys and values of the shared beginnings, one row a request."""
+        if not skip:
+            return None
+        first = {self.images.names[i]: i for i in reversed(numbers)}
+        ids = torch.tensor([self.prompts[i][:skip] for i in first.values()], device=self.model.device)
+        embeds = self._embedded(ids, list(first.values()))
+        past = self.model.model(inputs_embeds=embeds, use_cache=True).past_key_values
+        row = {name: k for k, name in enumerate(first)}
+        return picked(past, [row[self.images.names[i]] for i in numbers], self.model.config)
+
+    def _embedded(self, ids: torch.Tensor, numbers: list[int]) -> torch.Tensor:
+        embeds = self.model.get_input_embeddings()(ids)
+        for i, number in enumerate(numbers):
+            features = self.images.features(number)
+            if features is not None:
+                embeds[i, ids[i] == self.images.placeholder] = features.to(embeds.dtype)
+        return embeds
 
 
 def cut(answer: str, stops: Sequence[str]) -> str:

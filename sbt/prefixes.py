@@ -175,6 +175,14 @@ def expanded(past: Iterable | None, count: int, config: PretrainedConfig) -> Dyn
     return cache
 
 
+def picked(past: Iterable, rows: Sequence[int], config: PretrainedConfig) -> DynamicCache:
+    """A cache whose row number k holds the keys and values of row `rows[k]` of `past`."""
+    cache = DynamicCache(config=config)
+    for number, layer in enumerate(past.layers):
+        cache.update(layer.keys[list(rows)], layer.values[list(rows)], number)
+    return cache
+
+
 def common(a: Sequence[int], b: Sequence[int]) -> int:
     """Length of the longest common prefix."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

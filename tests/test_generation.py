@@ -99,6 +99,37 @@ def test_the_image_matters_and_each_is_encoded_once(
     assert other != answers
 
 
+@pytest.mark.parametrize("batch_size", [2, 5, 64])
+def test_a_shared_beginning_is_computed_once_and_changes_no_answer(
+    tmp_path: Path,
+    small: SimpleNamespace,  # noqa: F811
+    arm: models.Arm,
+    batch_size: int,
+) -> None:
+    requests = [
+        {"id": f"{n}{i}", "image": image, "text": "colour " * (n % 4) + f"{n}?"}
+        for n in range(7)
+        for i, image in enumerate([*small.images, None])
+    ]
+    tokens = [0]
+
+    def count(module: torch.nn.Module, args: tuple, given: dict) -> None:
+        read = given.get("inputs_embeds")
+        tokens[0] += read[..., 0].numel() if read is not None else given["input_ids"].numel()
+
+    hook = arm.model.model.language_model.register_forward_pre_hook(count, with_kwargs=True)
+    found = {}
+    for share in (False, True):
+        tokens[0] = 0
+        size = {"max_new_tokens": 6, "batch_size": batch_size}
+        answers = generate(arm, requests, cache=tmp_path / f"{share}", share=share, **size)
+        found[share] = answers, tokens[0]
+    hook.remove()
+    assert found[True][0] == found[False][0]
+    assert len(set(found[True][0])) > 3
+    assert found[True][1] < 0.7 * found[False][1]
+
+
 class Stop(Exception):
     """Stands for a kill."""
 
@@ -119,13 +150,13 @@ def test_a_killed_run_goes_on_and_a_finished_one_answers_from_its_cache(
     with pytest.raises(Stop):
         generate(arm, requests, cache=tmp_path / "cut", max_new_tokens=8, batch_size=3, progress=stop)
     lines = (tmp_path / "cut").read_text().splitlines()
-    assert len(lines) == 6
+    assert 6 <= len(lines) < len(requests)
     (tmp_path / "cut").write_text("\n".join(lines) + '\n{"id": "3", "ke')  # killed while it wrote
     assert generate(arm, requests, cache=tmp_path / "cut", max_new_tokens=8, batch_size=3) == whole
-    assert [json.loads(line)["id"] for line in (tmp_path / "cut").read_text().splitlines()[:6]] == [
+    assert [json.loads(line)["id"] for line in (tmp_path / "cut").read_text().splitlines()[: len(lines)]] == [
         json.loads(line)["id"] for line in lines
     ]
-    monkeypatch.setattr("sbt.generation._answer", None)  # nothing is computed any more
+    monkeypatch.setattr("sbt.generation._Writer.write", None)  # nothing is computed any more
     assert generate(arm, requests, cache=tmp_path / "cut", max_new_tokens=8, batch_size=3) == whole
 
 

@@ -18,7 +18,7 @@ FLOORS = (
     {"data"},
     {
         *("base_models", "models", "training", "generation", "endpoint", "probes", "performance"),
-        *("prefixes", "likelihood", "completion", "harness", "text_tasks", "text_scores"),
+        *("prefixes", "image_features", "likelihood", "completion", "harness", "text_tasks", "text_scores"),
     },
 )
 HOUSEKEEPING = (
