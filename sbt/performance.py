@@ -34,7 +34,16 @@ def random_llama(
     dtype: str = "float32",
 ) -> LlamaForCausalLM:
     """A Llama with random weights, on the GPU if there is one: what scoring costs does not depend on what it says."""
-    config = LlamaConfig(
+    config = llama_config(tokenizer, hidden, layers, length)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config).eval()
+    return model.to(env.device().value, getattr(torch, dtype))
+
+
+def llama_config(tokenizer: PreTrainedTokenizerBase, hidden: int, layers: int, length: int = 4096) -> LlamaConfig:
+    """A Llama's shape with LLaMA-7B's proportions, for the vocabulary of a tokenizer."""
+    return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
         intermediate_size=hidden * 43 // 16,  # LLaMA-7B's 11008 / 4096
@@ -45,10 +54,6 @@ def random_llama(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config).eval()
-    return model.to(env.device().value, getattr(torch, dtype))
 
 
 def compare(

@@ -17,7 +17,16 @@ FLOORS = (
     {"templates", "benchmarks", "metrics", "stats", "plots", "tables", "itemcache"},
     {"data"},
     {
-        *("base_models", "models", "training", "generation", "endpoint", "probes", "performance"),
+        *(
+            "base_models",
+            "models",
+            "training",
+            "generation",
+            "endpoint",
+            "probes",
+            "performance",
+            "performance_vision",
+        ),
         *("prefixes", "image_features", "likelihood", "completion", "harness", "text_tasks", "text_scores"),
     },
 )
