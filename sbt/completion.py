@@ -13,9 +13,10 @@ from sbt.errors import DataError, ParameterError
 from sbt.files import sha256
 from sbt.generation import StopAt, cut
 from sbt.itemcache import ItemCache
-from sbt.likelihood import begin, encode_primer, item_names
+from sbt.kvcache import encode_primer, expanded
+from sbt.likelihood import begin, item_names
 from sbt.models import quiet, weights_sample
-from sbt.prefixes import Row, clusters, expanded
+from sbt.prefixes import Row, clusters
 
 
 def complete(

@@ -16,8 +16,9 @@ from sbt.errors import DataError
 from sbt.files import sha256
 from sbt.image_features import Images
 from sbt.itemcache import ItemCache
+from sbt.kvcache import picked
 from sbt.models import Arm, language_model, quiet, weights_sample
-from sbt.prefixes import MIN_PRIMER, common, picked
+from sbt.prefixes import MIN_PRIMER, common
 
 
 def generate(

@@ -176,6 +176,21 @@ class PrefixLM(HFLM):
         super().__init__(**given, backend="causal", batch_size=batch_size, add_bos_token=add_bos)
         self.truncated: dict[str, int] = {}
 
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """As HFLM's, all texts tokenised at once; `add_bos` puts BOS in even where the tokenizer itself would not."""
+        asked: dict[str, list[str]] = {}
+        for context, text in (request.args for request in requests):
+            asked.setdefault(context, []).append(text)
+        given = [{"id": context, "context": context, "continuations": texts} for context, texts in asked.items()]
+        encoded = likelihood.encode(self.tokenizer, given, bool(self.add_bos_token))
+        rows = {
+            (one["context"], text): row
+            for one, own in zip(given, encoded, strict=True)
+            for text, row in zip(dict.fromkeys(one["continuations"]), own, strict=True)
+        }
+        tokens = [(request.args, *rows[request.args].parts) for request in requests]
+        return self._loglikelihood_tokens(tokens, disable_tqdm=disable_tqdm)
+
     def _loglikelihood_tokens(
         self, requests: list[tuple], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:

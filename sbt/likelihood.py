@@ -3,17 +3,18 @@
 loglikelihoods(model, tokenizer, [{"id": "q1", "context": "Q: ..\\nA:", "continuations": [" yes", " no"]}], cache=file)
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import DynamicCache, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from sbt.errors import DataError
 from sbt.files import sha256
 from sbt.itemcache import ItemCache
+from sbt.kvcache import encode_primer, primed
 from sbt.models import quiet, weights_sample
-from sbt.prefixes import Batch, Row, batches, expanded, plan
+from sbt.prefixes import Batch, Row, batches, plan
 
 _POSITIONS = 1024  # positions whose vocabulary is held at once
 _CPU_TOKENS = 4096  # of a batch on a CPU: more leave its caches, and a small model is then half as fast again
@@ -83,7 +84,7 @@ def score(
         for batch in work:
             if only is None or any(place[0] in only for place in batch.places):
                 if batch.primer is not last_primer:
-                    last_primer, past = batch.primer, encode_primer(model, batch.primer)
+                    last_primer, past = batch.primer, primed(encode_primer(model, batch.primer), model.config)
                 done = {}
                 for (item, row), value in zip(batch.places, _score(model, batch, past), strict=True):
                     found[item][row] = value
@@ -176,24 +177,15 @@ def fit(row: Row, limit: int) -> Row:
     return Row(row.context[-room:], row.continuation)
 
 
-def encode_primer(model: LlamaForCausalLM, primer: tuple[int, ...]) -> Iterable | None:
-    """Keys and values of a primer, for `prefixes.expanded`; None where there is none."""
-    if not primer:
-        return None
-    ids = torch.tensor([primer], device=model.device)
-    return model.model(input_ids=ids, use_cache=True).past_key_values
-
-
-def _score(model: LlamaForCausalLM, batch: Batch, past: Iterable | None) -> list[tuple[float, bool]]:
+def _score(model: LlamaForCausalLM, batch: Batch, past: DynamicCache | None) -> list[tuple[float, bool]]:
     """(log-likelihood, greedy) of the batch's rows in their order."""
     ids, mask, positions = (part if part is None else part.to(model.device) for part in batch.tensors())
-    cache = expanded(past, len(ids), model.config)
     hidden = model.model(
         input_ids=ids,
         attention_mask=mask,
         position_ids=positions,
-        past_key_values=cache,
-        use_cache=cache is not None,
+        past_key_values=past,
+        use_cache=past is not None,
     ).last_hidden_state
     line, node, target, owner = (torch.tensor(part, device=model.device) for part in batch.predictions())
     sums, greedy = torch.zeros(len(batch.places), dtype=torch.float64), torch.ones(len(batch.places), dtype=torch.bool)

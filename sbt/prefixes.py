@@ -10,7 +10,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from transformers import DynamicCache, PretrainedConfig
 
 MIN_PRIMER = 8  # a shorter primer does not pay for copying its keys and values
 MIN_GROUP = 8  # as few prompts are rather put into one line than given a primer of their own
@@ -23,6 +22,11 @@ class Row:
 
     context: tuple[int, ...]
     continuation: tuple[int, ...]
+
+    @property
+    def parts(self) -> tuple[list[int], list[int]]:
+        """Context and continuation as lists."""
+        return list(self.context), list(self.continuation)
 
     @property
     def read(self) -> tuple[int, ...]:
@@ -162,25 +166,6 @@ def batches(groups: Iterable[Group], size: int, tokens: int = 2**62) -> Iterator
             count = max(1, min(size, tokens // max(1, len(lines[0].tokens))))
             yield Batch(group.primer, lines[:count])
             lines = lines[count:]
-
-
-def expanded(past: Iterable | None, count: int, config: PretrainedConfig) -> DynamicCache | None:
-    """A cache of `count` rows that all hold the keys and values of the one row in `past`."""
-    if past is None:
-        return None
-    cache = DynamicCache(config=config)
-    for number, layer in enumerate(past.layers):
-        keys, values = (part.expand(count, *part.shape[1:]) for part in (layer.keys, layer.values))
-        cache.update(keys, values, number)
-    return cache
-
-
-def picked(past: Iterable, rows: Sequence[int], config: PretrainedConfig) -> DynamicCache:
-    """A cache whose row number k holds the keys and values of row `rows[k]` of `past`."""
-    cache = DynamicCache(config=config)
-    for number, layer in enumerate(past.layers):
-        cache.update(layer.keys[list(rows)], layer.values[list(rows)], number)
-    return cache
 
 
 def common(a: Sequence[int], b: Sequence[int]) -> int:
