@@ -29,10 +29,11 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("second", metavar="B", help="a study, or study/step")
 
     score = commands.add_parser("score", help="score answers that any tool made; prints one JSON object")
-    score.add_argument("benchmark", help="captions, ethics, pope, truthfulqa, truthfulqa-gen")
-    score.add_argument("--answers", required=True, metavar="FILE", help="what the model said")
-    score.add_argument("--references", required=True, metavar="FILE", help="the benchmark's own file")
-    score.add_argument("--subset", help="which part of the benchmark the files are of, where it has parts (ethics)")
+    score.add_argument("benchmark", help="captions, ethics, mme, pope, truthfulqa, truthfulqa-gen, unicorn, vqav2")
+    score.add_argument("--answers", required=True, metavar="FILE", help="what the model said; a folder for mme")
+    score.add_argument("--references", metavar="FILE", help="the benchmark's own file; mme can do without")
+    score.add_argument("--subset", help="which part of the benchmark the files are of (ethics)")
+    score.add_argument("--task", help="which task the files are of (unicorn)")
     score.add_argument("--protocol", default="standard", help="standard (default) or paper")
     return parser
 
@@ -41,10 +42,14 @@ def _score(words: argparse.Namespace) -> None:
     from sbt import benchmarks
 
     scorer = benchmarks.get(words.benchmark)
-    given = {} if words.subset is None else {"subset": words.subset}
-    if given and "subset" not in inspect.signature(scorer.score_files).parameters:
-        raise ParameterError(f"{words.benchmark} has no subsets: leave --subset out")
-    print(json.dumps(scorer.score_files(words.answers, words.references, protocol=words.protocol, **given)))
+    takes = inspect.signature(scorer.score_files).parameters
+    given = {name: getattr(words, name) for name in ("subset", "task") if getattr(words, name) is not None}
+    if strange := [name for name in given if name not in takes]:
+        raise ParameterError(f"{words.benchmark} has no {strange[0]}s: leave --{strange[0]} out")
+    if words.references is None and takes["references"].default is inspect.Parameter.empty:
+        raise ParameterError(f"{words.benchmark} needs --references, the benchmark's own file")
+    result = scorer.score_files(words.answers, words.references, protocol=words.protocol, **given)
+    print(json.dumps(result))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,6 +18,7 @@ from sbt.image_features import Images
 from sbt.itemcache import ItemCache
 from sbt.kvcache import picked
 from sbt.models import Arm, language_model, quiet, weights_sample
+from sbt.models.marks import image_text
 from sbt.prefixes import MIN_PRIMER, common
 
 
@@ -110,7 +111,7 @@ def _prompt(arm: Arm, request: dict, conversation: str | None) -> str:
 
 def _encode(arm: Arm, tokenizer: PreTrainedTokenizerBase, prompt: str, request: dict) -> list[int]:
     if request.get("image") is not None:
-        prompt = prompt.replace(PLACEHOLDER, PLACEHOLDER * arm.model.config.image_seq_length)
+        prompt = prompt.replace(PLACEHOLDER, image_text(arm.tokenizer, arm.model.config.image_seq_length))
     return tokenizer.encode(prompt, add_special_tokens=False)
 
 

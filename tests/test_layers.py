@@ -15,7 +15,7 @@ GROUND = ("errors", "paths", "text", "files", "params", "env", "estimate", "prog
 FLOORS = (
     set(GROUND),
     {"templates", "benchmarks", "metrics", "stats", "plots", "tables", "itemcache"},
-    {"data"},
+    {"data", "corruptions"},
     {
         *(
             "base_models",
@@ -27,7 +27,7 @@ FLOORS = (
             "performance",
             "performance_vision",
         ),
-        *("prefixes", "image_features", "likelihood", "completion", "harness", "text_tasks", "text_scores"),
+        *("prefixes", "kvcache", "image_features", "likelihood", "completion", "harness", "text_tasks", "text_scores"),
     },
 )
 HOUSEKEEPING = (

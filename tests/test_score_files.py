@@ -242,7 +242,8 @@ def test_faulty_truthfulqa_answers(answers: list, message: str, task_files: Call
 
 
 def test_every_benchmark_is_found_and_scores_files() -> None:
-    asks = {"captions": "prompt", "ethics": "", "pope": "prompt", "truthfulqa": "prompt", "truthfulqa-gen": "requests"}
+    asks = dict.fromkeys(("captions", "mme", "pope", "truthfulqa", "unicorn", "vqav2"), "prompt")
+    asks |= {"ethics": "", "truthfulqa-gen": "requests"}
     assert sorted(benchmarks.NAMES) == sorted(asks)  # ETHICS is asked in the harness's words
     for name, ask in asks.items():
         module = benchmarks.get(name)
@@ -255,6 +256,32 @@ def test_every_benchmark_is_found_and_scores_files() -> None:
 def test_an_unknown_protocol_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="protocol 'standrad' is unknown"):
         benchmarks.get(name).score_files(tmp_path / "a", tmp_path / "b", protocol="standrad")
+
+
+def test_a_flag_the_benchmark_does_not_know_or_lacks_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    answers = str(lines(tmp_path / "a.jsonl", IN_ORDER))
+    for words, message in (
+        (["pope", "--answers", answers], "pope needs --references"),
+        (
+            ["pope", "--answers", answers, "--references", answers, "--task", "x"],
+            "pope has no tasks: leave --task out",
+        ),
+        (["mme", "--answers", str(tmp_path / "none")], "none"),
+        (["ethics", "--answers", answers, "--references", answers], "ethics needs --subset"),
+    ):
+        assert main(["score", *words]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_captions_of_the_paper_lose_their_quotes_and_are_times_100(caption_files: Callable, tmp_path: Path) -> None:
+    quoted = [{**row, "caption": f'"{row["caption"]}"'} for row in RESULTS]
+    standard = caption_files(quoted)
+    paths = whole(tmp_path / "q.json", quoted), whole(tmp_path / "c.json", REFERENCES)
+    paper = captions.score_files(*paths, protocol="paper")
+    assert paper["CIDEr"] == pytest.approx(100 * caption_files(RESULTS)["CIDEr"])
+    assert paper["without_references"] == standard["without_references"]
 
 
 def test_the_command_prints_one_json_object_or_one_error(

@@ -11,9 +11,12 @@ from sbt.text import nearest
 NAMES = {
     "captions": "sbt.benchmarks.captions",
     "ethics": "sbt.benchmarks.ethics",
+    "mme": "sbt.benchmarks.mme",
     "pope": "sbt.benchmarks.pope",
     "truthfulqa": "sbt.benchmarks.truthfulqa",
     "truthfulqa-gen": "sbt.benchmarks.truthfulqa_gen",
+    "unicorn": "sbt.benchmarks.unicorn",
+    "vqav2": "sbt.benchmarks.vqav2",
 }
 
 
@@ -30,7 +33,7 @@ def provenance(protocol: str, conversations: dict[str, str | None], text: str = 
     `conversations` maps an arm to its conversation template, or to None where the question is asked in plain text;
     `text` is what precedes it then.
     """
-    check_protocol(protocol)
+    check_protocol(protocol, ("standard", "paper"))
     hashes = {name: template_hash(style) if style else sha256(text)[:12] for name, style in conversations.items()}
     return {name: {"protocol": protocol, "template_hash": found} for name, found in hashes.items()}
 

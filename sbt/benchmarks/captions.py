@@ -80,8 +80,11 @@ def score_files(answers: Path | str, references: Path | str, protocol: str = "st
     """Scores of a COCO result file, a list of {image_id, caption}, over its images that have references.
 
     Reports how many of its images have none, how many with references lack a caption, and what did not run here.
+    Protocol "paper": double quotes are taken out of the captions and scores are times 100, as the authors have it
+    (UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/coco_metric.py@47f96a3); the scorers are the same.
     """
-    check_protocol(protocol)
+    check_protocol(protocol, ("standard", "paper"))
+    paper = protocol == "paper"
     items, name = load(Path(references).absolute()), paths.shown(answers)
     results = read_json(Path(answers))
     if not isinstance(results, list) or not results:
@@ -94,14 +97,11 @@ def score_files(answers: Path | str, references: Path | str, protocol: str = "st
     scored = [item for item in items if item["id"] in said]
     if not scored:
         raise DataError(f"{name}: none of its {len(said)} images has references in {paths.shown(references)}")
-    told = [said[item["id"]] for item in scored]
+    told = [said[item["id"]].replace('"', "") if paper else said[item["id"]] for item in scored]
     extra = metric.with_java(told, [item["references"] for item in scored])
-    return (
-        score(scored, told)
-        | extra
-        | {
-            "without_references": len(said) - len(scored),
-            "without_caption": len(items) - len(scored),
-            "not_available": [name for name in metric.JAVA_METRICS if name not in extra],
-        }
-    )
+    found = score(scored, told) | extra
+    return {name: 100 * value if paper and isinstance(value, float) else value for name, value in found.items()} | {
+        "without_references": len(said) - len(scored),
+        "without_caption": len(items) - len(scored),
+        "not_available": [name for name in metric.JAVA_METRICS if name not in extra],
+    }

@@ -98,7 +98,7 @@ def samples(items: Sequence[dict], answers: Sequence[str], *, arm: str, subset: 
 
 def score_files(answers: Path | str, references: Path | str, protocol: str = "standard") -> dict[str, float | int]:
     """Scores of an answers file: rows with `question_id`, or the official `question` and `answer` in order."""
-    check_protocol(protocol)
+    check_protocol(protocol, ("standard", "paper"))  # the authors kept the official parser
     items, rows, name = load(references), read_jsonl(Path(answers)), paths.shown(answers)
     for number, row in enumerate(rows, start=1):
         if not isinstance(row.get("answer"), str):

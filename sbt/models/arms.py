@@ -35,6 +35,7 @@ from sbt.models.assemble import (
     locate,
     read_safetensors,
 )
+from sbt.models.marks import MARKS_FILE, put_marks
 from sbt.models.quiet import quiet, saving
 from sbt.templates import load as load_template
 
@@ -219,9 +220,10 @@ def _load_over(folder: Path, info: dict, dtype: str) -> tuple[nn.Module, object]
         model, processor = load_language_model(refs["language_model"], dtype=dtype)
     else:
         connector = folder if info["kind"] == "connector" else refs.get("connector")
-        model, processor = assemble(
-            refs["language_model"], refs["vision_tower"], connector, projector=info["projector"], dtype=dtype
-        )
+        parts = refs["language_model"], refs["vision_tower"], connector
+        model, processor = assemble(*parts, projector=info["projector"], dtype=dtype)
+        if (folder / MARKS_FILE).is_file():
+            put_marks(model, processor, folder)
     if info["kind"] == "connector":
         return model, processor
     read_safetensors(folder / "adapter_model.safetensors")
