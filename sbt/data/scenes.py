@@ -83,7 +83,7 @@ def sample(rng: random.Random, pairs: tuple = PAIRS, least: int = 1, most: int =
     return Scene(things, rng.randrange(2**31))
 
 
-def outline(shape: str, radius: float, turn: float) -> list[tuple[float, float]]:
+def corners(shape: str, radius: float, turn: float) -> list[tuple[float, float]]:
     """Corner points around (0, 0) of a shape that fills a circle of `radius`, turned by `turn` radians."""
     if shape == "heart":
         steps = [2 * math.pi * k / 60 for k in range(60)]
@@ -126,7 +126,7 @@ def render(scene: Scene, size: int = 224) -> Image.Image:
         slack = max(0.0, (cell / 2 - radius * 1.14) * 0.5)
         x = (thing.cell % 3 + 0.5) * cell + rng.uniform(-slack, slack)
         y = (thing.cell // 3 + 0.5) * cell + rng.uniform(-slack, slack)
-        outline = [(x + dx, y + dy) for dx, dy in outline(thing.shape, radius, rng.uniform(-0.12, 0.12))]
+        outline = [(x + dx, y + dy) for dx, dy in corners(thing.shape, radius, rng.uniform(-0.12, 0.12))]
         fill = tuple(max(0, min(255, channel + rng.randint(-10, 10))) for channel in COLOURS[thing.colour])
         jobs.append((outline, fill))
         ImageDraw.Draw(shadow).polygon([(px + 0.012 * side, py + 0.016 * side) for px, py in outline], fill=70)
