@@ -30,6 +30,8 @@ TABLES = {  # what a reader compares first, by table: (benchmark, subset, metric
         ("pope", "adversarial", "accuracy"): "POPE accuracy (adversarial)",
         ("pope", "adversarial", "f1"): "POPE F1 (adversarial)",
         ("pope", "heldout", "f1"): "POPE F1 (held-out pairs)",
+        ("unicorn", "oodcv-vqa", "accuracy"): "OODCV-VQA accuracy",
+        ("unicorn", "sketchy-vqa", "accuracy"): "Sketchy-VQA accuracy",
     },
 }
 HEADLINE = {key: column for columns in TABLES.values() for key, column in columns.items()}
@@ -46,7 +48,7 @@ def wide(rows: Iterable[dict], columns: dict = HEADLINE) -> pd.DataFrame:
     for row in rows:
         column = columns.get((row["benchmark"], row["subset"], row["metric"]))
         if column and row["low"] is not None:
-            found.setdefault(row["arm"], {})[column] = cell(row)
+            found.setdefault(row["arm"], {}).setdefault(column, cell(row))  # of two protocols the first
     order = [column for column in columns.values() if any(column in cells for cells in found.values())]
     return pd.DataFrame(found).T.reindex(columns=order).fillna("–").rename_axis("arm")
 

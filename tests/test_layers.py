@@ -27,7 +27,17 @@ FLOORS = (
             "performance",
             "performance_vision",
         ),
-        *("prefixes", "kvcache", "image_features", "likelihood", "completion", "harness", "text_tasks", "text_scores"),
+        *(
+            "prefixes",
+            "kvcache",
+            "image_features",
+            "likelihood",
+            "completion",
+            "harness",
+            "text_tasks",
+            "text_scores",
+            "vision_scores",
+        ),
     },
 )
 HOUSEKEEPING = (

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sbt.data import facts, instructions, language, text_items
+from sbt.data import facts, instructions, language, text_items, vision_items
 from sbt.data.scenes import HELD_OUT, PAIRS, SEEN, Scene, render, sample
 from sbt.files import write_json, write_jsonl
 
@@ -27,6 +27,7 @@ FILES = {
     "pope_heldout": "eval/pope_heldout.json",
     "truthfulqa": "eval/mc_task.json",
     **text_items.FILES,
+    **vision_items.FILES,
 }
 
 
@@ -172,7 +173,7 @@ def write(folder: Path, sizes: Sizes, seed: int, progress: Callable | None = Non
         lines = name.startswith("pope") or FILES[name].endswith(".jsonl")
         (write_jsonl if lines else write_json)(folder / FILES[name], content)
     counts = {name: len(content["images"] if name == "captions" else content) for name, content in rows.items()}
-    return counts | text_items.write(folder, seed)
+    return counts | text_items.write(folder, seed) | vision_items.write(folder, seed, progress=progress)
 
 
 def _showing_held_out(index: int, seed: int) -> Scene:
