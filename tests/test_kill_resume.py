@@ -27,7 +27,7 @@ steps:
 KILLS = (
     ("20_connector", "scratch/trainer/checkpoints/*/checkpoint-[2-7]/trainer_state.json"),
     ("30_mm-full", "scratch/trainer/checkpoints/*/checkpoint-[2-7]/trainer_state.json"),
-    ("50_truthfulqa", "scratch/loglikelihoods/*.jsonl"),
+    ("50_truthfulqa", "scratch/answers/*/*.jsonl"),
 )
 
 
