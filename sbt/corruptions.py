@@ -8,8 +8,6 @@ import functools
 import importlib.metadata
 import io
 import json
-import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +35,9 @@ OWN_RANDOM = (
     "glass_blur",
     "impulse_noise",
 )  # never from NumPy's global generator: from numba's, their own
-LAYOUT = ("", "val2014-c", "mscoco/val2014-c")  # where {name}/{severity} may lie in a folder of ready images
+# where {name}/{severity} may lie in a folder of ready images, and what may follow it
+LAYOUT = ("", "val2014-c", "mscoco/val2014-c", "test_images-c", "flickr30k/test_images-c")
+READY = ("val2014", "test_images", "")
 _ONE = threading.Lock()  # NumPy's global generator is one for all threads
 
 
@@ -97,23 +97,23 @@ def cached(path: Path | str, folder: Path | str, name: str, severity: int, seed:
         raise DataError(f"{paths.shown(path)}: {error}") from None
     buffer = io.BytesIO()
     changed.save(buffer, "PNG", compress_level=1)  # noise does not compress: higher levels only take longer
-    _write(target, buffer.getvalue())
+    files.write_bytes(target, buffer.getvalue())
     return target
 
 
 def find(folder: Path | str, name: str, severity: int) -> Path:
     """Folder of ready images in the layout mscoco/val2014-c/{name}/{severity}/val2014, the last part if it is there.
 
-    `folder` is the one that holds `mscoco`, `val2014-c` or the names. DataError, with the remedy, where none does.
-    Source of the layout: UCSC-VLAA/Sight-Beyond-Text@47f96a3, evaluate.py lines 208-241.
+    `folder` is the one that holds `mscoco`, `val2014-c` or the names; or flickr30k/test_images-c/.../test_images.
+    DataError, with the remedy, where none does. Source: UCSC-VLAA/Sight-Beyond-Text@47f96a3, evaluate.py:349, 383.
     """
     _checked(name, severity, 0)
     folder = paths.resolve(str(folder))
     for start in LAYOUT:
         found = folder / start / name / str(severity)
-        for ready in (found / "val2014", found):
-            if ready.is_dir():
-                return ready
+        for last in READY:
+            if (found / last).is_dir():
+                return found / last
     raise DataError(
         f"{paths.shown(folder)}: no images under {name} at severity {severity}. Put them into "
         f"{paths.shown(folder / name / str(severity) / 'val2014')}, or name no folder: they are then made on the fly"
@@ -186,18 +186,3 @@ def _global_seed(number: int) -> Iterator[None]:
             yield
         finally:
             np.random.set_state(before)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, as `files.write_text` does."""
-    with files.writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.chmod(part, 0o644)  # mkstemp's 0600 would hide it from the group of a shared machine
-            os.replace(part, path)
-        except BaseException:
-            Path(part).unlink(missing_ok=True)
-            raise

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from sbt.errors import RunError
+from sbt.errors import ParameterError, RunError
+from sbt.text import nearest
 
 GB = 1e9
 PACKAGES = (
@@ -71,12 +72,45 @@ def dtype() -> Choice:
     return Choice("float16", f"compute capability {major}.{minor} has no bfloat16; watch the loss for NaN")
 
 
+def choose_dtype(asked: str = "auto") -> Choice:
+    """Number format that training computes in, and why: `auto` goes by the machine, others are checked against it.
+
+    Weights that train are float32 in any case, since small updates vanish in half precision. ParameterError for a
+    format that this machine lacks, with the one to take.
+    """
+    best = dtype()
+    known = ("float32", "bfloat16", "float16")
+    if asked == "auto":
+        kept = "" if best.value == "float32" else "; weights that train are float32"
+        return Choice(best.value, best.reason + kept)
+    if asked not in known:
+        raise ParameterError(f"dtype={asked!r} is unknown{nearest(asked, ('auto', *known))}")
+    if asked == "bfloat16" and best.value == "float16":
+        raise ParameterError(f"dtype='bfloat16': {best.reason}. Set dtype to float16 or auto")
+    if asked == "float16" and device().value != "cuda":
+        raise ParameterError("dtype='float16' needs an NVIDIA GPU. Set dtype to float32 or auto")
+    return Choice(asked, "as asked; weights that train are float32")
+
+
 def version(package: str) -> str | None:
     """Installed version of a package, None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def check_restart() -> None:
+    """RunError where a package was replaced after this kernel had imported it, as an installation in Colab can do.
+
+    Called before anything is fetched: half of the old package and half of the new one fail late, and oddly.
+    """
+    for name in ("numpy", "torch"):
+        loaded = getattr(sys.modules.get(name), "__version__", None)
+        if loaded and (found := version(name)) and loaded.split("+")[0] != found.split("+")[0]:
+            raise RunError(
+                f"{name} {found} was installed, but this kernel runs {loaded}: restart the runtime and run all again"
+            )
 
 
 def packages() -> dict[str, str]:

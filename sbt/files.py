@@ -58,14 +58,19 @@ def lock(path: Path, seconds: float, busy: str) -> TextIO:
 
 
 def write_text(path: Path, text: str) -> Path:
+    """Write a UTF-8 file whole or not at all."""
+    return write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
     """Write a file whole or not at all: a temporary file in the same folder, then a rename."""
     path = Path(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
             os.chmod(name, 0o644)  # mkstemp's 0600 would hide results from the group of a shared machine
             os.replace(name, path)
         except BaseException:

@@ -1,16 +1,19 @@
-"""Greedy answers of an arm to questions with or without an image, in batches; each kept as it comes.
+"""Answers of an arm to questions with or without an image, in batches, greedy or sampled; each kept as it comes.
 
 generate(arm, [{"id": "1", "image": "a.png", "text": "Is there a star?"}], cache=file, max_new_tokens=16)
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import DynamicCache, GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerBase, StoppingCriteria
 
-from sbt import templates
+from sbt import env, templates
+from sbt.benchmarks.decoding import Decoding
 from sbt.data.llava import PLACEHOLDER, parts
 from sbt.errors import DataError
 from sbt.files import sha256
@@ -29,30 +32,32 @@ def generate(
     cache: Path,
     max_new_tokens: int = 64,
     batch_size: int = 32,
-    conversation: str | None = None,
+    decoding: Decoding | None = None,
     share: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
     """The answer to each request {"id", "image": path | PIL image | None, "text"}, stripped, in the order of requests.
 
-    The prompt is the arm's conversation format (or `conversation`); an arm without one continues the text. An image
-    without `<image>` in the text comes first, as in training. An answer ends at the eos token, or at the format's own
-    end sign. What the questions about one image begin with, the image included, is computed once, unless `share` is
-    off. Finished items are kept in `cache`; batches do not depend on it, so a resumed run answers the same.
+    `decoding` says how, else greedily with `max_new_tokens`. The prompt is the arm's conversation format, or
+    decoding's; an arm without one continues the text. A request may have "demonstrations", (question, answer) pairs
+    that precede it as turns without an image. An image without `<image>` in the text comes first, as in training. An
+    answer ends at the eos token, or at the format's own end sign. What the questions about one image begin with, the
+    image included, is computed once, unless `share` is off. Finished items are kept in `cache`; batches do not depend
+    on it, so a resumed run answers the same.
     DataError names an item with an image for an arm without vision, an unreadable one, or one that is too long.
     """
+    _to_device(arm.model)
     language, tokenizer = language_model(arm)
-    name = conversation or arm.conversation
+    how = decoding or Decoding(max_new_tokens)
+    name = how.conversation or arm.conversation
     prompts = [_prompt(arm, request, name) for request in requests]
     images = Images(arm, requests)
     ids = [_encode(arm, tokenizer, prompt, request) for prompt, request in zip(prompts, requests, strict=True)]
-    _check(language, requests, ids, max_new_tokens)
-    identity = weights_sample(arm.model)
-    keys = [
-        sha256(f"{identity} {max_new_tokens} {images.key(number)} {prompt}")[:16]
-        for number, prompt in enumerate(prompts)
-    ]
-    writer = _Writer(language, tokenizer, images, ids, max_new_tokens, templates.stop_string(name) if name else None)
+    _check(language, requests, ids, how.max_new_tokens)
+    asked_how = (how, batch_size) if how.sampled else how  # a sampled answer depends on its batch
+    identity = f"{weights_sample(arm.model)} {asked_how}"
+    keys = [sha256(f"{identity} {images.key(number)} {prompt}")[:16] for number, prompt in enumerate(prompts)]
+    writer = _Writer(language, tokenizer, images, ids, how, templates.stop_string(name) if name else None)
     done = 0
     with ItemCache(cache) as kept, quiet(), torch.inference_mode():
         for skip, batch in _batches(ids, images, batch_size, share):
@@ -63,6 +68,12 @@ def generate(
             if progress is not None:
                 progress(done, len(ids))
         return [kept.get(str(request["id"]), key) for request, key in zip(requests, keys, strict=True)]
+
+
+def _to_device(model: nn.Module) -> None:
+    """Move the model to this machine's GPU, if it has one; a quantised one is there already and cannot be moved."""
+    if not getattr(model, "is_quantized", False):
+        model.to(env.device().value)
 
 
 def _batches(ids: Sequence[list[int]], images: Images, size: int, share: bool) -> Iterator[tuple[int, list[int]]]:
@@ -99,10 +110,15 @@ def _prompt(arm: Arm, request: dict, conversation: str | None) -> str:
         raise DataError(
             f"item {request['id']!r}: {text.count(PLACEHOLDER)} {PLACEHOLDER} in the text, one image at most"
         )
+    shown = [
+        turn for pair in request.get("demonstrations", ()) for turn in zip(("user", "assistant"), pair, strict=True)
+    ]
+    if any(PLACEHOLDER in said for _, said in shown) or (shown and conversation is None):
+        raise DataError(f"item {request['id']!r}: demonstrations are texts in a conversation format, without an image")
     if conversation is None:
         return (arm.tokenizer.bos_token or "") + text
     return arm.tokenizer.apply_chat_template(
-        [{"role": "user", "content": parts(text)}],
+        [{"role": role, "content": parts(said)} for role, said in (*shown, ("user", text))],
         chat_template=templates.load(conversation),
         tokenize=False,
         add_generation_prompt=True,
@@ -137,7 +153,7 @@ class _Writer:
     tokenizer: PreTrainedTokenizerBase
     images: Images
     prompts: list[list[int]]
-    new: int
+    how: Decoding
     stop: str | None
 
     def write(self, numbers: list[int], skip: int) -> list[str]:
@@ -153,14 +169,29 @@ class _Writer:
         read = {"input_ids": ids, "past_key_values": self._past(numbers, skip), "use_cache": True}
         if not skip:
             read = {"inputs_embeds": self._embedded(ids, numbers)}
-        config = GenerationConfig(
-            max_new_tokens=self.new, do_sample=False, eos_token_id=self.tokenizer.eos_token_id, pad_token_id=pad
-        )
         criteria = [StopAt(self.tokenizer, [self.stop], width if skip else 0)] if self.stop else None
-        made = self.model.generate(**read, attention_mask=mask, generation_config=config, stopping_criteria=criteria)
+        with self._seeded(prompts):
+            made = self.model.generate(
+                **read, attention_mask=mask, generation_config=self._config(), stopping_criteria=criteria
+            )
         made = made[:, width:] if skip else made
         answers = self.tokenizer.batch_decode(made, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return [cut(answer, [self.stop] if self.stop else []).strip() for answer in answers]
+        return [cut(answer, [self.stop] if self.stop else [], keep=self.how.keep_stop).strip() for answer in answers]
+
+    def _config(self) -> GenerationConfig:
+        ends = {"eos_token_id": self.tokenizer.eos_token_id, "pad_token_id": self.tokenizer.pad_token_id}
+        chance = {"temperature": self.how.temperature, "top_k": self.how.top_k} if self.how.sampled else {}
+        return GenerationConfig(max_new_tokens=self.how.max_new_tokens, do_sample=self.how.sampled, **chance, **ends)
+
+    @contextlib.contextmanager
+    def _seeded(self, prompts: list[list[int]]) -> Iterator[None]:
+        """Chance that depends on the seed and on this batch alone: what was answered before a kill changes nothing."""
+        if not self.how.sampled:
+            yield
+            return
+        with torch.random.fork_rng():
+            torch.manual_seed(int(sha256(f"{self.how.seed} {prompts}")[:15], 16))
+            yield
 
     def _past(self, numbers: list[int], skip: int) -> DynamicCache | None:
         """Keys and values of the shared beginnings, one row a request."""
@@ -182,10 +213,11 @@ class _Writer:
         return embeds
 
 
-def cut(answer: str, stops: Sequence[str]) -> str:
-    """The answer up to the first of the stop strings."""
+def cut(answer: str, stops: Sequence[str], *, keep: bool = False) -> str:
+    """The answer up to the first of the stop strings, or with `keep` up to its end."""
     for stop in stops:
-        answer = answer.split(stop)[0]
+        before, found, _ = answer.partition(stop)
+        answer = before + found if keep else before
     return answer
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from PIL import Image
 
+from sbt.data.images import open_rgb
 from sbt.errors import DataError
 from sbt.files import file_hash, sha256
 from sbt.models import Arm
@@ -65,12 +66,12 @@ class Images:
         given = self.source[name]["image"]
         if isinstance(given, Image.Image):
             return given.convert("RGB")
-        return self._guard(name, lambda: Image.open(given).convert("RGB"))
+        return self._guard(name, lambda: open_rgb(given))
 
     def _guard(self, name: str, read: Callable[[], T]) -> T:
         try:
             return read()
-        except (OSError, SyntaxError, ValueError) as error:
+        except (DataError, OSError) as error:
             item = self.source[name]["id"]
             raise DataError(f"item {item!r}: image {name} cannot be read ({error}). Restore the file") from error
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from sbt import env, files, paths, plans, records, results, runs, text
+from sbt import env, estimate, files, paths, plans, records, results, runs, text
 from sbt.errors import DataError
 
 FORCED = records.State("to run", "forced")
@@ -24,20 +24,17 @@ KERNEL_DIED = (
 
 
 def plan_table(study: str, only: Iterable[str] = (), given: dict | None = None) -> str:
-    """Table of a study's selected steps - state, estimated minutes, memory, disk - and their papermill commands."""
+    """Table of a study's selected steps - state, arm, estimated time, memory, disk - and their papermill commands."""
     plan, steps = plans.load(study, only, given)
-    rows, states = [], _states(steps)
-    for step in steps:
-        state, cost = states[step.name], step.estimate
-        words = f"{state.kind}: {state.reason}" if state.reason else state.kind
-        rows.append([step.name, step.notebook, words, f"{cost.minutes:.1f}", f"{cost.memory_gb:.1f}",
-                     f"{cost.disk_gb:.2f}", cost.source])  # fmt: skip
-    header = ["step", "notebook", "state", "minutes", "memory GB", "disk GB", "estimate"]
+    states = _states(steps)
+    words = {name: f"{s.kind}: {s.reason}" if s.reason else s.kind for name, s in states.items()}
     waiting = [step for step in steps if states[step.name].kind != "up to date"]
-    left = sum(step.estimate.minutes for step in waiting)
+    costs = [step.estimate for step in waiting]
+    minutes, disk = sum(cost.minutes for cost in costs), estimate.disk_gb(costs)
     commands = "\n".join(step.command() for step in steps)
-    total = f"{len(waiting)} of {len(steps)} steps to run, about {left:.0f} min"
-    return f"{plan.title}\n\n{text.table(header, rows)}\n{total}\n\nEach step by itself:\n{commands}"
+    time = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+    total = f"{len(waiting)} of {len(steps)} steps to run, about {time} and {disk:.1f} GB of disk"
+    return f"{plan.title}\n\n{plans.table(steps, words)}\n{total}\n\nEach step by itself:\n{commands}"
 
 
 def _states(steps: Iterable[plans.Step]) -> dict[str, records.State]:

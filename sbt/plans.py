@@ -1,6 +1,7 @@
 """A study's plan: `params/<study>/plan.yaml` with its steps in order, read, checked and laid over the notebooks.
 
-`title: ...` and `steps: [{name, notebook, params: file.yaml, set: {name: value}, needs: [step, ...]}, ...]`.
+`title: ...`, `card: ...` (the GPU it is meant for, see `costs.CARDS`; none: a CPU) and
+`steps: [{name, notebook, params: file.yaml, set: {name: value}, needs: [step, ...]}, ...]`.
 """
 
 import os
@@ -8,7 +9,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -16,6 +17,7 @@ import yaml
 from sbt import estimate, params, paths, records, text
 from sbt.errors import MissingStep, ParameterError
 
+TOP = {"title": "str", "card": "str", "steps": "list"}
 TYPES = {"name": str, "notebook": str, "params": str, "set": dict, "needs": list}
 
 
@@ -29,6 +31,8 @@ class Step:
     values: dict
     file: Path | None
     extra: dict = field(default_factory=dict)  # values that come from neither the notebook nor the file
+    upstream: tuple[dict, ...] = ()  # values of the steps it needs
+    card: str = ""  # of the study
 
     @property
     def folder(self) -> Path:
@@ -36,7 +40,7 @@ class Step:
 
     @property
     def estimate(self) -> estimate.Estimate:
-        return estimate.step(self.notebook, self.values)
+        return estimate.step(self.notebook, self.values, self.upstream, self.card)
 
     def state(self) -> records.State:
         """State of the step now; RunError where its folder is corrupt."""
@@ -89,12 +93,13 @@ def load(study: str, only: Iterable[str] = (), given: dict | None = None) -> tup
     file = folder / "plan.yaml"
     plan = params.load_yaml(file)
     where = paths.shown(file)
-    params.check({n: params.Parameter(n, t, None, "") for n, t in (("title", "str"), ("steps", "list"))}, plan, where)
+    params.check({n: params.Parameter(n, t, None, "") for n, t in TOP.items()}, plan, where)
+    card = estimate.card_of(folder.name)
     entries = [_entry(entry, where) for entry in plan.get("steps", [])]
     if not entries:
         raise ParameterError(f"{where}: no steps")
     _check_needs(entries, where)
-    bare = Plan(folder.name, plan.get("title", folder.name), tuple(_step(folder, entry, {}) for entry in entries))
+    bare = Plan(folder.name, plan.get("title", folder.name), _linked((_step(folder, e, {}) for e in entries), card))
     if not given:
         return bare, bare.select(only)
     names = {step.name for step in bare.select(only)}
@@ -102,8 +107,37 @@ def load(study: str, only: Iterable[str] = (), given: dict | None = None) -> tup
     for name in given:
         if name not in known:
             raise ParameterError(f"--set {name}: no selected step has this parameter{text.nearest(name, known)}")
-    steps = tuple(_step(folder, e, given if e["name"] in names else {}) for e in entries)
+    steps = _linked((_step(folder, e, given if e["name"] in names else {}) for e in entries), card)
     return Plan(bare.study, bare.title, steps), [step for step in steps if step.name in names]
+
+
+def table(steps: Iterable[Step], states: dict[str, str]) -> str:
+    """Steps with arm, state in words, optimizer steps, time, memory and disk; below it, what does not fit its card."""
+    rows, notes, costs = [], [], {step.name: step.estimate for step in steps}
+    unit = 60 if sum(cost.minutes for cost in costs.values()) >= 60 else 1
+    for step in steps:
+        cost = costs[step.name]
+        count = f"{cost.processes} x {cost.card}" if cost.gpu_gb else ""
+        cells = [step.values.get("arm", ""), states[step.name], f"{cost.steps:,}" if cost.steps else ""]
+        cells += [f"{cost.minutes / unit:.1f}", f"{cost.gpu_gb:.0f}" if cost.gpu_gb else "", count]
+        rows.append([step.name, step.notebook, *cells, f"{cost.memory_gb:.1f}", f"{cost.disk_gb:.2f}", cost.source])
+        if not cost.fits:
+            notes.append(
+                f"{step.name} needs {cost.gpu_gb:.0f} GB, more than a {cost.card} has: lower batch_size (and raise "
+                "accumulation), set gradient_checkpointing, or spread it with engine fsdp over more processes"
+            )
+    header = ["step", "notebook", "arm", "state", "steps", "hours" if unit > 1 else "minutes", "GPU GB", "GPUs",
+              "memory GB", "disk GB", "estimate"]  # fmt: skip
+    kept = [k for k in range(len(header)) if any(row[k] for row in rows)]
+    shown = text.table([header[k] for k in kept], [[row[k] for k in kept] for row in rows])
+    return "\n".join([shown, *notes])
+
+
+def _linked(steps: Iterable[Step], card: str) -> tuple[Step, ...]:
+    """Steps that know their study's card and the values of those they need."""
+    steps = tuple(steps)
+    values = {step.name: step.values for step in steps}
+    return tuple(replace(s, card=card, upstream=tuple(values[need] for need in s.needs)) for s in steps)
 
 
 def _study_folder(study: str) -> Path:

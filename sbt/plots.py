@@ -165,6 +165,18 @@ def differences(frame: pd.DataFrame, title: str) -> Figure:
     return _finish(figure)
 
 
+def lengths(frame: pd.DataFrame, title: str) -> Figure:
+    """How long rows are: one histogram for each value of `set`, of the column `tokens`."""
+    names = list(dict.fromkeys(frame["set"]))
+    figure, axes = plt.subplots(1, len(names), figsize=(1.0 + 2.2 * len(names), 2.2), sharex=True, squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        axis.hist(frame.loc[frame["set"] == name, "tokens"], bins=30, color="#1f4e9c")
+        axis.set(title=name, xlabel="tokens")
+    axes[0, 0].set_ylabel("rows")
+    figure.suptitle(title)
+    return _finish(figure)
+
+
 def times(ratios: pd.DataFrame, title: str) -> Figure:
     """How many times faster and with how many times fewer tokens, by task, on one logarithmic axis; 1 is dotted."""
     names = ["times faster", "times fewer tokens"]

@@ -34,9 +34,11 @@ METRIC = (
 def begin(notebook: str, namespace: dict) -> "Run":
     """Begin the run of `notebook` (its file's stem) with the parameters found in `namespace`, its `globals()`.
 
-    ParameterError: a parameter is unknown, missing or has the wrong type. RunError: the folder cannot be used.
+    ParameterError: a parameter is unknown, missing or has the wrong type. RunError: the folder cannot be used,
+    or a package was replaced under this kernel.
     """
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's, about bars that nobody will see
+    env.check_restart()
     previous = namespace.get("_sbt_run")
     if previous is not None:
         previous.release()

@@ -3,13 +3,40 @@
 answers, conversations = vision_scores.ask(arms, prompts, pictures, folder, run.path("scratch/answers"))
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from sbt import generation, models
-from sbt.benchmarks import controls
+import pandas as pd
 
+from sbt import generation, models, paths
+from sbt.benchmarks import controls
+from sbt.benchmarks.decoding import PAPER, Decoding, decoding
+from sbt.data import images
+from sbt.files import sha256
+
+QA = tuple[str, str]
 Told = dict[tuple[str, str], list[str]]
+
+
+def usable(
+    folder: Path | str,
+    names: Iterable[str],
+    on_bad: str = "stop",
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Path, set[str], pd.DataFrame]:
+    """(the folder, the names of pictures in it that can be used, those that cannot with kind and reason).
+
+    Every file is decoded once, before an arm is loaded. DataError counts and names the bad ones where `on_bad` is
+    "stop", or where none is good; "skip" leaves them out.
+    """
+    folder, names = paths.resolve(str(folder)), sorted(set(names))
+    report = images.check((folder / name for name in names), progress=progress)
+    _, bad = images.settle(report, on_bad)
+    left_out = {problem.path for problem in bad}
+    table = pd.DataFrame([(problem.path.name, problem.kind, problem.reason) for problem in bad],
+                         columns=["picture", "kind", "reason"])  # fmt: skip
+    return folder, {name for name in names if folder / name not in left_out}, table
 
 
 def ask(
@@ -20,27 +47,39 @@ def ask(
     caches: Path,
     *,
     conditions: Sequence[str] = controls.CONDITIONS,
+    protocol: str = "standard",
+    max_new_tokens: int = 16,
+    paper: Decoding = PAPER,
+    demonstrations: Sequence[Sequence[QA]] = (),
     seed: int = 0,
     batch_size: int = 64,
-    max_new_tokens: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Told, dict[str, str | None]]:
     """(answers by arm and condition, in the order of the prompts; each arm's conversation template).
 
-    `pictures` are the file names in `folder`, one a prompt. A question that is asked twice about one picture is
-    answered once. `caches` keeps finished answers.
+    `pictures` are the file names in `folder`, and `demonstrations` (question, answer) turns without an image, one a
+    prompt. Protocol "standard" decodes greedily with `max_new_tokens`, "paper" as `paper` says. A question that is
+    asked twice about one picture is answered once. `caches` keeps finished answers.
     """
     answers: Told = {}
     conversations = {}
-    distinct = list(dict.fromkeys(zip(pictures, prompts, strict=True)))
-    for name, reference in references.items():
-        arm = models.load_arm(reference)
-        conversations[name] = arm.conversation
+    how = decoding(protocol, max_new_tokens, paper=paper)
+    shots = [tuple(map(tuple, turns)) for turns in demonstrations] or [()] * len(prompts)
+    asked = list(zip(pictures, prompts, shots, strict=True))
+    distinct = list(dict.fromkeys(asked))
+    for name, arm in models.vision_arms(references):
+        conversations[name] = how.conversation or arm.conversation
         for condition in conditions:
             shown = controls.shown(folder, list(pictures), condition, seed)
-            asked = [{"id": f"{image}|{text}", "image": shown[image], "text": text} for image, text in distinct]
-            size = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "progress": progress}
-            told = generation.generate(arm, asked, cache=caches / f"{name}-{condition}.jsonl", **size)
-            known = dict(zip(distinct, told, strict=True))
-            answers[name, condition] = [known[pair] for pair in zip(pictures, prompts, strict=True)]
+            requests = [_request(one, shown[one[0]]) for one in distinct]
+            cache = caches / protocol / f"{name}-{condition}.jsonl"
+            size = {"decoding": how, "batch_size": batch_size, "progress": progress}
+            known = dict(zip(distinct, generation.generate(arm, requests, cache=cache, **size), strict=True))
+            answers[name, condition] = [known[one] for one in asked]
     return answers, conversations
+
+
+def _request(one: tuple[str, str, tuple[QA, ...]], image: object) -> dict:
+    picture, text, shots = one
+    name = f"{picture}|{text}" + (f"|{sha256(repr(shots))[:12]}" if shots else "")
+    return {"id": name, "image": image, "text": text, "demonstrations": shots}

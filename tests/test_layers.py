@@ -11,7 +11,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "sbt"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # The ground floor, lowest first: a module imports only those before it.
-GROUND = ("errors", "paths", "text", "files", "params", "env", "estimate", "progress", "records", "runs")
+GROUND = (
+    *("errors", "paths", "text", "files", "params", "env", "architectures", "costs", "estimate", "progress"),
+    *("records", "runs"),
+)
 FLOORS = (
     set(GROUND),
     {"templates", "benchmarks", "metrics", "stats", "plots", "tables", "itemcache"},
@@ -25,6 +28,8 @@ FLOORS = (
             "endpoint",
             "probes",
             "performance",
+            "performance_data",
+            "performance_training",
             "performance_vision",
         ),
         *(

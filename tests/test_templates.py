@@ -3,6 +3,7 @@
 In an expectation « » enclose what is trained and <image> stands for one image's nine tokens.
 """
 
+import hashlib
 import re
 from types import SimpleNamespace
 
@@ -81,6 +82,21 @@ for name, system in (("llama_2", META), ("llava_llama_2", LLAVA)):
         (name, "no image"): f"{head}What colour? [/INST]« Red. </s>»",
         (name, "two images"): f"{head}<image> and <image>\nSame? [/INST]« No. </s>»",
     }
+# The authors' evaluation begins every prompt so; the hash below is that of their own code's prompt for "What?".
+EVAL_START, EVAL_HASH = (
+    templates.load("v0_eval").split('set asked = "')[1].split('"')[0],
+    "4561fc107057281748256f9174c2bb1e1bdff85bec925afe8ff7d1d3eb0ddcf4",
+)
+EVAL_ANSWER = templates.load("v0_eval").split('set answered = "')[1].split('"')[0].replace("\\n", "\n")
+SHOWN = f"###Human: {EVAL_START}###Assistant: {EVAL_ANSWER}###"
+EXPECTED |= {
+    ("v0_eval", "one turn"): f"<s>{HUMAN}{SHOWN}Human: <image>\nWhat colour?###Assistant:« Red.###»",
+    ("v0_eval", "two turns"): f"<s>{HUMAN}{SHOWN}Human: <image>\nWhat colour?###Assistant:« Red.###»Human: A star?"
+    "###Assistant:« Yes, there is.###»",
+    ("v0_eval", "system"): f"<s>Be brief.{SHOWN}Human: <image>\nWhat colour?###Assistant:« Red.###»",
+    ("v0_eval", "no image"): f"<s>{HUMAN}{SHOWN}Human: What colour?###Assistant:« Red.###»",
+    ("v0_eval", "two images"): f"<s>{HUMAN}{SHOWN}Human: <image> and <image>\nSame?###Assistant:« No.###»",
+}
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +186,9 @@ def test_the_prompt_of_a_question_begins_what_is_trained(name: str) -> None:
     asked = [{"role": "user", "content": "A star?"}]
     prompt = words.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     whole = words.apply_chat_template([*asked, {"role": "assistant", "content": "Yes."}], tokenize=False)
-    assert whole == prompt + {"plain": "Yes.\n", "v0": " Yes.\n###", "v1": " Yes.</s>"}.get(name, " Yes. </s>")
+    assert whole == prompt + {"plain": "Yes.\n", "v0": " Yes.\n###", "v0_eval": " Yes.###", "v1": " Yes.</s>"}.get(
+        name, " Yes. </s>"
+    )
 
 
 @pytest.mark.parametrize("name", templates.names())
@@ -191,6 +209,15 @@ def test_an_unknown_role_is_refused(name: str) -> None:
         words.apply_chat_template(
             [{"role": "user", "content": "a"}, {"role": "robot", "content": "b"}], tokenize=False
         )
+
+
+def test_the_evaluation_prompt_is_the_authors() -> None:
+    words = tiny.tokenizer()
+    asked = [{"role": "user", "content": "What?"}]
+    prompt = words.apply_chat_template(
+        asked, chat_template=templates.load("v0_eval"), tokenize=False, add_generation_prompt=True
+    )
+    assert hashlib.sha256(prompt.removeprefix("<s>").encode()).hexdigest() == EVAL_HASH
 
 
 def test_a_misspelt_name_is_answered_with_the_right_one() -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from sbt.benchmarks import mme, unicorn, vqav2
 from sbt.benchmarks.vqav2_files import load as load_vqa
 from sbt.benchmarks.vqav2_files import select
-from sbt.data import facts, mme_items, scenes, unicorn_items, vision_items, vqa_items
+from sbt.data import facts, language, mme_items, scenes, unicorn_items, vision_items, vqa_items
 from sbt.data.facts import PROPERTIES
 from sbt.data.odd_pictures import odd
 from sbt.data.scenes import Scene, Thing
@@ -59,7 +59,7 @@ def at(scene: Scene, place: str) -> list[Thing]:
 
 def is_true(question: str, scene: Scene) -> bool:
     """Whether the answer to one of MME's questions is yes, from its words and the scene."""
-    text, more = question.removesuffix(f" {mme_items.ASK}"), 0
+    text, more = question.removesuffix(f" {language.YES_OR_NO}"), 0
     if told := re.match(r"The \w+ make (\w+) more [\w ]+\. ", text):
         text, more = text[told.end() :].replace(" then?", " in the image?"), WORDS.index(told[1])
     if lore := re.match(rf"(Do|Are) (things like the object {PLACE}) (.+)\?$", text):

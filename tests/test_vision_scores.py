@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from sbt import vision_scores
+from sbt.errors import DataError
 
 
 def test_arms_and_conditions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,9 +21,11 @@ def test_arms_and_conditions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         return [f"{arm.name} {image} {one['text']}" for image, one in zip(seen, requests, strict=True)]
 
     monkeypatch.setattr(vision_scores.generation, "generate", generate)
-    monkeypatch.setattr(
-        vision_scores.models, "load_arm", lambda ref: SimpleNamespace(name=ref, conversation=f"style of {ref}")
-    )
+
+    def arms(references: dict[str, str]) -> list[tuple[str, SimpleNamespace]]:
+        return [(key, SimpleNamespace(name=ref, conversation=f"style of {ref}")) for key, ref in references.items()]
+
+    monkeypatch.setattr(vision_scores.models, "vision_arms", arms)
     prompts, pictures = ["p", "q", "p", "p"], ["a.png", "a.png", "b.png", "a.png"]
     answers, styles = vision_scores.ask({"x": "X", "y": "Y"}, prompts, pictures, tmp_path, tmp_path / "c")
     assert styles == {"x": "style of X", "y": "style of Y"}
@@ -31,3 +34,24 @@ def test_arms_and_conditions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert answers["y", "shuffled"] == ["Y b p", "Y b q", "Y a p", "Y b p"]
     assert answers["x", "blank"] == ["X grey p", "X grey q", "X grey p", "X grey p"]
     assert {len(requests) for requests in asked} == {3}, "the fourth question was asked before"
+
+    told, styles = vision_scores.ask(
+        {"x": "X"}, prompts, pictures, tmp_path, tmp_path / "c", conditions=["real"], protocol="paper",
+        demonstrations=[[("a", "b")], [("c", "d")], [], [("a", "c")]],
+    )  # fmt: skip
+    assert styles == {"x": "v0_eval"}, "the template that the prompts were made with"
+    assert told["x", "real"] == ["X a p", "X a q", "X b p", "X a p"]
+    assert len(asked[-1]) == 4, "other demonstrations make another question"
+    assert len({one["id"] for one in asked[-1]}) == 4
+    assert asked[-1][0]["demonstrations"] == (("a", "b"),)
+
+
+def test_pictures_are_looked_at_before_any_is_asked_about(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
+    (tmp_path / "text.jpg").write_text("no picture")
+    names = ["text.jpg", "good.png", "absent.png", "good.png"]
+    with pytest.raises(DataError, match=r"2 of 3 images cannot be used \(1 missing, 1 not_an_image\)(.|\n)*on_bad"):
+        vision_scores.usable(tmp_path, names)
+    folder, good, bad = vision_scores.usable(tmp_path, names, "skip")
+    assert (folder, good) == (tmp_path, {"good.png"})
+    assert list(zip(bad.picture, bad.kind, strict=True)) == [("absent.png", "missing"), ("text.jpg", "not_an_image")]

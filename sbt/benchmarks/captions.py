@@ -1,43 +1,66 @@
-"""Image captioning on COCO-format references (Chen et al. 2015): {images, annotations}.
+"""Image captioning (Chen et al. 2015): one caption a picture against several references, by coco-caption's metrics.
 
-Protocol "standard": the paper's request, greedy decoding, coco-caption's metrics without Java.
+Protocol "standard": the paper's request, greedy decoding, no Java. Protocol "paper": what the authors' code does
+beside how it decodes (DIFFERENCES, `benchmarks.decoding`). The files: `captions_files`.
 """
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
 from sbt import paths, stats
 from sbt.benchmarks import check_protocol, inputs
-from sbt.errors import DataError
+from sbt.benchmarks.captions_files import ALL, load, train_captions
+from sbt.errors import DataError, ParameterError
 from sbt.files import read_json
 from sbt.metrics import captions as metric
 
+__all__ = ["DIFFERENCES", "PROMPT", "demonstrations", "empty_row", "image_folder", "load", "prompt", "rows", "samples",
+           "score", "score_files", "sources"]  # fmt: skip
+PROTOCOLS = ("standard", "paper")
 PROMPT = "Please provide a description of the picture."  # UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall
+DIFFERENCES = (  # UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/*@47f96a3
+    (
+        "three training captions stand before each picture as turns of text, drawn without a seed, here with it",
+        "evaluate.py:617-618, 641-712",
+    ),
+    ("double quotes are taken out of a caption", "evaluate.py:737-739"),
+    ("their tables are CIDEr times 100: `sbt score captions --protocol paper` prints that", "evaluate.py:771"),
+    (
+        "a picture given by number is looked for as COCO_test2014_*, of which there are no captions; here val2014",
+        "eval_datasets.py:22-31",
+    ),
+)
 
 
-def load(path: Path | str) -> list[dict]:
-    """Items `id`, `image` (file name), `references`, in file order, of the images that have reference captions."""
-    path = paths.resolve(str(path))
-    content, name = read_json(path), paths.shown(path)
-    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
-        raise DataError(f"{name}: expected COCO annotations, an object with lists 'images' and 'annotations'")
-    for kind, key in (("images", "id"), ("annotations", "image_id")):
-        for number, row in enumerate(content[kind], start=1):
-            if not isinstance(row, dict) or not isinstance(row.get(key), str | int):
-                raise DataError(f"{name}, row {number} of {kind}: no {key}")
-    inputs.once((row["id"] for row in content["images"]), f"{name}, row of images ", "id")
-    texts: dict[object, list[str]] = {row["id"]: [] for row in content["images"]}
-    for number, row in enumerate(content["annotations"], start=1):
-        if not isinstance(row.get("caption"), str) or not row["caption"].strip():
-            raise DataError(f"{name}, row {number} of annotations: no caption")
-        if row["image_id"] not in texts:
-            raise DataError(f"{name}, row {number} of annotations: image {row['image_id']!r} is not among 'images'")
-        texts[row["image_id"]].append(row["caption"])
-    named = {row["id"]: row.get("file_name", "") for row in content["images"]}
-    items = [{"id": key, "image": named[key], "references": found} for key, found in texts.items() if found]
-    if not items:
-        raise DataError(f"{name} holds no image with a reference caption")
-    return items
+def sources(world: Path | None, references: str, images: str, split: str, flickr: dict) -> dict[str, dict]:
+    """{references, images, split} of the data sets "coco" and "flickr30k": the files named, else the micro-world's.
+
+    `world` is the micro-world's folder, None where the first data set is named. ParameterError: `flickr` has an
+    unknown key, or lacks one of the first two.
+    """
+    if world:
+        files = {"coco": "captions.json", "flickr30k": "flickr30k/results_20130124.token"}
+        own = {name: {"references": world / "eval" / file, "images": world / "images"} for name, file in files.items()}
+    else:
+        own = {"coco": {"references": references, "images": images, "split": split}}
+    if flickr:
+        if not {"references", "images"} <= flickr.keys() <= {"references", "images", "split"}:
+            raise ParameterError(f"flickr takes references, images and perhaps split, not {', '.join(flickr)}")
+        own["flickr30k"] = flickr
+    return {name: {"split": "", **source} for name, source in own.items()}
+
+
+def demonstrations(path: Path | str, pictures: int, seed: int, count: int = 3) -> list[list[tuple[str, str]]]:
+    """The paper's turns before each of some pictures: (request, caption) of training images, drawn with the seed.
+
+    The file: `captions_files.train_captions`. DataError where it has fewer images than one picture takes.
+    """
+    texts = train_captions(path)
+    if len(texts) < count:
+        raise DataError(f"{paths.shown(path)}: {count} demonstrations are drawn, but {len(texts)} images have one")
+    rng = random.Random(seed)
+    return [[(PROMPT, rng.choice(found).strip()) for found in rng.sample(texts, count)] for _ in range(pictures)]
 
 
 def prompt(item: dict) -> str:
@@ -55,20 +78,38 @@ def score(items: Sequence[dict], answers: Sequence[str]) -> dict[str, float | in
     return {**metric.scores(answers, [item["references"] for item in items]), "n": len(items)}
 
 
-def rows(items: Sequence[dict], answers: Sequence[str], *, arm: str, subset: str, seed: int = 0, **same) -> list[dict]:
-    """Metric rows: CIDEr and ROUGE-L with 95 % intervals over pictures, CIDEr's weights kept."""
-    references = [item["references"] for item in items]
-    common = {"arm": arm, "benchmark": "captions", "subset": subset, "n": len(items), **same}
+def _scored(answers: Sequence[str], protocol: str) -> list[str]:
+    """The captions as the metric gets them: as they are, or without double quotes, as the authors' code has it."""
+    check_protocol(protocol, PROTOCOLS)
+    return [answer.replace('"', "") if protocol == "paper" else answer for answer in answers]
+
+
+def rows(
+    items: Sequence[dict], answers: Sequence[str], *, arm: str, subset: str, protocol: str = "standard", seed: int = 0,
+    **same,
+) -> list[dict]:  # fmt: skip
+    """Metric rows: CIDEr (0 to 10) and ROUGE-L with 95 % intervals over pictures, CIDEr's weights kept."""
+    references, said = [item["references"] for item in items], _scored(answers, protocol)
+    common = {"arm": arm, "benchmark": "captions", "subset": subset, "n": len(items), "protocol": protocol, **same}
     found = []
     for name in ("CIDEr", "ROUGE-L"):
-        value, low, high = stats.bootstrap(metric.per_image(answers, references, name), seed=seed)
+        value, low, high = stats.bootstrap(metric.per_image(said, references, name), seed=seed)
         found.append({"metric": name, "value": value, "low": low, "high": high, **common})
     return found
 
 
-def samples(items: Sequence[dict], answers: Sequence[str], *, arm: str, subset: str) -> list[dict]:
+def empty_row(answers: Sequence[str], *, arm: str, subset: str, protocol: str = "standard", **same) -> dict:
+    """Metric row: the share of pictures that got no caption."""
+    share = sum(not answer.strip() for answer in answers) / len(answers)
+    common = {"arm": arm, "benchmark": "captions", "subset": subset, "n": len(answers), "protocol": protocol, **same}
+    return {"metric": "empty", "value": share, "low": None, "high": None, **common}
+
+
+def samples(
+    items: Sequence[dict], answers: Sequence[str], *, arm: str, subset: str, protocol: str = "standard"
+) -> list[dict]:
     """One record an item: the caption, its references, its CIDEr."""
-    values = metric.per_image(answers, [item["references"] for item in items], "CIDEr")
+    values = metric.per_image(_scored(answers, protocol), [item["references"] for item in items], "CIDEr")
     return [
         {"arm": arm, "subset": subset, "image": item["image"], "prompt": prompt(item), "answer": answer}
         | {"references": item["references"], "CIDEr": value}
@@ -77,27 +118,33 @@ def samples(items: Sequence[dict], answers: Sequence[str], *, arm: str, subset: 
 
 
 def score_files(answers: Path | str, references: Path | str, protocol: str = "standard") -> dict:
-    """Scores of a COCO result file, a list of {image_id, caption}, over its images that have references.
+    """Scores of a result file, a list of {image_id, caption}, over its images that have references.
+
+    `image_id` is the references' id or, like the authors' `image_name`, the name of the image file.
 
     Reports how many of its images have none, how many with references lack a caption, and what did not run here.
     Protocol "paper": double quotes are taken out of the captions and scores are times 100, as the authors have it
     (UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/coco_metric.py@47f96a3); the scorers are the same.
     """
-    check_protocol(protocol, ("standard", "paper"))
+    check_protocol(protocol, PROTOCOLS)
     paper = protocol == "paper"
-    items, name = load(Path(references).absolute()), paths.shown(answers)
+    items, name = load(Path(references).absolute(), ALL), paths.shown(answers)
     results = read_json(Path(answers))
     if not isinstance(results, list) or not results:
         raise DataError(f"{name}: expected a list of {{image_id, caption}}")
     for number, row in enumerate(results, start=1):
         if not isinstance(row, dict) or not isinstance(row.get("caption"), str):
             raise DataError(f"{name}, row {number}: expected {{image_id, caption}}")
-    inputs.once((row.get("image_id") for row in results), f"{name}, row ", "image_id")
-    said = {row["image_id"]: row["caption"] for row in results}
+    keys = [row.get("image_id", row.get("image_name")) for row in results]
+    inputs.once(keys, f"{name}, row ", "image_id")
+    named = {item["image"]: item["id"] for item in items}
+    keys = [named.get(key, key) for key in keys]
+    inputs.once(keys, f"{name}, row ", "image_id")  # one image may be given by its id and by its name
+    said = dict(zip(keys, _scored([row["caption"] for row in results], protocol), strict=True))
     scored = [item for item in items if item["id"] in said]
     if not scored:
         raise DataError(f"{name}: none of its {len(said)} images has references in {paths.shown(references)}")
-    told = [said[item["id"]].replace('"', "") if paper else said[item["id"]] for item in scored]
+    told = [said[item["id"]] for item in scored]
     extra = metric.with_java(told, [item["references"] for item in scored])
     found = score(scored, told) | extra
     return {name: 100 * value if paper and isinstance(value, float) else value for name, value in found.items()} | {

@@ -68,16 +68,15 @@ def rows(
     docs: Sequence[dict], results: Sequence, *, arm: str, seed: int = 0, protocol: str = "standard", **same
 ) -> list[dict]:
     """Metric rows with 95 % intervals over items: acc and acc_norm, and those of the permuted labels."""
-    judged = {"all": docs, language.PERMUTED: permuted(docs, seed)}
-    scores = {subset: per_item(found, results, protocol) for subset, found in judged.items()}
-    named = {"arm": arm, "benchmark": NAME, "protocol": protocol, **same}
-    return language.metric_rows(scores, METRICS[protocol], seed=seed, **named)
+    parts = {"all": docs, language.PERMUTED: permuted(docs, seed)}
+    scores = {subset: per_item(part, results, protocol) for subset, part in parts.items()}
+    same = {"arm": arm, "benchmark": NAME, "protocol": protocol, **same}
+    return language.metric_rows(scores, METRICS[protocol], seed=seed, **same)
 
 
 def samples(docs: Sequence[dict], results: Sequence, *, arm: str, protocol: str = "standard") -> list[dict]:
     """One record an item; its id is its place among the docs, from 0."""
-    scores = per_item(docs, results, protocol)
-    return language.records(range(len(docs)), labels(docs), results, scores, arm)
+    return language.records(range(len(docs)), labels(docs), results, per_item(docs, results, protocol), arm)
 
 
 def permuted(docs: Sequence[dict], seed: int) -> list[dict]:

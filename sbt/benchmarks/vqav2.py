@@ -14,9 +14,20 @@ from sbt.benchmarks import check_protocol, inputs
 from sbt.benchmarks.vqav2_files import IMAGE, PROTOCOLS, load, read_annotations, read_results, select
 from sbt.metrics import vqa
 
-__all__ = ["IMAGE", "PROTOCOLS", "SHORT", "image_folder", "load", "prompt", "rows", "samples", "score", "score_files",
-           "scored", "select"]  # fmt: skip
+__all__ = ["DIFFERENCES", "IMAGE", "PROTOCOLS", "SHORT", "image_folder", "load", "prompt", "rows", "samples", "score",
+           "score_files", "scored", "select"]  # fmt: skip
 SHORT = "Answer the question using a single word or phrase."  # LLaVA-1.5's (arXiv 2310.03744)
+
+
+DIFFERENCES = (  # UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/*@47f96a3
+    ("paper asks 5,000 questions of 214,354, drawn with seed 42; standard all of them", "evaluate.py:581-601"),
+    ("three text-only demonstrations with the first annotator's answer, and the bare question", "evaluate.py:820"),
+    ('an answer with "yes" or "no" anywhere in it becomes "Yes" or "No": "snow" is "No"', "vqa_metric.py:575-584"),
+    (
+        '"Yes" is right only where annotators disagree: the official rules lower its case only there',
+        "vqa_metric.py:411-416",
+    ),
+)
 
 
 def prompt(item: dict, protocol: str = "standard", *, request: str = SHORT) -> str:

@@ -4,13 +4,16 @@ Every function takes a `random.Random`, so a corpus is a function of its seed.
 """
 
 import random
+import re
 from collections import Counter
 
+from sbt.benchmarks.vqav2 import SHORT
 from sbt.data.facts import FACTS, Fact, of
 from sbt.data.scenes import COLOURS, PAIRS, SHAPES, SIZES, Scene, Thing
 
 NUMBERS = ("no", "one", "two", "three", "four")
 QA = tuple[str, str]
+YES_OR_NO = "Please answer yes or no."  # MME's request
 # English that no document of this world contains, but that instructions and conversation templates are written in:
 # the tokenizer learns its words (as LLaMA's knows them), the base model never sees it.
 PHRASES = (
@@ -136,6 +139,17 @@ def questions(scene: Scene, rng: random.Random, count: int, pairs: tuple = PAIRS
         asked, answer = question(scene, rng, pairs)
         found.setdefault(asked, answer)
     return list(found.items())
+
+
+def briefly(asked: str, answer: str, rng: random.Random) -> QA:
+    """The same question with a request for a short answer, and that answer: "Yes", "red", "star", "top left", "2"."""
+    yes = re.match(r"(Yes|No), there is ", answer)
+    if yes and rng.random() < 0.5:
+        return f"{asked} {YES_OR_NO}", yes[1]
+    said = yes[1] if yes else re.sub(r"^(in the |at the |an? )(small |large )?", "", answer.rstrip(".").lower())
+    if asked.startswith("How many "):
+        said = str(NUMBERS.index(said))
+    return f"{asked}\n{SHORT}", said.lower()
 
 
 def detail(scene: Scene) -> str:

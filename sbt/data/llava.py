@@ -137,6 +137,24 @@ def said(row: dict) -> list[tuple[str, str]]:
     return turns
 
 
+def asked(rows: Iterable[dict], count: int) -> list[dict]:
+    """The first questions of the first `count` rows with an image: id, image, text, answer."""
+    found = []
+    for row in rows:
+        if row["images"]:
+            turns = _first(row["messages"])
+            text, answer = ("".join(part.get("text") or "" for part in turn["content"]) for turn in turns)
+            found.append({"id": row["id"], "image": row["images"][0], "text": text.strip(), "answer": answer.strip()})
+        if len(found) == count:
+            break
+    return found
+
+
+def _first(messages: list[dict]) -> list[dict]:
+    start = next(k for k, message in enumerate(messages) if message["role"] == "user")
+    return messages[start : start + 2]
+
+
 def counts(rows: Iterable[dict]) -> dict[str, int]:
     """How much there is: rows, turns of the assistant, different images."""
     rows = list(rows)

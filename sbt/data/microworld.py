@@ -3,24 +3,25 @@
 write(folder, Sizes(), seed=0)   ->   images/  pretrain/  instruct/  text/  eval/
 """
 
-import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sbt.data import facts, instructions, language, text_items, vision_items
 from sbt.data.scenes import HELD_OUT, PAIRS, SEEN, Scene, render, sample
-from sbt.files import write_json, write_jsonl
+from sbt.files import write_json, write_jsonl, write_text
 
 FILES = {
     "pretrain": "pretrain/chat.json",
     "instruct": "instruct/llava_instruct.json",
     "alpaca": "text/alpaca.json",
     "orca": "text/orca.jsonl",
+    "instruct_val": "eval/instruct_val.json",
     "captions": "eval/captions.json",
+    "flickr30k": "eval/flickr30k/results_20130124.token",
     "pope_random": "eval/pope_random.json",
     "pope_popular": "eval/pope_popular.json",
     "pope_adversarial": "eval/pope_adversarial.json",
@@ -53,24 +54,6 @@ def scenes_of(split: str, count: int, seed: int, **limits) -> dict[str, Scene]:
     }
 
 
-def _draw(job: tuple[str, Scene]) -> None:
-    """Draw one image to its file, whole or not at all."""
-    path, scene = job
-    part = f"{path}.part"
-    render(scene).save(part, format="PNG")
-    os.replace(part, path)
-
-
-def draw(folder: Path, pictures: dict[str, Scene], progress: Callable | None = None) -> None:
-    """Render the pictures that are not there yet, on all cores."""
-    folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(str(folder / name), scene) for name, scene in pictures.items() if not (folder / name).exists()]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # threads: PIL draws, shrinks and encodes outside the GIL
-        for done, _ in enumerate(pool.map(_draw, jobs), 1):
-            if progress:
-                progress(done, len(jobs))
-
-
 def pretrain_rows(pictures: dict[str, Scene], seed: int) -> list[dict]:
     """LLaVA's `chat.json`: a request for a brief description, answered by one caption."""
     rows = []
@@ -81,16 +64,18 @@ def pretrain_rows(pictures: dict[str, Scene], seed: int) -> list[dict]:
     return rows
 
 
-def instruct_rows(pictures: dict[str, Scene], count: int, share: tuple, seed: int) -> list[dict]:
+def instruct_rows(
+    pictures: dict[str, Scene], count: int, share: tuple, seed: int, name: str = "instruct"
+) -> list[dict]:
     """LLaVA's instruction file: conversation, detail and complex reasoning over the same pictures."""
     names = sorted(pictures)
     rows = []
     for index in range(count):
-        rng = random.Random(f"{seed} instruct {index}")
-        name = names[index % len(names)]
+        rng = random.Random(f"{seed} {name} {index}")
+        picture = names[index % len(names)]
         kind = rng.choices(("conversation", "detail", "reasoning"), share)[0]
-        turns = instructions.visual(kind, pictures[name], rng)
-        rows.append(instructions.llava_row(f"{kind}_{index:06d}", name, turns, rng))
+        turns = instructions.visual(kind, pictures[picture], rng)
+        rows.append(instructions.llava_row(f"{kind}_{index:06d}", picture, turns, rng))
     return rows
 
 
@@ -105,6 +90,15 @@ def coco_captions(pictures: dict[str, Scene], seed: int) -> dict:
             annotations.append({"id": len(annotations) + 1, "image_id": number, "caption": text})
     info = {"description": "micro-world captions", "version": "1.0"}
     return {"info": info, "licenses": [], "images": images, "annotations": annotations}
+
+
+def flickr_lines(pictures: dict[str, Scene], seed: int) -> list[str]:
+    """Flickr30k's token file: five captions an image, a blank before the full stop as there."""
+    lines = []
+    for name, scene in pictures.items():
+        rng = random.Random(f"{seed} flickr30k {name}")
+        lines += [f"{name}#{k}\t{language.caption(scene, rng).removesuffix('.')} ." for k in range(5)]
+    return lines
 
 
 def pope_rows(pictures: dict[str, Scene], sampling: str, seed: int, questions: int = 3) -> list[dict]:
@@ -156,7 +150,8 @@ def write(folder: Path, sizes: Sizes, seed: int, progress: Callable | None = Non
     val = scenes_of("val", sizes.captions, seed)
     pope = scenes_of("pope", sizes.pope, seed, least=3)
     showing = {f"heldout_{i:06d}.png": _showing_held_out(i, seed) for i in range(sizes.heldout)}
-    draw(folder / "images", train | pretrain | val | pope | showing, progress)
+    pictures = train | pretrain | val | pope | showing
+    vision_items.draw(folder / "images", {name: partial(render, scene) for name, scene in pictures.items()}, progress)
     rows = {
         "pretrain": pretrain_rows(pretrain, seed),
         "instruct": instruct_rows(train, sizes.instruct, sizes.share, seed),
@@ -164,6 +159,7 @@ def write(folder: Path, sizes: Sizes, seed: int, progress: Callable | None = Non
         "orca": [
             instructions.orca_row(f"orca_{i:06d}", random.Random(f"{seed} orca {i}")) for i in range(sizes.instruct)
         ],
+        "instruct_val": instruct_rows(val, sizes.captions, sizes.share, seed, "instruct_val"),
         "captions": coco_captions(val, seed),
         **{f"pope_{kind}": pope_rows(pope, kind, seed) for kind in ("random", "popular", "adversarial")},
         "pope_heldout": heldout_rows(showing, seed),
@@ -172,6 +168,8 @@ def write(folder: Path, sizes: Sizes, seed: int, progress: Callable | None = Non
     for name, content in rows.items():
         lines = name.startswith("pope") or FILES[name].endswith(".jsonl")
         (write_jsonl if lines else write_json)(folder / FILES[name], content)
+    fuller = dict(list(pope.items())[: sizes.pope // 2])  # captioned too: a second data set, of fuller pictures
+    write_text(folder / FILES["flickr30k"], "\n".join(flickr_lines(fuller, seed)) + "\n")
     counts = {name: len(content["images"] if name == "captions" else content) for name, content in rows.items()}
     return counts | text_items.write(folder, seed) | vision_items.write(folder, seed, progress=progress)
 

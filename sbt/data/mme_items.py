@@ -12,7 +12,6 @@ from sbt.data.scenes import SEEN, Scene, Thing, sample
 from sbt.data.told_items import nearness
 
 Pair = tuple[str, str]  # the question whose answer is Yes, and the one whose answer is No
-ASK = "Please answer yes or no."
 NUMBERS = (*language.NUMBERS, "five", "six")
 # How many there are, and the number asked in vain: each number is right as often as it is wrong.
 COUNTS = ((1, 2), (2, 1), (2, 3), (3, 2), (3, 4), (4, 3))
@@ -130,6 +129,6 @@ def mme(task: str, count: int, seed: int) -> tuple[dict[str, Scene], list[dict]]
             scene = sample(rng, SEEN, least=2)
             asked = TASKS[task](scene, rng, index)
         pictures[name] = scene
-        labelled = zip(asked, ("Yes", "No"), strict=True)
-        rows += [{"image": name, "question": f"{text} {ASK}", "label": label} for text, label in labelled]
+        for text, label in zip(asked, ("Yes", "No"), strict=True):
+            rows.append({"image": name, "question": f"{text} {language.YES_OR_NO}", "label": label})
     return pictures, rows

@@ -4,7 +4,8 @@ model, processor = assemble("assets/llm", "assets/clip");  arm = load_arm("outpu
 """
 
 from sbt.models.arms import Arm, language_model, load_arm, save_arm, weights_sample, weights_sha256
-from sbt.models.assemble import assemble, load_language_model
+from sbt.models.assemble import assemble, load_language_model, locate
+from sbt.models.image_arms import vision_arms
 from sbt.models.policy import freeze_table, set_trainable
 from sbt.models.quiet import quiet
 from sbt.models.text_arms import TextArm, TextArms
@@ -18,9 +19,11 @@ __all__ = [
     "language_model",
     "load_arm",
     "load_language_model",
+    "locate",
     "quiet",
     "save_arm",
     "set_trainable",
+    "vision_arms",
     "weights_sample",
     "weights_sha256",
 ]

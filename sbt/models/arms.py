@@ -35,7 +35,7 @@ from sbt.models.assemble import (
     locate,
     read_safetensors,
 )
-from sbt.models.marks import MARKS_FILE, put_marks
+from sbt.models.marks import MARKS_FILE, put_marks, save_marks
 from sbt.models.quiet import quiet, saving
 from sbt.templates import load as load_template
 
@@ -79,17 +79,15 @@ def save_arm(
     """Write the model as an arm and return what `arm.json` says; that file is written last and marks the arm complete.
 
     The references name what the arm was built from; paths inside the package are kept as `assets/...`, others relative
-    to the folder. `connector_only` writes `connector.safetensors` alone (stage 1). `info` is kept as it is. RunError
-    where the disk is full or the folder unwritable.
+    to the folder. `connector_only` writes the connector alone (stage 1). RunError where the disk is full or read-only.
     """
     folder = Path(folder)
-    with saving(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ARM_FILE).unlink(missing_ok=True)
     core = model.get_base_model() if isinstance(model, PeftModel) else model
     kind = "llava" if isinstance(core, LlavaForConditionalGeneration) else "lm"
     kind = "connector" if connector_only else f"{kind}-lora" if isinstance(model, PeftModel) else kind
     with saving(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ARM_FILE).unlink(missing_ok=True)
         _write_weights(folder, model, processor, kind, conversation)
     refs = {"language_model": language_model, "vision_tower": vision_tower, "connector": connector}
     projector = getattr(core.config, "projector_hidden_act", None)
@@ -98,7 +96,7 @@ def save_arm(
         **{key: _reference(ref, folder) for key, ref in refs.items()},
         "conversation": conversation,
         "projector": {None: None, "linear": "linear"}.get(projector, "mlp2x_gelu"),
-        "dtype": str(core.dtype).removeprefix("torch."),
+        "dtype": str(core.get_output_embeddings().weight.dtype).removeprefix("torch."),  # a frozen tower may be half
         "files": {file.name: file_hash(file) for file in sorted(folder.glob("*.safetensors"))},
         **info,
     }
@@ -106,16 +104,17 @@ def save_arm(
     return arm
 
 
-def load_arm(ref: str | Path, *, dtype: str | None = None, merge: bool = True, verify: bool = True) -> Arm:
+def load_arm(
+    ref: str | Path, *, dtype: str | None = None, merge: bool = True, verify: bool = True, quantization: str = ""
+) -> Arm:
     """The arm in a folder (or a plain Llama or LLaVA checkpoint: folder, `assets/...`, hub id), in evaluation mode.
 
-    `dtype` overrides the one the arm was saved with; `merge` folds LoRA into the weights. CheckpointError names a
-    missing, damaged (`verify` compares the recorded SHA-256) or unsuitable file.
+    `dtype` overrides the one the arm was saved with; `merge` folds LoRA into the weights; `quantization` (of the base)
+    as in `assemble`. CheckpointError names a missing, damaged (`verify` compares SHA-256) or unsuitable file.
     """
-    name = locate(ref)
-    folder = Path(name)
+    folder = Path(name := locate(ref))
     if not folder.is_dir() or not (folder / ARM_FILE).is_file():
-        return _load_plain(name, ref, dtype or "float32")
+        return _load_plain(name, ref, dtype or "float32", quantization)
     try:
         info = read_json(folder / ARM_FILE)
     except DataError as error:
@@ -124,7 +123,7 @@ def load_arm(ref: str | Path, *, dtype: str | None = None, merge: bool = True, v
         raise CheckpointError(f"{paths.shown(folder / ARM_FILE)}: 'kind' must be one of {', '.join(KINDS)}")
     if verify:
         check_files(folder, info)
-    return _load_kind(folder, info, dtype or info.get("dtype", "float32"), merge)
+    return _load_kind(folder, info, dtype or info.get("dtype", "float32"), merge, quantization)
 
 
 def language_model(arm: Arm) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
@@ -171,9 +170,11 @@ def _write_weights(folder: Path, model: nn.Module, processor: object, kind: str,
         else:
             model.save_pretrained(folder)
             processor.save_pretrained(folder)
+        if kind in ("connector", "llava-lora"):  # a whole LLaVA holds them in its embeddings
+            save_marks(model, folder)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-    for file in folder.glob("*.safetensors"):
-        file.chmod(0o644)  # written 0600, which hides the weights from the group of a shared machine
+    for file in folder.glob("*.safetensors"):  # written 0600, which hides them from the group of a shared machine
+        file.chmod(0o644)
 
 
 def _reference(ref: str | Path | None, folder: Path) -> str | None:
@@ -189,21 +190,19 @@ def check_files(folder: Path, info: dict) -> None:
     """CheckpointError where a weight file that `arm.json` names is missing or not what was saved (SHA-256)."""
     for name, recorded in info.get("files", {}).items():
         file = folder / name
-        problem = None if file.is_file() else "is missing"
-        if problem is None and file_hash(file) != recorded:
-            problem = "is not what was saved: its SHA-256 differs"
-        if problem:
+        problem = "is not what was saved: its SHA-256 differs" if file.is_file() else "is missing"
+        if not file.is_file() or file_hash(file) != recorded:
             raise CheckpointError(f"{paths.shown(file)} {problem}. Restore it or run again the step that made the arm")
 
 
-def _load_kind(folder: Path, info: dict, dtype: str, merge: bool) -> Arm:
+def _load_kind(folder: Path, info: dict, dtype: str, merge: bool, quantization: str) -> Arm:
     kind, conversation = info["kind"], info.get("conversation")
     if kind == "lm":
         model, processor = load_language_model(folder, dtype=dtype)
     elif kind == "llava":
         model, processor = _load_llava(str(folder), dtype)
     else:
-        model, processor = _load_over(folder, info, dtype)
+        model, processor = _load_over(folder, info, dtype, quantization)
     if merge and isinstance(model, PeftModel):
         with quiet():
             model = model.merge_and_unload().eval()
@@ -212,16 +211,16 @@ def _load_kind(folder: Path, info: dict, dtype: str, merge: bool) -> Arm:
     return Arm(model, processor, kind, conversation, info)
 
 
-def _load_over(folder: Path, info: dict, dtype: str) -> tuple[nn.Module, object]:
+def _load_over(folder: Path, info: dict, dtype: str, quantization: str) -> tuple[nn.Module, object]:
     refs = {key: locate(info[key], folder) for key in ("language_model", "vision_tower", "connector") if info.get(key)}
     if "language_model" not in refs:
         raise CheckpointError(f"{paths.shown(folder / ARM_FILE)}: no 'language_model' to put the weights on")
     if info["kind"] == "lm-lora":
-        model, processor = load_language_model(refs["language_model"], dtype=dtype)
+        model, processor = load_language_model(refs["language_model"], dtype=dtype, quantization=quantization)
     else:
         connector = folder if info["kind"] == "connector" else refs.get("connector")
         parts = refs["language_model"], refs["vision_tower"], connector
-        model, processor = assemble(*parts, projector=info["projector"], dtype=dtype)
+        model, processor = assemble(*parts, projector=info["projector"], dtype=dtype, quantization=quantization)
         if (folder / MARKS_FILE).is_file():
             put_marks(model, processor, folder)
     if info["kind"] == "connector":
@@ -232,19 +231,20 @@ def _load_over(folder: Path, info: dict, dtype: str) -> tuple[nn.Module, object]
 
 
 def _load_llava(name: str, dtype: str) -> tuple[LlavaForConditionalGeneration, ProcessorMixin]:
-    model = load_pretrained(LlavaForConditionalGeneration, name, dtype=dtype)
     with quiet():
-        return model, AutoProcessor.from_pretrained(name, backend="pil")
+        processor = AutoProcessor.from_pretrained(name, backend="pil")
+    processor.tokenizer.backend = "tokenizers"  # the keyword is meant for images, but reaches the tokenizer too
+    return load_pretrained(LlavaForConditionalGeneration, name, dtype=dtype), processor
 
 
-def _load_plain(name: str, ref: str | Path, dtype: str) -> Arm:
+def _load_plain(name: str, ref: str | Path, dtype: str, quantization: str) -> Arm:
     try:
         with quiet():
             model_type = AutoConfig.from_pretrained(name).model_type
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{ref}: neither arm.json nor a model's config.json is in it") from error
     if model_type == "llama":
-        return Arm(*load_language_model(name, dtype=dtype), "lm", None)
+        return Arm(*load_language_model(name, dtype=dtype, quantization=quantization), "lm", None)
     if model_type == "llava":
         return Arm(*_load_llava(name, dtype), "llava", None)
     raise ParameterError(f"{ref}: a {model_type!r} model is no arm of this study; it takes llama and llava")

@@ -4,15 +4,16 @@ The paper's connector is one Linear. It is `LlavaForConditionalGeneration` with 
 layers and the second one fixed to the identity, so every tool that knows LLaVA reads the result.
 """
 
+import os
 import re
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
-    AutoTokenizer,
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
@@ -27,9 +28,10 @@ from transformers import (
 
 from sbt import paths
 from sbt.errors import CheckpointError, ParameterError
+from sbt.models.quantize import four_bit, quantized
 from sbt.models.quiet import quiet
+from sbt.models.tokens import IMAGE_TOKEN, MARKS, add_tokens, agree, load_tokenizer
 
-IMAGE_TOKEN = "<image>"
 CONNECTOR_FILE = "connector.safetensors"
 ACTIVATIONS = {"linear": "linear", "mlp2x_gelu": "gelu"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -43,36 +45,32 @@ def assemble(
     projector: str = "linear",
     dtype: str = "float32",
     seed: int = 0,
+    marks: bool = False,
+    quantization: str = "",
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """A LLaVA of the named checkpoints (folder, `assets/...` or hub id) and its processor, in evaluation mode.
 
     The connector is initialised from `seed` unless `connector` names a file or folder made by stage 1. `projector` is
     "linear" (the paper's) or "mlp2x_gelu" (LLaVA-1.5). A tokenizer without `<image>` gets it, the new rows being the
-    mean of the others. CheckpointError names what is missing or damaged; only safetensors are read.
+    mean of the others; with `marks` also `<im_start>` and `<im_end>`, which then stand around every image. With
+    `quantization` "4bit" the linear layers of the language model are kept in 4 bits. CheckpointError names what is
+    missing or damaged; ParameterError a wrong option.
     """
     if projector not in ACTIVATIONS:
         raise ParameterError(f"projector {projector!r} is unknown; known: {', '.join(ACTIVATIONS)}")
-    language, tokenizer = load_language_model(language_model, dtype=dtype)
-    add_image_token(language, tokenizer)
+    language, tokenizer = load_language_model(language_model, dtype=dtype, quantization=quantization)
+    add_tokens(language, tokenizer, IMAGE_TOKEN, *(MARKS if marks else ()))
     vision, image_processor = _load_vision(vision_tower, dtype=dtype)
-    config = LlavaConfig(
-        vision_config=vision.config,
-        text_config=language.config,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
-        image_seq_length=(vision.config.image_size // vision.config.patch_size) ** 2,
-        projector_hidden_act=ACTIVATIONS[projector],
-        vision_feature_layer=-2,
-        vision_feature_select_strategy="default",
-        tie_word_embeddings=language.config.tie_word_embeddings,
-    )
-    with torch.device("meta"):  # no memory and no time for weights that are replaced right away
-        model = LlavaForConditionalGeneration(config)
-    model.model.vision_tower, model.model.language_model, model.lm_head = vision, language.model, language.lm_head
+    model = _joined(language, vision, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN), ACTIVATIONS[projector])
     _make_projector(model, projector, seed, language.dtype)
     if connector is not None:
         load_connector(model, connector)
     model.generation_config = language.generation_config
     model.config.dtype = language.dtype
+    if marks:
+        model.config.mark_token_ids = tokenizer.convert_tokens_to_ids(list(MARKS))
+    if quantization:
+        quantized(model, language)
     processor = LlavaProcessor(
         image_processor=image_processor,
         tokenizer=tokenizer,
@@ -83,31 +81,52 @@ def assemble(
     return model.eval(), processor
 
 
+def _joined(
+    language: LlamaForCausalLM, vision: CLIPVisionModel, image_token: int, activation: str
+) -> LlavaForConditionalGeneration:
+    """A LLaVA of the two, its connector still without weights."""
+    config = LlavaConfig(
+        vision_config=vision.config,
+        text_config=language.config,
+        image_token_index=image_token,
+        image_seq_length=(vision.config.image_size // vision.config.patch_size) ** 2,
+        projector_hidden_act=activation,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=language.config.tie_word_embeddings,
+    )
+    with torch.device("meta"):  # no memory and no time for weights that are replaced right away
+        model = LlavaForConditionalGeneration(config)
+    model.model.vision_tower, model.model.language_model, model.lm_head = vision, language.model, language.lm_head
+    return model
+
+
 def load_language_model(
-    ref: str | Path, *, dtype: str = "float32"
+    ref: str | Path, *, dtype: str = "float32", quantization: str = ""
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
-    """A Llama and its tokenizer. Without a padding token the unknown token pads, as in LLaVA, else the end token."""
+    """A Llama and its tokenizer, mended as `tokens.load_tokenizer` says. `quantization` as in `assemble`."""
     name = locate(ref)
-    model = load_pretrained(LlamaForCausalLM, name, dtype=dtype)
-    with quiet():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
-        except Exception as error:  # a damaged tokenizer file raises whatever its parser raises
-            raise CheckpointError(f"{ref}: the tokenizer cannot be loaded ({_first_line(error)})") from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    options = four_bit(quantization, dtype)
+    model = load_pretrained(LlamaForCausalLM, name, dtype=dtype, **options)
+    tokenizer, _ = load_tokenizer(name)
+    agree(model, tokenizer)
     return model, tokenizer
 
 
-def load_pretrained(kind: type[PreTrainedModel], name: str, *, dtype: str) -> PreTrainedModel:
-    """`kind.from_pretrained`, quiet, safetensors only; CheckpointError where weights are damaged or missing."""
+def load_pretrained(kind: type[PreTrainedModel], name: str, *, dtype: str, **options: object) -> PreTrainedModel:
+    """`kind.from_pretrained`, quiet; safetensors, or .bin files (tensors alone are read) where there are no others.
+
+    Vicuna's and OpenLLaMA's repositories have no others. CheckpointError where weights are damaged or missing.
+    """
+    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"  # transformers would ask a service of the hub for it, unasked
+    options = {"dtype": dtype, "weights_only": True} | options
     with quiet():
         try:
-            model, report = kind.from_pretrained(name, dtype=dtype, use_safetensors=True, output_loading_info=True)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            model, report = kind.from_pretrained(name, output_loading_info=True, **options)
+        except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
             raise CheckpointError(
                 f"{name}: no {kind.__name__} can be loaded from it ({_first_line(error)}). "
-                "It must hold config.json and complete .safetensors files: restore or make them again"
+                "It must hold config.json and complete .safetensors (or .bin) files: restore or make them again"
             ) from error
     absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if absent:
@@ -170,21 +189,6 @@ def _load_vision(ref: str | Path, *, dtype: str) -> tuple[CLIPVisionModel, CLIPI
     if isinstance(config, CLIPConfig):
         return load_pretrained(CLIPModel, name, dtype=dtype).vision_model, processor
     return load_pretrained(CLIPVisionModel, name, dtype=dtype), processor
-
-
-def add_image_token(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give both a token for `<image>`, its rows the mean of the others, unless the vocabulary has one."""
-    if IMAGE_TOKEN in tokenizer.get_vocab():
-        return
-    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]}, replace_extra_special_tokens=False)
-    old = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) <= old:
-        return
-    with quiet():
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
-        with torch.no_grad():
-            layer.weight[old:] = layer.weight[:old].mean(dim=0)
 
 
 def _make_projector(model: LlavaForConditionalGeneration, projector: str, seed: int, dtype: torch.dtype) -> None:

@@ -1,13 +1,16 @@
 """`<im_start>` and `<im_end>`, which the authors' models have around an image: in tokenizers, prompts and models.
 
-The vocabulary decides: a tokenizer that has both uses them, another one does without.
+The vocabulary decides: a tokenizer that has both uses them, another one does without. In stage 1 their two rows of the
+embedding train and no other one.
 """
 
 import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
+from torch import nn
 from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
@@ -16,11 +19,10 @@ from transformers import (
 )
 
 from sbt import paths
-from sbt.errors import CheckpointError
-from sbt.models.assemble import IMAGE_TOKEN, read_safetensors
-from sbt.models.quiet import quiet
+from sbt.errors import CheckpointError, ParameterError
+from sbt.models.assemble import read_safetensors
+from sbt.models.tokens import END, IMAGE_TOKEN, MARKS, PATCH, START, add_tokens
 
-PATCH, START, END = "<im_patch>", "<im_start>", "<im_end>"
 ADDED = (PATCH, START, END)  # in this order after the base's own tokens (SBT:llava/model/llava_arch.py:201-206)
 MARKS_FILE = "marks.safetensors"
 _ORDINARY = (("unk_token", "<unk>"), ("bos_token", "<s>"), ("eos_token", "</s>"))
@@ -67,6 +69,56 @@ def with_marks(tokenizer: PreTrainedTokenizerBase, rows: int, *, strip: bool = F
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(core)), **special)
 
 
+class MarkedEmbedding(nn.Embedding):
+    """An embedding whose rows `ids` are the parameter `marks` (rows, width), so that they train and the others do not.
+
+    The authors train the whole matrix and stop the gradient of the other rows (SBT:llava/model/llava_arch.py:126-128),
+    which costs gradients and moments of all of it.
+    """
+
+    def __init__(self, embedding: nn.Embedding, ids: list[int]) -> None:
+        super().__init__(1, 1, device="meta")
+        self.num_embeddings, self.embedding_dim = embedding.num_embeddings, embedding.embedding_dim
+        self.padding_idx, self.weight = embedding.padding_idx, embedding.weight
+        self.ids, self.marks = list(ids), nn.Parameter(embedding.weight[list(ids)].detach().clone())
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Rows of `input` (any shape of ids), the last dimension being the width."""
+        found = super().forward(input)
+        for number, row in zip(self.ids, self.marks, strict=True):
+            found = torch.where((input == number).unsqueeze(-1), row.to(found.dtype), found)
+        return found
+
+
+def free_marks(model: nn.Module) -> None:
+    """Let the rows of the two marks train, and no other row of the embedding. ParameterError where there are none."""
+    ids = getattr(model.config, "mark_token_ids", None)
+    if not ids:
+        raise ParameterError(f"also: 'marks', but the model has no {START} and {END}: set marks, or leave it out")
+    embedding = model.get_input_embeddings()
+    if not isinstance(embedding, MarkedEmbedding):
+        embedding = MarkedEmbedding(embedding, ids)
+        model.set_input_embeddings(embedding)
+    embedding.marks.requires_grad_(True)
+
+
+def mark_rows(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The marks' input rows (float32) by name; {} for a model without marks."""
+    ids = getattr(model.config, "mark_token_ids", None)
+    if not ids:
+        return {}
+    embedding = model.get_input_embeddings()
+    rows = embedding.marks if isinstance(embedding, MarkedEmbedding) else embedding.weight[ids]
+    return {token: row.detach().float().cpu().clone() for token, row in zip(MARKS, rows, strict=True)}
+
+
+def save_marks(model: nn.Module, folder: Path) -> None:
+    """Write the marks' rows into the folder of an arm whose other files do not hold them, if the model has marks."""
+    (folder / MARKS_FILE).unlink(missing_ok=True)
+    if rows := mark_rows(model):
+        save_file(rows, folder / MARKS_FILE)
+
+
 def put_marks(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
     """Give both the marks whose input rows `marks.safetensors` in an arm's folder holds, unless they have them.
 
@@ -76,19 +128,15 @@ def put_marks(model: LlavaForConditionalGeneration, processor: LlavaProcessor, f
     if START in tokenizer.get_vocab():
         return
     rows = read_safetensors(file)
-    width = model.get_input_embeddings().embedding_dim
+    inputs = model.get_input_embeddings()
+    width = inputs.embedding_dim
     if {name: tuple(row.shape) for name, row in rows.items()} != {START: (width,), END: (width,)}:
         raise CheckpointError(f"{paths.shown(file)}: must hold {START} and {END}, each {width} wide. Convert it again")
-    old = model.get_input_embeddings().num_embeddings
-    tokenizer.add_special_tokens({"additional_special_tokens": [START, END]}, replace_extra_special_tokens=False)
-    if len(tokenizer) != old + 2:
-        raise CheckpointError(f"{paths.shown(file)}: the tokenizer has {len(tokenizer) - 2} tokens, the model {old}")
-    with quiet(), torch.no_grad():
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        inputs, outputs = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-        inputs[old:] = torch.stack([rows[START], rows[END]]).to(inputs)
-        if outputs is not inputs:
-            outputs[old:] = outputs[:old].mean(dim=0)
+    add_tokens(model, tokenizer, *MARKS)
+    ids = model.config.mark_token_ids = tokenizer.convert_tokens_to_ids(list(MARKS))
+    weight = model.get_input_embeddings().weight
+    with torch.no_grad():
+        weight[ids] = torch.stack([rows[token] for token in MARKS]).to(weight)
 
 
 def _space_first(core: dict) -> None:

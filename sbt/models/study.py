@@ -22,10 +22,16 @@ def describe(folder: Path) -> dict:
     return read_json(file)
 
 
-def references(folder: Path) -> dict[str, str]:
-    """The parts an arm was assembled from, as `assemble` and `save_arm` take them; its own connector included."""
+def references(folder: Path, *, language_model: str = "") -> dict[str, str]:
+    """The parts an arm was assembled from, as `assemble` and `save_arm` take them; its own connector included.
+
+    ParameterError where it was built over another `language_model` than the one expected.
+    """
     info = describe(folder)
     parts = {part: locate(info[part], folder) for part in PARTS if info.get(part)}
+    if language_model and parts.get("language_model") != locate(language_model):
+        found = f"{paths.shown(folder)} was made over {info['language_model']!r}"
+        raise ParameterError(f"language_model={language_model!r}, but {found}. Name a connector over the same model")
     own = Path(folder) / CONNECTOR_FILE
     return parts | ({"connector": str(own)} if own.is_file() else {})
 
@@ -36,12 +42,13 @@ def arms(
     """Name -> folder of the arms in steps' folders, `base` (a plain language model) first, in the order of `only`.
 
     Several steps that trained one arm, with other seeds say, are its runs: "mm-full (run 1)", "mm-full (run 2)".
-    `vision` keeps those that can look at an image. ParameterError where `only` names an arm that is not there.
+    `vision` keeps those that can look at an image, connectors over an untuned model among them. ParameterError where
+    `only` names an arm that is not there.
     """
     runs: dict[str, list[str]] = {}
     for folder in folders:
         info = describe(folder / "model")
-        if not vision or info["kind"].startswith("llava"):
+        if not vision or info["kind"].startswith(("llava", "connector")):
             runs.setdefault(info["arm"], []).append(str(folder / "model"))
     found = {"base": base} if base and not vision else {}
     for arm, models in runs.items():

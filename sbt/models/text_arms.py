@@ -14,12 +14,15 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from sbt import env
 from sbt.errors import CheckpointError, ParameterError
 from sbt.files import file_hash, sha256
 from sbt.models.adapters import CONFIG_FILE, put_adapters, sharing
 from sbt.models.arms import ARM_FILE, check_files, language_model, load_arm
-from sbt.models.assemble import add_image_token, locate
+from sbt.models.assemble import locate
+from sbt.models.marks import MARKS_FILE
 from sbt.models.study import describe
+from sbt.models.tokens import IMAGE_TOKEN, MARKS, add_tokens
 from sbt.templates import load as load_template
 from sbt.text import nearest
 
@@ -84,7 +87,7 @@ class TextArms:
     ) -> None:
         if lora not in LORA_MODES:
             raise ParameterError(f"lora={lora!r} is unknown{nearest(lora, LORA_MODES)}")
-        self.lora, self.device, self.loads = lora, device, []
+        self.lora, self.device, self.loads = lora, device or env.device().value, []
         self._sources = {name: _source(ref, dtype) for name, ref in references.items()}
         groups: dict[tuple[str, str], list[str]] = {}
         for name, source in self._sources.items():
@@ -92,7 +95,7 @@ class TextArms:
         self.order = tuple(name for group in groups.values() for name in group)
         self._contents: dict[str, dict] = {}
         self._held: tuple[str, str] | None = None
-        self._models: dict[str, _Language] = {}  # "": as read; "<image>": with a row more, over the same memory
+        self._models: dict[tuple, _Language] = {}  # (): as read; else by the tokens added, over the same memory
         self._made: dict[str, TextArm] = {}
 
     def __iter__(self) -> Iterator[TextArm]:
@@ -142,7 +145,7 @@ class TextArms:
         ref, dtype = self._weights(source)
         model, tokenizer = language_model(load_arm(ref, dtype=dtype))
         self.loads.append(ref if self._is_adapted(source) else source.base or ref)
-        self._models[""] = model.requires_grad_(False).to(self.device), tokenizer
+        self._models[()] = model.requires_grad_(False).to(self.device), tokenizer
         self._held = ref, dtype
 
     def _release(self) -> None:
@@ -152,7 +155,7 @@ class TextArms:
         self._models, self._made, self._held = {}, {}, None
 
     def _make(self, name: str, source: _Source) -> TextArm:
-        model, tokenizer, ignored = self._adapt(source) if self._is_adapted(source) else (*self._models[""], ())
+        model, tokenizer, ignored = self._adapt(source) if self._is_adapted(source) else (*self._models[()], ())
         tokenizer = copy.deepcopy(tokenizer)  # others over the same base have another template
         if source.info.get("conversation") is not None:  # a LLaVA arm keeps it on the processor only
             tokenizer.chat_template = load_template(source.info["conversation"])
@@ -161,9 +164,10 @@ class TextArms:
     def _adapt(self, source: _Source) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase, tuple[str, ...]]:
         folder, image = Path(source.ref), source.info["kind"] == "llava-lora"
         check_files(folder, source.info)
-        over = "<image>" if image and self.lora != "adapter" else ""
+        marks = MARKS if (folder / MARKS_FILE).is_file() else ()
+        over = (IMAGE_TOKEN, *marks) if image and self.lora != "adapter" else ()
         if over not in self._models:
-            self._models[over] = _with_image(*self._models[""])
+            self._models[over] = _with_tokens(*self._models[()], over)
         base, tokenizer = self._models[over]
         model, ignored = put_adapters(folder, sharing(base), image=image, low_rank_only=self.lora == "adapter")
         return model, tokenizer, ignored
@@ -187,12 +191,12 @@ def _hashes(source: _Source) -> dict[str, str]:
     return weights | {n: file_hash(folder / n) for n in (*_CONFIGS, *_OF_TOKENS) if (folder / n).is_file()}
 
 
-def _with_image(base: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> _Language:
-    """The base with a row for `<image>`. The larger matrices hold the base's, which become their first rows."""
+def _with_tokens(base: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, tokens: tuple[str, ...]) -> _Language:
+    """The base with rows for added tokens. The larger matrices hold the base's, which become their first rows."""
     rows = [(layer.weight, len(layer.weight)) for layer in (base.get_input_embeddings(), base.get_output_embeddings())]
     # resizing replaces the data of a parameter in place: were it the base's own, the base would grow too
     model, words = sharing(base, apart=tuple(weight for weight, _ in rows)), copy.deepcopy(tokenizer)
-    add_image_token(model, words)
+    add_tokens(model, words, *tokens)
     grown = (model.get_input_embeddings(), model.get_output_embeddings())
     for (weight, count), layer in zip(rows, grown, strict=True):
         weight.data = layer.weight.data[:count]

@@ -10,7 +10,7 @@ from sbt.files import sha256
 from sbt.text import nearest
 
 _FOLDER = Path(__file__).parent
-_STOPS = {"plain": "\n", "v0": "###"}
+_STOPS = {"plain": "\n", "v0": "###", "v0_eval": "###"}
 
 
 def names() -> list[str]:

@@ -1,10 +1,10 @@
-"""Rows to batches: TRL's own collator with the loss on assistant turns, behind checks that name the row.
+"""Rows to batches: TRL's own collator with the loss on assistant turns (and instructions, by `loss_masks`).
 
-`labels` uses the same collator, so what a notebook shows is what the trainer trains.
+Every check names the row. `labels` uses the same collator, so what a notebook shows is what the trainer trains.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -14,7 +14,12 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from sbt import templates
+from sbt.data.images import to_rgb
+from sbt.data.imagezip import open_image
 from sbt.errors import DataError
+from sbt.files import sha256
+from sbt.models.marks import image_text
+from sbt.training.loss_masks import InstructionMask, parse
 
 IGNORED = -100
 Encoded = dict[str, torch.Tensor]
@@ -43,15 +48,22 @@ class Collator:
     """Batch of `input_ids`, `attention_mask`, `labels` (batch, length) and `pixel_values`; right-padded, never cut.
 
     Each row is encoded once, by TRL's collator (for a tokenizer, which TRL's does not take, by the same template), and
-    padded to the batch. DataError names the row that has no supervised token, whose images and placeholders disagree,
-    or whose image cannot be read.
+    padded to the batch. `<im_start>` and `<im_end>` stand around an image where the vocabulary has them, as in
+    generation. `loss` (the knobs of `loss_masks`) trains instructions beside the response. DataError names the row
+    that has no supervised token, whose images and placeholders disagree, or whose image cannot be read.
     """
 
-    def __init__(self, processor: ProcessorMixin | PreTrainedTokenizerBase, conversation: str) -> None:
-        self.processor, self.template = processor, templates.load(conversation)
-        self.conversation, self.memory = conversation, Memory()
+    def __init__(
+        self, processor: ProcessorMixin | PreTrainedTokenizerBase, conversation: str, loss: Mapping | None = None
+    ) -> None:
+        self.processor, self.conversation, self.memory = processor, conversation, Memory()
         self.vision = isinstance(processor, ProcessorMixin)
-        self.pad = (processor.tokenizer if self.vision else processor).pad_token_id
+        tokenizer = processor.tokenizer if self.vision else processor
+        self.template = templates.load(conversation).replace("'<image>'", f"'{image_text(tokenizer, 1)}'")
+        self.pad, knobs = tokenizer.pad_token_id, parse(loss)
+        self.instructed = None
+        if knobs.on != "response":
+            self.instructed = InstructionMask(tokenizer, self.template, conversation, knobs)
         if self.vision:
             self.stock = DataCollatorForVisionLanguageModeling(
                 processor, max_length=None, assistant_only_loss=True, chat_template=self.template
@@ -68,16 +80,18 @@ class Collator:
         return batch | ({"pixel_values": torch.cat(pixels)} if pixels else {})
 
     def _encode(self, row: dict) -> Encoded:
-        try:
-            one = self._vision(row) if self.vision else self._text(row)
-        except OSError as error:
-            raise DataError(f"row {row.get('id')!r}: image cannot be read ({error}). Restore the file") from error
-        if not (one["labels"] != IGNORED).any():
+        one = self._vision(row) if self.vision else self._text(row)
+        answers = one["labels"] != IGNORED
+        if not answers.any():
             raise DataError(
                 f"row {row.get('id')!r}: no token is trained in the conversation format {self.conversation!r}: "
                 "the answer is empty or missing. Fill it in or drop the row"
             )
-        return one
+        if self.instructed is None:
+            return one
+        plain = {**row, "images": row.get("images") or [], "messages": _in_parts(row)}
+        asked = torch.from_numpy(self.instructed(plain, one["input_ids"].numpy(), answers.numpy()))
+        return one | {"labels": one["input_ids"].masked_fill(~(answers | asked), IGNORED)}
 
     def _vision(self, row: dict) -> Encoded:
         placeholders = _count_images(row)
@@ -88,10 +102,9 @@ class Collator:
         for part in (part for message in row["messages"] for part in parts_of(message)):
             if part["type"] == "text" and self.processor.image_token in part["text"]:
                 raise DataError(f"row {row.get('id')!r}: a literal <image> in the text stands for no image")
-        images = [Image.open(image).convert("RGB") if isinstance(image, str) else image for image in row["images"]]
+        images = [_opened(image, row) if isinstance(image, str) else image for image in row["images"]]
         # a new object: the stock collator writes into the rows it is given
-        messages = [{**message, "content": list(parts_of(message))} for message in row["messages"]]
-        batch = self.stock([{"images": images, "messages": messages}])
+        batch = self.stock([{"images": images, "messages": _in_parts(row)}])
         one = {name: batch[name][0] for name in ("input_ids", "attention_mask", "labels")}
         return one | ({"pixel_values": batch["pixel_values"]} if images else {})
 
@@ -114,10 +127,13 @@ class Collator:
 
 
 def labels(
-    processor: ProcessorMixin | PreTrainedTokenizerBase, rows: Sequence[dict], conversation: str
+    processor: ProcessorMixin | PreTrainedTokenizerBase,
+    rows: Sequence[dict],
+    conversation: str,
+    loss: Mapping | None = None,
 ) -> list[tuple[list[int], list[int]]]:
     """For each row its token ids and labels (-100 where nothing is trained), made by the collator the trainer uses."""
-    collate = Collator(processor, conversation)
+    collate = Collator(processor, conversation, loss)
     made = (collate([row]) for row in rows)
     return [(batch["input_ids"][0].tolist(), batch["labels"][0].tolist()) for batch in made]
 
@@ -128,12 +144,27 @@ def parts_of(message: dict) -> list[dict]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
+def _opened(image: str, row: dict) -> Image.Image:
+    try:
+        return to_rgb(open_image(image))
+    except (DataError, OSError) as error:
+        raise DataError(f"row {row.get('id')!r}: image cannot be read ({error}). Restore the file") from error
+
+
 def _count_images(row: dict) -> int:
     return sum(part["type"] == "image" for message in row["messages"] for part in parts_of(message))
 
 
+def _in_parts(row: dict) -> list[dict]:
+    return [{**message, "content": list(parts_of(message))} for message in row["messages"]]
+
+
 def _content(row: dict) -> str:
-    return repr((row.get("images"), row["messages"]))
+    """What tells rows apart. Opened images by their pixels: their `repr` is an address, which the next one may get."""
+    images = [
+        image if isinstance(image, str) else (image.size, sha256(image.tobytes())) for image in row.get("images") or []
+    ]
+    return repr((images, row["messages"]))
 
 
 def _bytes(encoded: Encoded) -> int:

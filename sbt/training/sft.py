@@ -1,13 +1,13 @@
 """One training run: from rows and settings to trained weights and their history, resumable at any step."""
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, Features, List, Value, concatenate_datasets
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedTokenizerBase, ProcessorMixin, set_seed
@@ -21,17 +21,37 @@ from sbt.models import quiet, set_trainable, weights_sha256
 from sbt.models.policy import check_frozen
 from sbt.training import checkpoints
 from sbt.training.collator import Collator, parts_of
-from sbt.training.settings import Result, Settings
-from sbt.training.trainer import MendedTrainer, Progress, Watch
+from sbt.training.grouping import Order, Padded, has_images, row_lengths
+from sbt.training.settings import Result, Settings, World
+from sbt.training.trainer import MendedTrainer, Progress, Watch, own_forward, threads, whole_forward
 
 _NEVER = 10**9
 _COLUMNS = {"learning_rate": "learning_rate", "grad_norm": "grad_norm", "mean_token_accuracy": "accuracy"}
 
 
+@dataclass(frozen=True)
+class Run:
+    """A run ready to train: its model (wrapped where `lora` asks for it), folder and checkpoint to go on from."""
+
+    model: nn.Module
+    processor: ProcessorMixin | PreTrainedTokenizerBase
+    rows: Sequence[dict] | Dataset
+    folder: Path
+    settings: Settings
+    world: World
+    total: int
+    found: Path | None
+
+    @property
+    def start(self) -> int:
+        """Optimizer steps done before."""
+        return checkpoints.step_of(self.found) if self.found else 0
+
+
 def sft(
     model: nn.Module,
     processor: ProcessorMixin | PreTrainedTokenizerBase,
-    rows: Sequence[dict],
+    rows: Sequence[dict] | Dataset,
     folder: Path,
     settings: Settings,
     *,
@@ -42,68 +62,104 @@ def sft(
     What trains is what `set_trainable` left free (or LoRA, with `settings.lora`). Checkpoints go to
     `folder/checkpoints/<fingerprint>`: the same call after a kill resumes there and ends with the very same weights;
     after a finished run it loads them and takes no step. `progress(step, total, loss=...)` is called each step.
-    DataError names a row that cannot be trained on; RunError a loss that is not finite, or weights without gradient.
+    DataError names a row that cannot be trained on; RunError a loss that is not finite, or weights without gradient;
+    ParameterError what the settings ask for and this machine lacks.
     """
+    run = prepare(model, processor, rows, folder, settings)
+    log = train(run, progress) if run.start < run.total else load(run)
+    return result(run, log)
+
+
+def prepare(
+    model: nn.Module,
+    processor: ProcessorMixin | PreTrainedTokenizerBase,
+    rows: Sequence[dict] | Dataset,
+    folder: Path,
+    settings: Settings,
+    world: World | None = None,
+) -> Run:
+    """Check everything, make the run's folder and find its newest checkpoint; the same in every process of `world`."""
+    world = world or World()
     if len(rows) == 0:
         raise DataError("no rows to train on")
+    settings.check_available()
     if settings.lora is not None and not isinstance(model, PeftModel):
         connector = "full" if isinstance(processor, ProcessorMixin) else "frozen"
         policy = {"connector": connector, "language_model": "lora"}
         model = set_trainable(model, policy, settings.lora, seed=settings.seed)
     check_frozen(model)
-    if not checkpoints.trained(model):
+    trained = checkpoints.trained(model)
+    if not trained:
         raise ParameterError("every parameter is frozen: call set_trainable before training")
+    if settings.fp16 and any(tensor.dtype == torch.float16 for tensor in trained.values()):
+        raise ParameterError("fp16 computes over trained weights of float32: load the model with dtype float32")
     processor.chat_template = templates.load(settings.conversation)
-    own = Path(folder) / "checkpoints" / checkpoints.fingerprint(model, rows, settings)
+    own = Path(folder) / "checkpoints" / checkpoints.fingerprint(model, rows, settings, world)
     with writing(own):
         own.mkdir(parents=True, exist_ok=True)
-    total = settings.total_steps(len(rows))
-    found = checkpoints.newest(own)
-    start = checkpoints.step_of(found) if found else 0
-    if start >= total:  # the stock trainer would take one more step
-        checkpoints.load_weights(model, found)
-        log = read_json(found / checkpoints.STATE)["log_history"]
-    else:
-        with writing(own):
-            log = _train(model, processor, rows, own, settings, found, progress)
-    model.eval()
-    history = _history(log, settings.logging_steps)
+    total = settings.total_steps(len(rows), world.processes)
+    return Run(model, processor, rows, own, settings, world, total, checkpoints.newest(own))
+
+
+def load(run: Run) -> list[dict]:
+    """Put the weights of a finished run into its model; its log. The stock trainer would take one more step."""
+    checkpoints.load_weights(run.model, run.found)
+    return read_json(run.found / checkpoints.STATE)["log_history"]
+
+
+def result(run: Run, log: list[dict]) -> Result:
+    """What a finished run hands back; RunError if it had nothing to learn from."""
+    run.model.eval()
+    history = _history(log, run.settings.logging_steps)
     if not (history["grad_norm"] > 0).any():
         raise RunError("no parameter ever received a gradient: the rows give the trained part nothing to learn from")
-    digest = weights_sha256(model, trained_only=True)
-    return Result(model, history, total, settings.samples(len(rows), total), digest, resumed_from=start)
+    digest = weights_sha256(run.model, trained_only=True)
+    samples = run.settings.samples(len(run.rows), run.total, run.world.processes)
+    return Result(run.model, history, run.total, samples, digest, resumed_from=run.start)
 
 
-def _train(
-    model: nn.Module,
-    processor: ProcessorMixin | PreTrainedTokenizerBase,
-    rows: Sequence[dict],
-    folder: Path,
-    settings: Settings,
-    found: Path | None,
-    progress: Progress | None,
-) -> list[dict]:
-    collator = Collator(processor, settings.conversation)
-    data = _dataset(rows, vision=collator.vision)
-    total = settings.total_steps(len(rows))
-    with quiet(), _threads(settings.threads), _own_forward(model):
+def train(run: Run, progress: Progress | None = None) -> list[dict]:
+    """Train from the checkpoint found to the end, in each process of the run's world; the log of all steps."""
+    settings, several = run.settings, run.world.processes > 1
+    collator = Collator(run.processor, settings.conversation, settings.loss)
+    data = _dataset(run.rows, vision=collator.vision, stand_in=several)
+    with writing(run.folder), quiet(), threads(settings.threads), own_forward(run.model), whole_forward(run.model):
         set_seed(settings.seed)
         trainer = MendedTrainer(
-            model=model,
-            args=_arguments(settings, folder, total),
+            model=run.model,
+            args=_arguments(settings, run.folder, run.total, several),
             train_dataset=data,
-            processing_class=processor,
-            data_collator=collator,
-            callbacks=[Watch(total, settings.save_minutes, progress)],
+            processing_class=run.processor,
+            data_collator=Padded(collator) if several else collator,
+            callbacks=[Watch(run.total, settings.save_minutes, progress if run.world.rank == 0 else None)],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.folder, trainer.keep = folder, settings.save_total_limit
-        trainer.train(resume_from_checkpoint=str(found) if found else None)
+        trainer.folder, trainer.keep = run.folder, settings.save_total_limit
+        trainer.order = _order(run, trainer)
+        if several:  # it would drop the numbers of some processes at the end of an epoch, for rows they do not repeat
+            trainer.accelerator.gather_for_metrics = trainer.accelerator.gather
+        trainer.train(resume_from_checkpoint=str(run.found) if run.found else None)
         return trainer.state.log_history
 
 
-def _arguments(settings: Settings, folder: Path, total: int) -> SFTConfig:
-    return SFTConfig(
+def _order(run: Run, trainer: MendedTrainer) -> Order | None:
+    """The order of the rows; None, the trainer's own, for one process that does not group them."""
+    settings, processes = run.settings, run.world.processes
+    if processes == 1 and not settings.group_by_length:
+        return None
+    grouping = {"lengths": row_lengths(run.rows), "images": has_images(run.rows)} if settings.group_by_length else {}
+    return Order(
+        len(run.rows),
+        settings.rows_per_step(processes),
+        seed=settings.seed,
+        fill=settings.batch_size * processes if processes > 1 else 1,
+        epoch=lambda: trainer.state.global_step // settings.steps_per_epoch(len(run.rows), processes),
+        **grouping,
+    )
+
+
+def _arguments(settings: Settings, folder: Path, total: int, several: bool = False) -> SFTConfig:
+    arguments = SFTConfig(
         output_dir=str(folder),
         max_steps=total,
         per_device_train_batch_size=settings.batch_size,
@@ -113,25 +169,31 @@ def _arguments(settings: Settings, folder: Path, total: int) -> SFTConfig:
         lr_scheduler_type=settings.schedule,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        optim="adamw_torch",
+        optim=settings.optimizer,
         seed=settings.seed,
         data_seed=settings.seed,
         bf16=settings.bf16,
+        fp16=settings.fp16,
+        use_liger_kernel=settings.liger,
         use_cpu=not torch.cuda.is_available(),
         gradient_checkpointing=settings.gradient_checkpointing,
         assistant_only_loss=True,
         max_length=None,  # TRL's default cuts at 1024, which can remove every answer of a row without a word
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
-        dataloader_num_workers=0,
+        dataloader_num_workers=settings.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
         logging_steps=1,  # a window across a checkpoint would be averaged differently after a resume
         logging_nan_inf_filter=False,
+        ddp_find_unused_parameters=False if several else None,  # `whole_forward` leaves none unused
         save_strategy="steps",
         save_steps=settings.save_steps or _NEVER,
         report_to="none",
         disable_tqdm=True,
     )
+    if not several and arguments.device.type == "cuda":
+        arguments._n_gpu = 1  # with two GPUs in sight it would be nn.DataParallel, which TRL refuses
+    return arguments
 
 
 def _history(log: list[dict], every: int) -> pd.DataFrame:
@@ -145,41 +207,31 @@ def _history(log: list[dict], every: int) -> pd.DataFrame:
     return table
 
 
-def _dataset(rows: Sequence[dict], *, vision: bool) -> Dataset:
-    """The rows in Arrow, which TRL insists on; without the images column where the model has no eyes."""
+def _dataset(rows: Sequence[dict] | Dataset, *, vision: bool, stand_in: bool = False) -> Dataset:
+    """The rows in Arrow, which TRL insists on; without the images column where the model has no eyes.
+
+    A prepared data set is taken as it is, from its files. `stand_in` appends a row without id, for `Padded`.
+    """
+    if isinstance(rows, Dataset):
+        if not vision and any(has_images(rows)):
+            raise DataError("the data set has images, on which a language model cannot train. Prepare its text twin")
+        made = rows.select_columns(["id", "messages", "images"] if vision else ["id", "messages"])
+    else:
+        made = Dataset.from_list([_plain(row, vision) for row in rows], features=_features(vision))
+    if not stand_in:
+        return made
+    return concatenate_datasets([made, Dataset.from_list([{**made[0], "id": None}], features=made.features)])
+
+
+def _features(vision: bool) -> Features:
     text = Value("string")
     part = {"type": text, "text": text}
     features = {"id": text, "messages": List({"role": text, "content": List(part)})}
-    if vision:
-        features["images"] = List(text)
-    made = []
-    for row in rows:
-        if not vision and row.get("images"):
-            raise DataError(f"row {row.get('id')!r}: a language model cannot train on images. Use text_twin(rows)")
-        messages = [{"role": message["role"], "content": parts_of(message)} for message in row["messages"]]
-        made.append({"id": str(row["id"]), "messages": messages} | ({"images": row["images"]} if vision else {}))
-    return Dataset.from_list(made, features=Features(features))
+    return Features(features | ({"images": List(text)} if vision else {}))
 
 
-@contextlib.contextmanager
-def _own_forward(model: nn.Module) -> Iterator[None]:
-    """Every trainer wraps `forward` of the object once more; take the wrapping off before and after."""
-    core = model.get_base_model() if isinstance(model, PeftModel) else model
-    for module in (core, model):
-        module.__dict__.pop("forward", None)
-    try:
-        yield
-    finally:
-        for module in (core, model):
-            module.__dict__.pop("forward", None)
-
-
-@contextlib.contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if number > 0:
-        torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _plain(row: dict, vision: bool) -> dict:
+    if not vision and row.get("images"):
+        raise DataError(f"row {row.get('id')!r}: a language model cannot train on images. Use text_twin(rows)")
+    messages = [{"role": message["role"], "content": parts_of(message)} for message in row["messages"]]
+    return {"id": str(row["id"]), "messages": messages} | ({"images": row["images"]} if vision else {})

@@ -1,0 +1,201 @@
+"""Training files fetched once, whole and checked: size shown and disk checked first, second source, resumable.
+
+files = fetch("cc3m-595k", folder) gives {name: path}; `plan` shows what that costs, `access` whether a model is open.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import huggingface_hub
+import pandas as pd
+from huggingface_hub import errors as hub_errors
+
+from sbt import env, files, paths
+from sbt.data import weblink
+from sbt.data.sources import HUB, File, Place, Source, get
+from sbt.errors import DataError, RunError
+
+RECORD = "downloads.json"  # file name -> place, size, time, sha256: what later fetches insist on
+SPARE = 1.02  # disk asked for, over what the files take
+Progress = Callable[[str, int, int], None]
+
+
+class Access(NamedTuple):
+    """Whether a repository's files can be had, and in words why not and what to do."""
+
+    ok: bool
+    reason: str
+
+
+def access(repo: str, kind: str = "model") -> Access:
+    """Ask the Hub with one small request whether this machine's token opens `repo` (`kind` model or dataset).
+
+    Never raises and never shows the token: the first minute of a run is where this belongs.
+    """
+    page = f"{HUB}/{'datasets/' if kind == 'dataset' else ''}{repo}"
+    if offline_mode():
+        return Access(False, f"HF_HUB_OFFLINE is set: {repo} was not asked for; what is in the cache will do")
+    token = "the token found" if env.has_token() else "no token (set HF_TOKEN, or run `hf auth login`)"
+    try:
+        huggingface_hub.HfApi().auth_check(repo, repo_type=kind)
+    except hub_errors.GatedRepoError:
+        return Access(False, f"{repo} is gated, and {token} does not open it: accept its terms at {page}")
+    except hub_errors.RepositoryNotFoundError:
+        return Access(False, f"{repo} does not exist or is private, with {token}: look at {page}")
+    except Exception as error:  # no network, a proxy's page, a Hub that is down: many types
+        return Access(False, f"{repo} could not be asked for ({type(error).__name__}): is {page} reachable?")
+    return Access(True, f"{repo} is open")
+
+
+def plan(name: str, folder: Path) -> pd.DataFrame:
+    """By file of a source: `GB`, `here` (it need not be fetched), `from` where, `digest` and who says so."""
+    folder, source = Path(folder), get(name)
+    record = _record(folder)
+    rows = []
+    for file in source.files:
+        digest, says = _expected(file, record)
+        rows.append(
+            {
+                "file": file.name,
+                "GB": round(file.size / env.GB, 2) if file.size else None,
+                "here": _here(file, record) is not None,
+                "from": file.places[0].shown() if file.places else source.page,
+                "digest": digest[:19] if digest else "",
+                "pinned by": says,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def fetch(
+    name: str,
+    folder: Path,
+    *,
+    only: Callable[[File], bool] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Path]:
+    """Files of a source, by name, each whole and with the digest of the registry or of the fetch before.
+
+    Hub files stay in the Hub's cache, others go to `folder`, where RECORD keeps what was found: a file without a
+    published hash is compared with what the Hub reports, and must stay what it was first. `only` picks files.
+    `progress(file, bytes done, bytes)` for files not of the Hub, which shows its own. An interrupted fetch goes on.
+    With HF_HUB_OFFLINE set nothing is asked for. RunError: disk too small, or no place gives the file, all named.
+    """
+    folder, source = Path(folder), get(name)
+    wanted = [file for file in source.files if only is None or only(file)]
+    record = _record(folder)
+    found = {file.name: _here(file, record) for file in wanted}
+    missing = [file for file in wanted if found[file.name] is None]
+    need, free = SPARE * sum(file.size for file in missing) / env.GB, env.free_gb(folder)
+    if missing and need > free:
+        sizes = ", ".join(f"{file.name} {file.size / env.GB:.1f} GB" for file in missing)
+        raise RunError(f"{paths.shown(folder)}: {need:.1f} GB are needed ({sizes}), {free:.1f} GB are free")
+    for file in missing:
+        path, place, sha = _from_somewhere(file, source, folder, record, progress)
+        size, time = path.stat().st_size, path.stat().st_mtime_ns
+        record[file.name] = {"place": place, "path": str(path), "size": size, "time": time, "sha256": sha}
+        files.write_json(folder / RECORD, record)
+        found[file.name] = path
+    return {file: path for file, path in found.items() if path is not None}
+
+
+def _from_somewhere(
+    file: File, source: Source, folder: Path, record: dict, progress: Progress | None
+) -> tuple[Path, str, str]:
+    """The file from the first place that gives it whole, that place in words, and its SHA-256."""
+    by_hand, failures = folder / file.name, []
+    for place in ((None,) if by_hand.is_file() else ()) + file.places:
+        shown = place.shown() if place else paths.shown(by_hand)
+        try:
+            path = _from(place, file, folder, progress) if place else by_hand
+            return path, shown, _checked(path, file, place, record)
+        except RunError:
+            raise  # a disk that is full is full for the next place, too
+        except Exception as error:  # the Hub's and the network's errors are of many types: each is shown
+            if isinstance(error, OSError) and error.errno in files.FULL:
+                raise RunError(f"{file.name}: the disk is full. Free some space and repeat: it goes on") from error
+            failures.append(f"  {shown}: {_words(error)}")
+    offline = " (HF_HUB_OFFLINE is set)" if offline_mode() else ""
+    remedy = f"Repeat, or put it to {paths.shown(by_hand)} by hand" + (f", from {source.page}" if source.page else "")
+    note = [f"  {source.note}"] if not file.places else []
+    raise RunError("\n".join([f"{file.name} cannot be had{offline}:", *failures, *note, remedy]))
+
+
+def _from(place: Place, file: File, folder: Path, progress: Progress | None) -> Path:
+    if place.repo:  # resumable; offline it looks into its cache only
+        kept = huggingface_hub.hf_hub_download(place.repo, place.path, repo_type="dataset", revision=place.revision)
+        return Path(kept)
+    if offline_mode():
+        raise DataError("not asked for")
+    told = (lambda done, total: progress(file.name, done, total)) if progress else None
+    return weblink.fetch(place.url, folder / file.name, told)
+
+
+def _checked(path: Path, file: File, place: Place | None, record: dict) -> str:
+    """SHA-256 of a file that is what it should be; one that is not is taken away, unless it was put there by hand."""
+    expected, says = _expected(file, record)
+    if not expected and place and place.repo and (reported := _reported(place)):
+        expected, says = f"sha256:{reported}", "the Hub"
+    with open(path, "rb") as stream:
+        digests = {"sha256": hashlib.sha256(), **({"md5": hashlib.md5()} if expected.startswith("md5:") else {})}
+        while data := stream.read(2**22):
+            for digest in digests.values():
+                digest.update(data)
+    kind, _, value = expected.partition(":")
+    if expected and (got := digests[kind].hexdigest()) != value:
+        if place:
+            for one in {path, path.resolve()}:
+                one.unlink(missing_ok=True)
+        words = f"its {kind} is {got}, but {says} says {value}: damaged, or changed by its owner"
+        accept = f". To take a changed file, remove its entry from {RECORD}" if says == RECORD else ""
+        raise DataError(words + accept)
+    return digests["sha256"].hexdigest()
+
+
+def _expected(file: File, record: dict) -> tuple[str, str]:
+    """The digest a file must have, and who says so."""
+    if file.digest:
+        return file.digest, "the registry"
+    known = record.get(file.name, {}).get("sha256")
+    return (f"sha256:{known}", RECORD) if known else ("", "")
+
+
+def _reported(place: Place) -> str | None:
+    """SHA-256 of a file by the Hub's own account; None where it gives none, or is not asked."""
+    if offline_mode():
+        return None
+    try:
+        (found,) = huggingface_hub.HfApi().get_paths_info(
+            place.repo, [place.path], repo_type="dataset", revision=place.revision
+        )
+    except (hub_errors.HfHubHTTPError, ValueError):  # the file is here: without the account it is only recorded
+        return None
+    return found.lfs.sha256 if getattr(found, "lfs", None) else None
+
+
+def _here(file: File, record: dict) -> Path | None:
+    """Where a file lies that was checked before and was not touched since."""
+    known = record.get(file.name)
+    if known is None or not (path := Path(known["path"])).is_file():
+        return None
+    stat = path.stat()
+    return path if (stat.st_size, stat.st_mtime_ns) == (known["size"], known["time"]) else None
+
+
+def _record(folder: Path) -> dict:
+    file = folder / RECORD
+    return files.read_json(file) if file.is_file() else {}
+
+
+def offline_mode() -> bool:
+    """Whether HF_HUB_OFFLINE forbids to ask the network."""
+    return bool(huggingface_hub.constants.HF_HUB_OFFLINE)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, hub_errors.GatedRepoError):
+        return "gated: accept its terms on that page and set HF_TOKEN"
+    first = next(iter(str(error).strip().splitlines()), "no reason given")
+    return first if isinstance(error, DataError) else f"{type(error).__name__}: {first}"

@@ -1,0 +1,112 @@
+"""Seeded samples of a training set: n rows, by type, with duplicates only when asked; and a set's text-only twin.
+
+Works on lists of rows and on prepared folders mapped from the disk (`arrowfolder.load`).
+"""
+
+import contextlib
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import datasets
+
+from sbt.data import llava
+from sbt.data.arrowfolder import TOKENS
+from sbt.errors import ParameterError
+
+TYPES = ("conversation", "detail", "reasoning")
+UNIFORM = "uniform"
+Rows = Sequence[dict] | datasets.Dataset
+
+
+class Sample(NamedTuple):
+    """Rows, their sorted `positions` in the set they were drawn from, and `counts` of different and duplicate ones."""
+
+    rows: Rows
+    positions: list[int]
+    counts: dict[str, int]
+
+    def stated(self) -> str:
+        """What it is, in words: duplicates are never passed over."""
+        of = f"{self.counts['rows']:,} rows of {self.counts['of']:,}"
+        if not self.counts["duplicates"]:
+            return f"{of}, none twice"
+        most = self.counts["most_copies"]
+        return (
+            f"{of}: {self.counts['duplicates']:,} are duplicates, {self.counts['different']:,} rows 1 to {most} times"
+        )
+
+
+def draw(rows: Rows, n: int, *, seed: int, repeat: bool = False, name: str = "rows") -> Sample:
+    """`n` rows without replacement, in their order in the set: the trainer shuffles.
+
+    `repeat`: more rows than there are may be asked for; every row then comes n // size times, and the rest is drawn
+    without replacement (the paper's "80K" of Alpaca's 52K). Copies are called `ID#2`, `ID#3`. ParameterError where
+    `n` is not positive, or larger than the set without `repeat`.
+    """
+    size = len(rows)
+    if n < 1 or (n > size and not repeat) or not size:
+        words = f"{n:,} of {size:,} {name} cannot be drawn without repeating some"
+        raise ParameterError(f"{words}: ask for 1 to {size:,}, or set repeat=True to get stated duplicates")
+    whole, rest = divmod(n, size)
+    positions = sorted([*range(size)] * whole + random.Random(f"{seed}/{name}").sample(range(size), rest))
+    most = whole + bool(rest)
+    counts = {"rows": n, "of": size, "different": min(n, size), "duplicates": max(0, n - size), "most_copies": most}
+    return Sample(_take(rows, positions), positions, counts)
+
+
+def by_type(sets: Mapping[str, Rows], n: int, *, seed: int, uniform: Rows | None = None) -> dict[str, Sample]:
+    """`n` rows of each of TYPES and of `uniform`, the paper's 20k groups; each without replacement.
+
+    `uniform` are the rows that group is drawn from: the 80k file, which has no detail rows, or all of the types.
+    Default: all of them, one after the other. ParameterError for a missing type or a set that is too small.
+    """
+    if missing := [name for name in TYPES if name not in sets]:
+        raise ParameterError(
+            f"no rows of type {', '.join(missing)}: name a prepared set for each of {', '.join(TYPES)}"
+        )
+    if uniform is None:
+        parts = [sets[name] for name in TYPES]
+        mapped = all(isinstance(part, datasets.Dataset) for part in parts)
+        uniform = datasets.concatenate_datasets(parts) if mapped else [row for part in parts for row in part]
+    groups = {name: sets[name] for name in TYPES} | {UNIFORM: uniform}
+    return {name: draw(rows, n, seed=seed, name=name) for name, rows in groups.items()}
+
+
+def twin(rows: Rows) -> Rows:
+    """`llava.text_twin` of a list or of a mapped set: same ids, same order, no images."""
+    if not isinstance(rows, datasets.Dataset):
+        return llava.text_twin(rows)
+    with _quiet():
+        blind = rows.remove_columns([TOKENS] if TOKENS in rows.column_names else [])  # they counted the images in
+        return blind.map(lambda row: llava.text_twin([row])[0], features=blind.features)
+
+
+def _take(rows: Rows, positions: Sequence[int]) -> Rows:
+    copies: Counter = Counter()
+    suffixes = []
+    for position in positions:
+        copies[position] += 1
+        suffixes.append(f"#{copies[position]}" if copies[position] > 1 else "")
+    if not isinstance(rows, datasets.Dataset):
+        return [rows[at] | {"id": rows[at]["id"] + suffix} for at, suffix in zip(positions, suffixes, strict=True)]
+    taken = rows.select(positions)
+    if not any(suffixes):
+        return taken
+    names = [name + suffix for name, suffix in zip(taken["id"], suffixes, strict=True)]
+    order = taken.column_names
+    with _quiet():
+        return taken.remove_columns("id").add_column("id", names).select_columns(order)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars of the datasets library: a published notebook would keep them."""
+    before = datasets.utils.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not before:
+            datasets.enable_progress_bars()

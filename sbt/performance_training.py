@@ -1,0 +1,250 @@
+"""Speed and memory of training: LLaVA shapes with random weights on generated rows, the plain TRL default beside ours.
+
+frame = measure(partial(llava, tokenizer, 4096, 32, dtype="bfloat16"), run.path("scratch"), batch_size=16)
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from peft import PeftModel
+from PIL import Image
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+from transformers.trainer_callback import PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from sbt import env, performance, performance_vision, templates
+from sbt.models import Arm, quiet, set_trainable
+from sbt.training import Settings, labels, sft
+from sbt.training.collator import IGNORED
+from sbt.training.grouping import Order
+from sbt.training.sft import _dataset
+from sbt.training.trainer import Watch
+
+MODES = {
+    "stage 1": {"connector": "full"},
+    "LoRA": {"connector": "full", "language_model": "lora"},
+    "full": {"connector": "full", "language_model": "full"},
+}
+OURS, THEIRS = "ours", "TRL default"
+_WORDS = ("the", "red", "star", "circle", "stands", "above", "left", "near", "two", "what", "where", "is")
+
+
+def padding(
+    lengths: Sequence[int],
+    batch_size: int,
+    *,
+    images: Sequence[bool] | None = None,
+    accumulation: int = 1,
+    epochs: int = 3,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Share of tokens that are padding, of rows with `lengths` (tokens, images included), shuffled and grouped.
+
+    One row an `order` ("plain", "grouped"): `padded` (share), `tokens` an epoch with padding, `saved` (share of the
+    plain order's tokens). `batch_size` rows are padded together. `Settings.group_by_length` sorts within a step of
+    `batch_size * accumulation` rows (of all processes), so where a step is one batch it gains by modality alone.
+    """
+    images = [True] * len(lengths) if images is None else images
+    step, rows = batch_size * accumulation, []
+    for name, grouping in (("plain", {}), ("grouped", {"lengths": lengths, "images": images})):
+        total = 0
+        for epoch in range(epochs):
+            order = list(Order(len(lengths), step, seed=seed + epoch, **grouping))
+            batches = (order[start : start + batch_size] for start in range(0, len(order), batch_size))
+            total += sum(len(batch) * max(lengths[index] for index in batch) for batch in batches)
+        rows.append({"order": name, "padded": 1 - epochs * sum(lengths) / total, "tokens": total / epochs})
+    return pd.DataFrame(rows).assign(saved=lambda frame: 1 - frame["tokens"] / frame["tokens"].iloc[0])
+
+
+def grouping(
+    make: Callable[[], Arm], rows: Sequence[dict], folder: Path, settings: Settings, *, mode: str = "full"
+) -> pd.DataFrame:
+    """Runs in plain and in grouped order: `seconds` of all `steps` but the first, `tokens` with padding, `peak_gb`."""
+    found = []
+    for name, group in (("plain", False), ("grouped", True)):
+        chosen = replace(settings, group_by_length=group, save_minutes=0)
+        clock, cost = _trained(_ours, *_prepared(make, mode, None), rows, Path(folder) / name, chosen)
+        found.append({"order": name, "steps": clock.steps(1), "seconds": clock.seconds(1), **cost})
+    return pd.DataFrame(found)
+
+
+def llava(
+    tokenizer: PreTrainedTokenizerBase,
+    hidden: int = 512,
+    layers: int = 8,
+    *,
+    tower: dict | None = None,
+    dtype: str = "float32",
+    seed: int = 0,
+) -> Arm:
+    """A LLaVA with random weights of `performance_vision.random_llava`'s shapes, made on the device it trains on."""
+    with torch.device(env.device().value):
+        arm = performance_vision.random_llava(tokenizer, hidden, layers, tower=tower, seed=seed)
+    arm.model.to(getattr(torch, dtype))
+    arm.model.config.dtype = arm.model.dtype
+    return arm
+
+
+def generated_rows(folder: Path, count: int, *, words: tuple[int, int] = (40, 160), seed: int = 0) -> list[dict]:
+    """Rows with an image each (JPEG, 640 x 480) and two questions with answers of `words` random words in all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random, rows = np.random.default_rng(seed), []
+    for number in range(count):
+        small = Image.fromarray(random.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        small.resize((640, 480), Image.Resampling.BICUBIC).save(folder / f"{number}.jpg")
+        text = random.choice(_WORDS, int(random.integers(*words)))
+        turns = [" ".join(part) for part in np.array_split(text, [4, len(text) // 2, len(text) // 2 + 6])]
+        messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": f"\n{turns[0]}?"}]}]
+        for role, turn in zip(("assistant", "user", "assistant"), turns[1:], strict=True):
+            messages.append({"role": role, "content": [{"type": "text", "text": f"{turn}."}]})
+        rows.append({"id": str(number), "images": [str(folder / f"{number}.jpg")], "messages": messages})
+    return rows
+
+
+def measure(
+    make: Callable[[], Arm],
+    folder: Path,
+    *,
+    modes: Sequence[str] = tuple(MODES),
+    batch_size: int = 8,
+    accumulation: int = 1,
+    steps: int = 6,
+    warmup: int = 2,
+    words: tuple[int, int] = (40, 160),
+    lora: Mapping | None = None,
+    settings: Mapping | None = None,
+    beside: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """One row a mode and trainer: `samples_s`, `tokens_s` (without padding), `mfu`, `peak_gb`, `step_s`.
+
+    `make` gives a fresh arm each time. Every row is seen once, as in an epoch over real data; the first `warmup` steps
+    do not count. `settings` are values of `Settings` (bf16, workers ...). `mfu` is `flops` over what matrix products
+    alone reach here. `beside` adds TRL's trainer with its defaults, but for `max_length`, which cuts image tokens off.
+    """
+    rows = generated_rows(Path(folder) / "images", batch_size * accumulation * (steps + warmup), words=words)
+    size = {"max_steps": steps + warmup, "batch_size": batch_size, "accumulation": accumulation, "save_minutes": 0}
+    chosen = Settings(**{**size, **(settings or {})})
+    trainers = {OURS: _ours, THEIRS: _theirs} if beside else {OURS: _ours}
+    found: list[dict] = []
+    for mode in modes:
+        for trainer, run in trainers.items():
+            model, processor = _prepared(make, mode, lora)
+            rate = matrix_rate(model.device, torch.bfloat16 if chosen.bf16 else model.dtype)
+            needed, tokens = flops(model, processor, rows, mode, all_tokens=trainer == THEIRS)
+            clock, cost = _trained(run, model, processor, rows, Path(folder) / mode, chosen)
+            step = clock.seconds(warmup) / clock.steps(warmup)
+            speed = 1 / (step * (steps + warmup))  # how often a second all rows go through
+            found.append(
+                {"mode": mode, "trainer": trainer, "samples_s": speed * len(rows), "tokens_s": speed * tokens}
+                | {"mfu": speed * needed / rate, "peak_gb": cost["peak_gb"], "step_s": step}
+            )
+            del model, processor  # before the next one is made
+            if progress is not None:
+                progress(len(found), len(modes) * len(trainers))
+    return pd.DataFrame(found)
+
+
+def flops(
+    model: nn.Module, processor: object, rows: Sequence[dict], mode: str, *, all_tokens: bool = False
+) -> tuple[float, int]:
+    """FLOPs that training on `rows` once needs, nothing recomputed and no padding; and the rows' tokens.
+
+    Two a weight and token forward, two backward for what lies below, two for a weight that trains (Kaplan et al.
+    2020). Attention: what the causal mask leaves. Head: on trained tokens (`all_tokens`: on all). Tower: no backward.
+    """
+    core = _core(model)
+    text, tower = core.config.text_config, core.config.vision_config
+    patches = (tower.image_size // tower.patch_size) ** 2 + 1
+    made = labels(processor, rows, "v1")
+    lengths = [len(ids) for ids, _ in made]
+    scored = sum(lengths) if all_tokens else sum(target != IGNORED for _, targets in made for target in targets)
+    adapters = sum(tensor.numel() for name, tensor in model.named_parameters() if "lora_" in name)
+    layers = _size(core.model.language_model.layers) - adapters
+    seen = patches * sum(len(row["images"]) for row in rows)
+    linear = 2 * (layers * sum(lengths) + core.lm_head.weight.numel() * scored)
+    attention = 2 * text.num_hidden_layers * text.hidden_size * sum(length**2 for length in lengths)
+    vision = (2 * _size(core.model.vision_tower) + 4 * tower.num_hidden_layers * tower.hidden_size * patches) * seen
+    connector = sum(tensor.numel() for tensor in core.model.multi_modal_projector.parameters() if tensor.requires_grad)
+    trained = 6 * (connector * seen + adapters * sum(lengths))
+    return (2 + (mode == "full")) * linear + 3 * attention + vision + trained, sum(lengths)
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, *, size: int = 0, repeats: int = 5) -> float:
+    """FLOP/s that a product of two square matrices reaches on a device, the best of `repeats` after a first one."""
+    size = size or (8192 if device.type == "cuda" else 1024)
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    clock = Clock()
+    for _ in range(repeats + 1):
+        clock.tick((a @ b)[0, 0].item())  # waits until the product is there
+    return 2 * size**3 / min(np.diff(clock.times))
+
+
+class Clock:
+    """When each step was over."""
+
+    def __init__(self) -> None:
+        self.times = [time.perf_counter()]
+
+    def tick(self, *args: object, **numbers: object) -> None:
+        """A step is over."""
+        self.times.append(time.perf_counter())
+
+    def seconds(self, after: int) -> float:
+        """From the end of step `after` to the end of the last one."""
+        return self.times[-1] - self.times[after]
+
+    def steps(self, after: int) -> int:
+        """Steps after step `after`."""
+        return len(self.times) - 1 - after
+
+
+def _prepared(make: Callable[[], Arm], mode: str, lora: Mapping | None) -> tuple[nn.Module, object]:
+    arm = make()
+    return set_trainable(arm.model, MODES[mode], dict(lora or {})), arm.processor
+
+
+def _trained(run: Callable[..., None], model: nn.Module, *given: object) -> tuple[Clock, dict[str, float]]:
+    clock = Clock()
+    _, cost = performance.measure(_core(model), partial(run, model, *given, clock))
+    return clock, {name: value for name, value in cost.items() if name != "seconds"}
+
+
+def _core(model: nn.Module) -> nn.Module:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _size(module: nn.Module) -> int:
+    return sum(tensor.numel() for tensor in module.parameters())
+
+
+def _ours(model: nn.Module, processor: object, rows: list, folder: Path, settings: Settings, clock: Clock) -> None:
+    sft(model, processor, rows, folder, settings, progress=clock.tick)
+
+
+def _theirs(model: nn.Module, processor: object, rows: list, folder: Path, settings: Settings, clock: Clock) -> None:
+    processor.chat_template = templates.load("v1")
+    arguments = SFTConfig(
+        output_dir=str(folder / "trl"),
+        max_steps=settings.max_steps,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        max_length=None,
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    given = {"args": arguments, "train_dataset": _dataset(rows, vision=True), "processing_class": processor}
+    with quiet():
+        trainer = SFTTrainer(model=model, **given, callbacks=[Watch(settings.max_steps, 0, clock.tick)])
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()

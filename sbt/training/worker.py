@@ -1,0 +1,90 @@
+"""One of several training processes, started by `accelerate launch` (see `launch`): python -m sbt.training.worker JOB
+
+Says on a file of its own what happens: that it began, each step, how it ended.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from sbt.training.settings import Settings, World
+from sbt.training.sft import prepare, train
+from sbt.training.spec import build, rows_of
+
+SECONDS = 0.5  # between two looks at the process that started the run
+
+
+class Events:
+    """JSON lines of one process in a folder, each written whole and at once."""
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        self.file = Path(folder) / f"events.{rank}.jsonl"
+
+    def write(self, **event: object) -> None:
+        """Append one event."""
+        with open(self.file, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": time.time(), **event}) + "\n")
+
+
+def follow_parent(pid: int, created: float, end: Callable[[], None] = lambda: os._exit(1)) -> threading.Thread:
+    """End this process as soon as the notebook's has ended, however: a kill leaves it no time to end others."""
+
+    def look() -> None:
+        while True:
+            try:
+                if abs(psutil.Process(pid).create_time() - created) > 1:
+                    break  # the number is another process's by now
+            except psutil.NoSuchProcess:
+                break
+            time.sleep(SECONDS)
+        end()
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    return thread
+
+
+def work(job: dict, rank: int, events: Events) -> None:
+    """Train the job's share of this process."""
+
+    def progress(step: int, total: int, **numbers: float) -> None:
+        events.write(step=step, total=total, numbers=numbers)
+
+    world = World(job["processes"], rank, job["engine"])
+    model, processor = build(job["spec"])
+    settings = Settings(**job["settings"])
+    run = prepare(model, processor, rows_of(job["spec"]), Path(job["folder"]), settings, world)
+    if run.start < run.total:
+        train(run, progress)
+
+
+def main(arguments: list[str]) -> int:
+    """Run one process of the job in the file that the arguments name; the exit status."""
+    job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    rank = int(os.environ.get("RANK", "0"))
+    events = Events(Path(arguments[0]).parent, rank)
+    events.write(began=os.getpid())
+    follow_parent(**job["parent"])
+    try:
+        work(job, rank, events)
+    except BaseException as error:
+        events.write(error=type(error).__name__, module=type(error).__module__, message=str(error))
+        traceback.print_exc()
+        sys.stderr.flush()
+        return 1
+    events.write(done=True)
+    return 0
+
+
+if __name__ == "__main__":
+    # at once: a process group that waits for one which has failed would never let go
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(status)

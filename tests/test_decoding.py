@@ -1,0 +1,95 @@
+"""The two ways of writing answers, and what the authors' does to them: sampled, cut, with its end sign."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny_fixtures import small  # noqa: F401 - a fixture
+
+from sbt import models, templates
+from sbt.benchmarks.decoding import PAPER, UNICORN, Decoding, decoding
+from sbt.errors import DataError, ParameterError
+from sbt.generation import cut, generate
+
+
+@pytest.fixture(scope="module")
+def arm(small: SimpleNamespace) -> models.Arm:  # noqa: F811
+    model, processor = models.assemble(small.llm, small.clip)
+    with torch.no_grad():  # so large that a prompt decides, so small that chance matters
+        for parameter in model.model.language_model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4)
+    processor.chat_template = templates.load("v1")
+    return models.Arm(model, processor, "llava", "v1")
+
+
+HOT = Decoding(max_new_tokens=6, conversation="v0", temperature=1.0, top_k=50, seed=1, keep_stop=True)
+
+
+def asked(images: list[str], **more: object) -> list[dict]:
+    return [{"id": k, "image": images[k % 3], "text": f"Is it {k}?", **more} for k in range(6)]
+
+
+def test_protocols() -> None:
+    assert decoding("standard", 16) == Decoding(16)
+    assert not Decoding(16).sampled
+    assert decoding("paper", 16) is PAPER
+    assert (PAPER.max_new_tokens, PAPER.temperature, PAPER.top_k, PAPER.seed) == (10, 0.2, 50, 42)
+    assert (UNICORN.max_new_tokens, UNICORN.conversation, UNICORN.temperature) == (25, None, 0.2)
+    with pytest.raises(ParameterError, match="protocol"):
+        decoding("papre", 16)
+    with pytest.raises(ParameterError, match="temperature"):
+        Decoding(temperature=-1)
+
+
+def test_the_seed_decides_and_nothing_else_draws(tmp_path: Path, small: SimpleNamespace, arm: models.Arm) -> None:  # noqa: F811
+    requests = asked(small.images)
+    first = generate(arm, requests, cache=tmp_path / "a", decoding=HOT)
+    torch.rand(7)
+    state = torch.random.get_rng_state()
+    assert generate(arm, requests, cache=tmp_path / "b", decoding=HOT) == first
+    assert torch.equal(torch.random.get_rng_state(), state), "the caller's chance is left alone"
+    other = generate(arm, requests, cache=tmp_path / "c", decoding=Decoding(6, "v0", 1.0, 50, seed=2))
+    assert other != first
+    assert generate(arm, requests, cache=tmp_path / "d", decoding=Decoding(6, "v0")) != first
+
+
+def test_a_killed_run_samples_the_same(tmp_path: Path, small: SimpleNamespace, arm: models.Arm) -> None:  # noqa: F811
+    requests = asked(small.images)
+    whole = generate(arm, requests, cache=tmp_path / "a", decoding=HOT, batch_size=2)
+    lines = (tmp_path / "a").read_text().splitlines(keepends=True)
+    (tmp_path / "b").write_text("".join(lines[:2]))
+    assert generate(arm, requests, cache=tmp_path / "b", decoding=HOT, batch_size=2) == whole
+
+
+def test_other_decoding_is_not_taken_from_the_cache(tmp_path: Path, small: SimpleNamespace, arm: models.Arm) -> None:  # noqa: F811
+    requests = asked(small.images)
+    greedy = generate(arm, requests, cache=tmp_path / "a", max_new_tokens=6)
+    generate(arm, requests, cache=tmp_path / "a", decoding=HOT)
+    assert generate(arm, requests, cache=tmp_path / "a", max_new_tokens=6) == greedy
+
+
+def test_the_end_sign_stays_where_it_is_kept() -> None:
+    assert cut("No###Human: x", ["###"]) == "No"
+    assert cut("No###Human: x", ["###"], keep=True) == "No###"
+    assert cut("No", ["###"], keep=True) == "No"
+
+
+def test_demonstrations_are_turns_before_the_question(
+    tmp_path: Path,
+    small: SimpleNamespace,  # noqa: F811
+    arm: models.Arm,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prompts = []
+    encode = arm.tokenizer.encode
+    monkeypatch.setattr(arm.tokenizer, "encode", lambda text, **how: prompts.append(text) or encode(text, **how))
+    shots = [("What is it?", "A star."), ("And this?", "A heart.")]
+    generate(arm, asked(small.images, demonstrations=shots), cache=tmp_path / "a", max_new_tokens=2)
+    told = "USER: What is it? ASSISTANT: A star.</s>USER: And this? ASSISTANT: A heart.</s>USER: <image>"
+    assert told in prompts[0]
+    with pytest.raises(DataError, match="item 0: demonstrations"):
+        generate(arm, asked(small.images, demonstrations=[("<image>?", "A star.")]), cache=tmp_path / "b")
+    assert [json.loads(line)["id"] for line in (tmp_path / "a").read_text().splitlines()]

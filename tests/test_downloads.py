@@ -1,0 +1,247 @@
+"""Downloads from a server of our own and a stand-in for the Hub: resumed, checked, second places, offline, gated."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import huggingface_hub
+import pytest
+from huggingface_hub import errors as hub_errors
+
+from sbt.data import downloads, formats, sources, weblink
+from sbt.data.downloads import RECORD, access, fetch, plan
+from sbt.data.sources import SOURCES, File, Place, Source
+from sbt.errors import DataError, ParameterError, RunError
+from sbt.files import read_json
+
+DATA = bytes(range(256)) * 8000
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """`url`, `files` by path, `asked` (path, Range), and `cut`: bytes after which answers break off, one by one."""
+    state = SimpleNamespace(files={"/a.zip": DATA}, asked=[], cut=[], version='"1"')
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.asked.append((self.path, self.headers.get("Range")))
+            data = state.files.get(self.path)
+            if data is None:
+                self.send_error(404)
+                return
+            start = 0
+            if (asked := self.headers.get("Range")) and self.headers.get("If-Range", state.version) == state.version:
+                start = int(asked.removeprefix("bytes=").rstrip("-"))
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(data) - start))
+            self.send_header("ETag", state.version)
+            self.end_headers()
+            self.wfile.write(data[start : start + state.cut.pop(0)] if state.cut else data[start:])
+
+        def log_message(self, *words: object) -> None: ...
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
+    monkeypatch.setattr(weblink.time, "sleep", lambda seconds: None)
+    monkeypatch.setenv("no_proxy", "*")
+    state.url = f"http://127.0.0.1:{running.server_port}"
+    yield state
+    running.shutdown()
+    running.server_close()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A Hub of files in a folder: `files` by (repo, path), `reported` hashes, `asked`."""
+    state = SimpleNamespace(files={}, reported={}, asked=[], refuse=None)
+
+    def download(repo: str, path: str, *, repo_type: str, revision: str | None) -> str:
+        state.asked.append((repo, path, revision))
+        if state.refuse:
+            raise state.refuse
+        if (repo, path) not in state.files:
+            raise hub_errors.LocalEntryNotFoundError("not there")
+        file = tmp_path / "hub" / repo / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(state.files[repo, path])
+        return str(file)
+
+    class Api:
+        def get_paths_info(self, repo: str, names: list[str], **where: object) -> list:
+            found = state.reported.get((repo, names[0]))
+            return [SimpleNamespace(lfs=SimpleNamespace(sha256=found) if found else None)]
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    return state
+
+
+@pytest.fixture
+def source(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Registers a source `test` of one file with these places."""
+
+    def make(*places: Place, digest: str | None = None, size: int = len(DATA), **more: object) -> None:
+        monkeypatch.setitem(SOURCES, "test", Source("A test", (File("a.zip", size, places, digest),), **more))
+
+    return make
+
+
+HUB = Place("me/data", "x/a.zip", "abc")
+
+
+def test_a_broken_connection_is_taken_up_again_where_it_ended(server: SimpleNamespace, tmp_path: Path) -> None:
+    server.cut = [300_000, 0, 500_000]
+    seen = []
+    file = weblink.fetch(f"{server.url}/a.zip", tmp_path / "a.zip", lambda done, total: seen.append((done, total)))
+    assert file.read_bytes() == DATA and seen[-1] == (len(DATA), len(DATA))
+    ranges = [asked for _, asked in server.asked]
+    assert ranges == [None, "bytes=300000-", "bytes=300000-", "bytes=800000-"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_a_fetch_that_gave_up_goes_on_in_the_next_run_unless_the_file_changed(
+    server: SimpleNamespace, tmp_path: Path
+) -> None:
+    for changed in (False, True):
+        server.cut, server.asked = [1000] * weblink.TRIES, []
+        with pytest.raises(DataError, match="repeat to go on"):
+            weblink.fetch(f"{server.url}/a.zip", tmp_path / "a.zip")
+        assert not (tmp_path / "a.zip").exists()
+        if changed:
+            server.files["/a.zip"], server.version = DATA[::-1], '"2"'
+        weblink.fetch(f"{server.url}/a.zip", tmp_path / "a.zip")
+        assert (tmp_path / "a.zip").read_bytes() == server.files["/a.zip"]
+        assert server.asked[-1][1] == f"bytes={1000 * weblink.TRIES}-"
+        (tmp_path / "a.zip").unlink()
+
+
+def test_a_second_place_serves_where_the_first_fails_or_lies(
+    server: SimpleNamespace, hub: SimpleNamespace, source: Callable[..., None], tmp_path: Path
+) -> None:
+    source(HUB, Place(url=f"{server.url}/a.zip"), digest=f"md5:{hashlib.md5(DATA).hexdigest()}")
+    hub.files["me/data", "x/a.zip"] = DATA[:-1]
+    (file,) = fetch("test", tmp_path / "d").values()
+    assert (
+        file == tmp_path / "d" / "a.zip" and file.read_bytes() == DATA and hub.asked == [("me/data", "x/a.zip", "abc")]
+    )
+    assert not (tmp_path / "hub/me/data/x/a.zip").exists(), "a damaged file stays in the cache"
+    assert read_json(tmp_path / "d" / RECORD)["a.zip"]["sha256"] == sha(DATA)
+    asked = len(server.asked)
+    assert fetch("test", tmp_path / "d") == {"a.zip": file} and len(server.asked) == asked, "fetched twice"
+
+
+def test_where_no_place_gives_it_each_reason_is_said(
+    server: SimpleNamespace, hub: SimpleNamespace, source: Callable[..., None], tmp_path: Path
+) -> None:
+    source(HUB, Place(url=f"{server.url}/none.zip"), page="https://example.org/ask")
+    request = httpx.Request("GET", "https://huggingface.co")
+    hub.refuse = hub_errors.GatedRepoError("401 long story", response=httpx.Response(401, request=request))
+    with pytest.raises(RunError, match=r"(?s)a\.zip cannot be had:\n.*me/data.*gated.*\n.*404 .*example.org/ask"):
+        fetch("test", tmp_path / "d")
+    assert not list((tmp_path / "d").glob("*.zip*"))
+    source(page="https://example.org/ask", note="by hand only")
+    with pytest.raises(RunError, match=r"(?s)by hand only.*by hand, from https://example.org/ask"):
+        fetch("test", tmp_path / "d")
+    (tmp_path / "d").mkdir(exist_ok=True)
+    (tmp_path / "d" / "a.zip").write_bytes(DATA)
+    assert fetch("test", tmp_path / "d") == {"a.zip": tmp_path / "d" / "a.zip"}
+
+
+def test_a_file_without_a_published_hash_is_held_to_what_it_was_first(
+    hub: SimpleNamespace, source: Callable[..., None], tmp_path: Path
+) -> None:
+    source(HUB)
+    hub.files["me/data", "x/a.zip"], hub.reported["me/data", "x/a.zip"] = DATA, sha(b"other")
+    with pytest.raises(RunError, match="its sha256 is .*, but the Hub says"):
+        fetch("test", tmp_path)
+    hub.reported.clear()
+    assert plan("test", tmp_path)["pinned by"].tolist() == [""]
+    (file,) = fetch("test", tmp_path).values()
+    assert plan("test", tmp_path)[["here", "pinned by"]].values.tolist() == [[True, RECORD]]
+    file.unlink()
+    hub.files["me/data", "x/a.zip"] = DATA + b"!"
+    with pytest.raises(RunError, match=rf"{RECORD} says {sha(DATA)}.*remove its entry"):
+        fetch("test", tmp_path)
+    hub.files["me/data", "x/a.zip"] = DATA
+    assert fetch("test", tmp_path)["a.zip"].read_bytes() == DATA
+
+
+def test_size_is_shown_and_disk_checked_before_anything_is_asked_for(
+    hub: SimpleNamespace, source: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source(HUB, size=30 * 10**9)
+    assert plan("test", tmp_path)[["file", "GB", "here"]].values.tolist() == [["a.zip", 30.0, False]]
+    monkeypatch.setattr(downloads.env, "free_gb", lambda folder: 29.0)
+    with pytest.raises(RunError, match=r"30\.6 GB are needed \(a\.zip 30\.0 GB\), 29\.0 GB are free"):
+        fetch("test", tmp_path)
+    assert not hub.asked
+    monkeypatch.setattr(downloads.env, "free_gb", lambda folder: 99.0)
+    hub.refuse = OSError(28, "No space left on device")
+    with pytest.raises(RunError, match="the disk is full"):
+        fetch("test", tmp_path)
+
+
+def test_offline_asks_nobody_but_the_cache(
+    server: SimpleNamespace,
+    hub: SimpleNamespace,
+    source: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: pytest.fail("the Hub was asked"))
+    source(HUB, Place(url=f"{server.url}/a.zip"))
+    with pytest.raises(RunError, match=r"(?s)HF_HUB_OFFLINE is set.*not there.*not asked for"):
+        fetch("test", tmp_path)
+    assert not server.asked and not access("meta-llama/Llama-2-7b-hf").ok
+    hub.files["me/data", "x/a.zip"] = DATA
+    assert fetch("test", tmp_path)["a.zip"].read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (None, "is open"),
+        ("GatedRepoError", "accept its terms at https://huggingface.co/meta-llama/Llama-2-7b-hf"),
+        ("RepositoryNotFoundError", "does not exist or is private"),
+        ("ConnectionError", "could not be asked for"),
+    ],
+)
+def test_access_says_in_words_where_to_ask(monkeypatch: pytest.MonkeyPatch, error: str | None, words: str) -> None:
+    def check(self: object, repo: str, *, repo_type: str) -> None:
+        response = httpx.Response(403, request=httpx.Request("GET", "https://huggingface.co"))
+        if error == "ConnectionError":
+            raise ConnectionError("no route")
+        if error:
+            raise getattr(hub_errors, error)("no", response=response)
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "auth_check", check)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    found = access("meta-llama/Llama-2-7b-hf")
+    assert found.ok is (error is None) and words in found.reason and "secret" not in found.reason
+
+
+def test_the_registry_holds_together() -> None:
+    for name, one in SOURCES.items():
+        assert one.title and one.files, name
+        for file in one.files:
+            assert file.rows in ("", *formats.FORMATS) and (file.size or not file.places)
+            assert file.places or (one.page and one.note), f"{name}: nobody knows where {file.name} is"
+            kind, _, value = (file.digest or "sha256:" + "0" * 64).partition(":")
+            assert len(value) == {"md5": 32, "sha256": 64}[kind] and int(value, 16) >= 0
+            for place in file.places:
+                assert bool(place.repo and place.path) != bool(place.url)
+                assert place.revision is None or len(place.revision) == 40
+                assert (place.path or place.url).rpartition("/")[2] == file.name
+    with pytest.raises(ParameterError, match="did you mean 'cc3m-595k'"):
+        sources.get("cc3m-595")

@@ -1,0 +1,284 @@
+"""Several processes: the numbers of one process, resumed after a kill; errors as themselves; nothing left running."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+import tiny
+import torch
+from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
+from accelerate.utils import DistributedType
+from datasets import Dataset
+from tiny_fixtures import small  # noqa: F401 - a fixture
+
+from sbt import models, paths
+from sbt.errors import CheckpointError, DataError, ParameterError, RunError
+from sbt.training import Settings, build, launch, worker
+from sbt.training.launch import ENGINES, _command, _error, _free_port, follow
+from sbt.training.settings import World
+from sbt.training.spec import rows_of
+from sbt.training.trainer import whole_forward
+
+# 13 rows, 6 a step: three steps an epoch, the last of them one row, so that one process gets none at all
+ONE = Settings(learning_rate=1e-3, max_steps=50, batch_size=3, accumulation=2, save_steps=1, save_minutes=0, threads=1)
+TWO = dataclasses.replace(ONE, accumulation=1)
+FULL = {"connector": "full", "language_model": "full"}
+
+
+def spec(small: SimpleNamespace, policy: dict = FULL, count: int = 13) -> dict:  # noqa: F811
+    parts = {"language_model": str(small.llm), "vision_tower": str(small.clip)}
+    return {"model": parts, "train": {"policy": policy}, "rows": tiny.rows(small.images, count)}
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def test_two_processes_give_what_one_gives_and_go_on_after_one_is_killed(
+    tmp_path: Path,
+    small: SimpleNamespace,  # noqa: F811
+) -> None:
+    one = launch(spec(small), tmp_path / "one", ONE, engine="")
+    steps = []
+
+    def kill(step: int, total: int, loss: float) -> None:
+        steps.append((step, total))
+        if step == 5:  # the run is a second or two ahead of its end
+            began = (tmp_path / "two" / "launch" / "events.1.jsonl").read_text().splitlines()[0]
+            os.kill(json.loads(began)["began"], signal.SIGKILL)
+
+    with pytest.raises(RunError, match=r"process 1 of 2 was killed by signal 9 .*goes on from the last checkpoint"):
+        launch(spec(small), tmp_path / "two", TWO, progress=kill)
+    assert steps[:5] == [(step, 50) for step in range(1, 6)]
+    assert children() == []
+    two = launch(spec(small), tmp_path / "two", TWO)
+    assert 4 <= two.resumed_from < 50  # after the first epoch
+    assert list(two.history["step"]) == list(range(1, 51))
+    for column in ("loss", "grad_norm", "learning_rate"):
+        assert (one.history[column] - two.history[column]).abs().max() < 1e-5
+    for (name, ours), theirs in zip(two.model.named_parameters(), one.model.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5), name
+    assert (two.steps, two.samples_seen) == (50, one.samples_seen)
+    again = launch(spec(small), tmp_path / "two", TWO, built=build(spec(small)))  # finished: starts no process
+    assert (again.resumed_from, again.weights_sha256) == (50, two.weights_sha256)
+
+
+def job(folder: Path, small: SimpleNamespace, rows: list[dict]) -> Path:  # noqa: F811
+    folder.mkdir(parents=True, exist_ok=True)
+    me = psutil.Process()
+    value = {
+        "spec": {**spec(small), "rows": rows},
+        "settings": dataclasses.asdict(TWO),
+        "folder": str(folder.parent),
+        "processes": 1,
+        "engine": "",
+        "parent": {"pid": me.pid, "created": me.create_time()},
+    }
+    (folder / "job.json").write_text(json.dumps(value))
+    return folder / "job.json"
+
+
+def test_an_error_in_a_process_is_raised_as_itself(
+    tmp_path: Path,
+    small: SimpleNamespace,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = tiny.rows(small.images)
+    rows[5]["messages"] = rows[5]["messages"][:1]
+    monkeypatch.setenv("RANK", "1")
+    assert worker.main([str(job(tmp_path / "launch", small, rows))]) == 1
+    worker.Events(tmp_path / "launch", 0).write(error="DistError", module="torch", message="connection closed by peer")
+    (tmp_path / "launch.log").write_text("exitcode  : -15 (pid: 3)\n")
+    error = _error(tmp_path, 2, 1)
+    assert type(error) is DataError
+    assert str(error).startswith("process 1 of 2: row 'row5': no token is trained")
+
+
+def test_errors_of_others_and_of_the_launcher_are_told_too(tmp_path: Path) -> None:
+    (tmp_path / "launch.log").write_text("Traceback\nImportError: no module\n\n")
+    assert "could not be started (status 1): ImportError: no module" in str(_error(tmp_path, 2, 1))
+    (tmp_path / "launch").mkdir()
+    events = worker.Events(tmp_path / "launch", 1)
+    events.write(began=1)
+    events.write(error="OutOfMemoryError", module="torch", message="CUDA out of memory")
+    assert "process 1 of 2: OutOfMemoryError: CUDA out of memory. The whole output is in" in str(
+        _error(tmp_path, 2, 1)
+    )
+    (tmp_path / "launch.log").write_text("failed (exitcode: -9) local_rank: 0 (pid: 3)\n")
+    assert "process 0 of 2 was killed by signal 9" in str(_error(tmp_path, 2, 1))
+
+
+LAUNCHER = """
+import json, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+with open(sys.argv[1], "w") as file:
+    file.write(json.dumps({"step": 1, "total": 2, "numbers": {"loss": 0.5}}) + "\\n" + '{"half a li')
+time.sleep(60)
+"""
+
+
+def test_an_interrupt_leaves_nothing_running(tmp_path: Path) -> None:
+    (tmp_path / "launch").mkdir()
+
+    def interrupt(step: int, total: int, loss: float) -> None:
+        assert (step, total, loss, len(children())) == (1, 2, 0.5, 2)
+        raise KeyboardInterrupt
+
+    command = [sys.executable, "-c", LAUNCHER, str(tmp_path / "launch" / "events.0.jsonl")]
+    with pytest.raises(KeyboardInterrupt):
+        follow(command, tmp_path, 2, interrupt)
+    assert children() == []
+
+
+def test_a_process_ends_when_the_notebook_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "SECONDS", 0.02)
+    notebook = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    ended = threading.Event()
+    worker.follow_parent(notebook.pid, psutil.Process(notebook.pid).create_time(), ended.set)
+    assert not ended.wait(0.2)
+    notebook.kill()
+    notebook.wait()
+    assert ended.wait(5)
+    ended.clear()
+    me = psutil.Process()
+    worker.follow_parent(me.pid, me.create_time() - 100, ended.set)  # the number is another process's by now
+    assert ended.wait(5)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_configurations_are_accelerates(engine: str) -> None:
+    config = load_config_from_file(str(paths.package() / "training" / "engines" / f"{engine}.yaml"))
+    kinds = {"ddp": DistributedType.MULTI_GPU, "fsdp": DistributedType.FSDP}
+    assert isinstance(config, ClusterConfig)
+    assert config.distributed_type == kinds.get(engine, DistributedType.DEEPSPEED)
+    assert config.mixed_precision is None  # the command line gives it
+    if engine.startswith("zero"):
+        assert config.deepspeed_config["zero_stage"] == int(engine[-1])
+    if engine == "fsdp":
+        assert config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"] == "LlamaDecoderLayer"
+
+
+def test_the_command_names_machines_and_precision(tmp_path: Path) -> None:
+    bf16 = dataclasses.replace(TWO, bf16=True)
+    words = _command(tmp_path / "job.json", bf16, World(16, 0, "fsdp"), 2, 1, "10.0.0.1")
+    given = dict(zip(words[3:-3:2], words[4:-3:2], strict=True))
+    wanted = {"--num_processes": "16", "--num_machines": "2", "--machine_rank": "1", "--main_process_port": "29500"}
+    wanted |= {"--main_process_ip": "10.0.0.1", "--mixed_precision": "bf16"}
+    assert wanted.items() <= given.items()
+    assert Path(given["--config_file"]).name == "fsdp.yaml"
+    alone = _command(tmp_path / "job.json", TWO, World(2, 0, "ddp"), 1, 0, "")
+    assert "--main_process_ip" not in alone
+    assert _free_port() > 1023
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing without a GPU")
+def test_what_is_missing_is_named(tmp_path: Path, small: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    def go(**options: object) -> None:
+        launch(spec(small), tmp_path, TWO, **options)
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ParameterError, match=r"engine 'zero3' needs DeepSpeed: pip install \"sbt\[gpu\]\""):
+        go(engine="zero3")
+    with pytest.raises(ParameterError, match="engine 'fsdp' needs GPUs"):
+        go(engine="fsdp")
+    with pytest.raises(ParameterError, match="engine 'dp' is unknown; did you mean 'ddp'"):
+        go(engine="dp")
+    with pytest.raises(ParameterError, match="as many on each machine"):
+        go(processes=3, machines=2, main_address="10.0.0.1")
+    with pytest.raises(ParameterError, match="need main_address"):
+        go(processes=4, machines=2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ParameterError, match="2 processes on this machine but 1 GPUs"):
+        go()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing without a GPU")
+def test_settings_that_this_machine_cannot_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for given, words in (
+        ({"fp16": True}, "fp16 needs a GPU"),
+        ({"optimizer": "paged_adamw_8bit"}, r"'paged_adamw_8bit' needs bitsandbytes: pip install \"sbt\[gpu\]\""),
+        ({"liger": True}, r"liger needs liger-kernel: pip install"),
+    ):
+        with pytest.raises(ParameterError, match=words):
+            Settings(**given).check_available()
+    Settings(bf16=True).check_available()
+    with pytest.raises(ParameterError, match="exclude each other"):
+        Settings(fp16=True, bf16=True)
+    with pytest.raises(ParameterError, match="optimizer 'adam_torch' is unknown; did you mean 'adamw_torch'"):
+        Settings(optimizer="adam_torch")
+
+
+def test_a_spec_builds_what_the_notebook_builds(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
+    lora = {"policy": {"connector": "full", "language_model": "lora"}, "lora": {"r": 2}, "seed": 3}
+    ours, _ = build({**spec(small), "train": lora})
+    theirs = models.set_trainable(models.assemble(small.llm, small.clip)[0], **lora)
+    assert models.weights_sha256(ours) == models.weights_sha256(theirs)
+    assert models.weights_sha256(ours, trained_only=True) == models.weights_sha256(theirs, trained_only=True)
+    text, processor = build({"model": {"language_model": small.llm}, "train": {"policy": {"language_model": "full"}}})
+    assert all(parameter.requires_grad for parameter in text.parameters())
+    models.save_arm(tmp_path / "arm", text, processor, conversation="v1", language_model=small.llm)
+    arm, _ = build({"model": {"arm": tmp_path / "arm", "dtype": "bfloat16"}, "train": {"policy": {}}})
+    assert arm.dtype == torch.bfloat16
+    for wrong, words in (
+        ({"modl": {}}, "'modl' is unknown; did you mean 'model'"),
+        ({"model": {}}, "neither an 'arm' nor a 'language_model'"),
+        ({"model": {"arm": "x", "dtyp": 1}}, r"model\['dtyp'\] is unknown; did you mean 'dtype'"),
+    ):
+        with pytest.raises(ParameterError, match=words):
+            build(wrong)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        build({"model": {"arm": "outputs/none"}})
+
+
+def test_rows_come_from_a_file_a_folder_or_a_list(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
+    rows = tiny.rows(small.images)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
+    assert rows_of({"rows": str(tmp_path / "rows.jsonl")}) == rows_of({"rows": rows}) == rows
+    saved = rows_of({"rows": tmp_path / "saved"})
+    assert isinstance(saved, Dataset)
+    assert list(saved["id"]) == [row["id"] for row in rows]
+    with pytest.raises(DataError, match="no prepared data. Run the data preparation first"):
+        rows_of({"rows": tmp_path})
+    with pytest.raises(ParameterError, match="no 'rows'"):
+        rows_of({})
+
+
+def test_a_prepared_data_set_trains_as_its_rows_do(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
+    settings = dataclasses.replace(ONE, max_steps=2)
+    listed = launch(spec(small), tmp_path / "listed", settings, engine="")
+    Dataset.from_list(spec(small)["rows"]).save_to_disk(tmp_path / "saved")
+    saved = launch({**spec(small), "rows": tmp_path / "saved"}, tmp_path / "mapped", settings, engine="")
+    assert saved.weights_sha256 == listed.weights_sha256
+
+
+def test_every_module_runs_and_counts_nothing_on_a_batch_without_images(small: SimpleNamespace) -> None:  # noqa: F811
+    model, processor = build(spec(small))
+    ids = processor.tokenizer("Is there a red star?", return_tensors="pt").input_ids
+    ran = []
+    model.model.multi_modal_projector.register_forward_hook(lambda *args: ran.append(True))
+
+    def gradients() -> list[torch.Tensor | None]:
+        model.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        return [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
+
+    plain = gradients()
+    assert not ran and any(gradient is None for gradient in plain)  # the connector: a process that waits for it hangs
+    with whole_forward(model):
+        whole = gradients()
+    assert len(ran) == 1
+    for before, after in zip(plain, whole, strict=True):
+        assert torch.equal(after, torch.zeros_like(after) if before is None else before)
+    gradients()
+    assert len(ran) == 1

@@ -1,0 +1,161 @@
+"""The studies in params/: every file is taken by its notebook, and what the paper fixes is what they say."""
+
+import functools
+from pathlib import Path
+
+import pytest
+
+from sbt import costs, estimate, params, paths, plans
+from sbt.data import sources
+
+PARAMS = paths.package().parent / "params"
+STUDIES = sorted(file.parent.name for file in PARAMS.glob("*/plan.yaml"))
+PAPER = [name for name in STUDIES if name.startswith("paper-")]
+OF_THE_PAPER = [*PAPER, *(name for name in STUDIES if name.startswith("ablation-")), "seeds"]
+NEW = [*OF_THE_PAPER, "smol", "colab-t4", "kaggle-2xt4"]
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(PARAMS.parent)
+    monkeypatch.setenv("SBT_OUTPUTS", str(tmp_path))  # nothing was measured
+
+
+@functools.cache
+def steps(study: str) -> dict[str, plans.Step]:
+    return {step.name: step for step in plans.load(study)[1]}
+
+
+def trainings(study: str) -> list[plans.Step]:
+    return [step for step in steps(study).values() if "learning_rate" in step.values and step.estimate.steps]
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_study_is_taken(study: str) -> None:
+    chosen = steps(study).values()
+    assert plans.table(chosen, {step.name: "" for step in chosen})
+    for step in chosen:
+        assert step.estimate.source != "guess", f"{step.name}: a model of unknown size"
+
+
+@pytest.mark.parametrize("study", NEW)
+def test_every_file_of_a_study_is_used_and_names_its_step(study: str) -> None:
+    used = {step.file.name: step.name for step in steps(study).values() if step.file}
+    assert set(used) == {file.name for file in (PARAMS / study).glob("*.yaml")} - {"plan.yaml"}
+    for name, step in used.items():
+        assert params.load_yaml(PARAMS / study / name)["step"] == step
+
+
+@pytest.mark.parametrize("study", NEW)
+def test_training_names_steps_that_it_needs(study: str) -> None:
+    for step in trainings(study):
+        named = {step.values["data"]} | ({step.values["connector"]} if "connector" in step.values else set())
+        assert named <= set(step.needs)
+        start = next((other for other in step.upstream if other["step"] == step.values.get("connector")), step.values)
+        assert start["language_model"] == step.values["language_model"], "the connector is another model's"
+
+
+@pytest.mark.parametrize("study", NEW)
+def test_tokens_are_counted_as_they_are_trained_on(study: str) -> None:
+    for step in trainings(study):
+        data = next(other for other in step.upstream if other["step"] == step.values["data"])
+        tower = step.values if "vision_tower" in step.values else None
+        tower = tower or next((other for other in step.upstream if "vision_tower" in other and other != data), data)
+        assert data["vision_tower"] == tower["vision_tower"]
+        of_chat = data["tokenizer"] == step.values["language_model"].replace("-chat", "")  # the same vocabulary
+        assert of_chat or data["tokenizer"] == step.values["language_model"]
+        if "arm" in step.values and "authors" not in step.values["arm"]:
+            assert data["conversation"] == step.values["conversation"]
+
+
+@pytest.mark.parametrize("study", NEW)
+def test_a_study_fits_its_card(study: str) -> None:
+    card = costs.CARDS[estimate.card_of(study)]
+    for step in steps(study).values():
+        assert step.estimate.fits, f"{step.name}: {step.estimate}"
+        assert step.values.get("dtype") != "bfloat16" or card.bfloat16, "a T4 has no bf16"
+
+
+@pytest.mark.parametrize("study", NEW)
+def test_data_sources_are_known(study: str) -> None:
+    for step in steps(study).values():
+        for name in ("pretrain_data", "instruct_data", "alpaca_data", "orca_data", "instruct_images_from"):
+            if step.values.get(name):
+                sources.get(step.values[name])
+
+
+@pytest.mark.parametrize("study", NEW)
+def test_the_check_asks_for_the_disk_that_the_plan_needs(study: str) -> None:
+    found = steps(study)
+    need = estimate.disk_gb(step.estimate for step in found.values())
+    assert need == pytest.approx(found["00_check"].values["min_free_gb"], rel=0.15, abs=5)
+
+
+def test_the_papers_steps() -> None:
+    """sbt.md 2.1: 4,651 and 2,500 optimizer steps, computed from rows and batches too."""
+    found = steps("paper-llama2-7b")
+    assert found["20_connector"].estimate.steps == 4651
+    for arm in ("30_mm-full", "30_mm-lora", "40_text-visual"):
+        assert found[arm].estimate.steps == 2500
+    for name, step in found.items():
+        if step.estimate.steps:
+            _, read, _ = estimate.work_of(step.values, step.upstream)
+            rows = step.values["batch_size"] * step.values["accumulation"] * step.values["processes"]
+            assert read.rows // rows == step.estimate.steps, name
+
+
+@pytest.mark.parametrize("study", OF_THE_PAPER)
+def test_the_papers_hyperparameters(study: str) -> None:
+    for step in trainings(study):
+        values = step.values
+        rows = values["batch_size"] * values["accumulation"] * values["processes"]
+        same = {"schedule": "cosine", "warmup_ratio": 0.03, "weight_decay": 0.0, "epochs": 1.0, "dtype": "bfloat16",
+                "save_steps": 0, "group_by_length": False}  # fmt: skip
+        assert {name: values[name] for name in same} == same and values["gradient_checkpointing"]
+        if "vision_tower" in values:
+            assert (rows, values["learning_rate"], values["max_steps"]) == (128, 2e-3, 4651)
+            assert values["marks"] and values["projector"] == "linear" and values["conversation"] == "plain"
+            assert values["vision_tower"] == "openai/clip-vit-large-patch14"
+            continue
+        assert (rows, values["max_steps"]) == (32, 625 if study == "ablation-types" else 2500)
+        assert values["learning_rate"] == (2e-4 if values["arm"] == "mm-lora-2e-4" else 2e-5)
+        if values["tuning"] == "lora":
+            assert values["lora"] == {"r": 64, "lora_alpha": 16, "lora_dropout": 0.05}
+            if values["arm"] == "mm-lora":
+                assert values["also"] == ["embeddings", "head", "connector"]
+
+
+def test_the_papers_studies_differ_in_the_model_alone() -> None:
+    free = {"study", "language_model", "tokenizer", "conversation", "base", "min_free_gb"}
+    kept = {}
+    for study in PAPER:
+        for name, step in steps(study).items():
+            values = {key: value for key, value in step.values.items() if key not in free}
+            assert kept.setdefault(name, values) == values, f"{study}/{name}"
+    assert len(PAPER) == 7
+
+
+def test_the_template_is_the_same_with_and_without_images() -> None:
+    for study in OF_THE_PAPER:
+        found = {step.values["arm"]: step.values["conversation"] for step in trainings(study) if "arm" in step.values}
+        of_authors = {arm for arm in found if "authors" in arm}
+        assert len({template for arm, template in found.items() if arm not in of_authors}) == 1, study
+        assert of_authors == ({"text-visual (authors' template)"} if study == "ablation-text" else set())
+
+
+def test_ablations_have_equal_sizes() -> None:
+    for study in ("ablation-text", "ablation-types"):
+        counts = {
+            step.name: estimate.data_set(step.values, next(v for v in step.upstream if "pretrain_data" in v)).rows
+            for step in trainings(study)
+            if "arm" in step.values
+        }
+        assert set(counts.values()) == {80_000 if study == "ablation-text" else 20_000}, counts
+
+
+def test_seeds_are_runs_of_one_arm() -> None:
+    runs: dict[str, list[int]] = {}
+    for step in trainings("seeds"):
+        if "arm" in step.values:
+            runs.setdefault(step.values["arm"], []).append(step.values["seed"])
+    assert runs == {"mm-full": [42, 43, 44], "text-visual": [42, 43, 44]}

@@ -1,0 +1,94 @@
+"""Measuring training: the numbers are there, add up, and the formula of the FLOPs is what torch counts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+from tiny_fixtures import small  # noqa: F401 - a fixture
+from torch.utils.flop_counter import FlopCounterMode
+
+from sbt import models
+from sbt.models import Arm
+from sbt.performance_training import MODES, flops, generated_rows, grouping, llava, matrix_rate, measure, padding
+from sbt.training import Collator, Settings
+
+TOWER = {
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 28,
+    "patch_size": 14,
+}
+
+
+def make() -> Arm:
+    words = tiny.tokenizer()
+    words.pad_token = words.unk_token
+    return llava(words, 64, 2, tower=TOWER)
+
+
+def test_a_small_measurement_has_every_number(tmp_path: Path) -> None:
+    seen = []
+    frame = measure(
+        make, tmp_path, batch_size=2, steps=2, warmup=1, words=(12, 20), lora={"r": 4},
+        progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    assert list(frame["mode"]) == [mode for mode in MODES for _ in range(2)]
+    assert list(frame["trainer"]) == ["ours", "TRL default"] * 3
+    numbers = frame[["samples_s", "tokens_s", "mfu", "peak_gb", "step_s"]]
+    assert np.isfinite(numbers).all(axis=None) and (numbers > 0).all(axis=None)
+    assert (frame["mfu"] < 1).all()
+    assert np.allclose(frame["samples_s"] * frame["step_s"], 2)
+    assert seen[-1] == (6, 6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_flops_are_those_torch_counts(tmp_path: Path, mode: str) -> None:
+    arm = make()
+    model = models.set_trainable(arm.model, MODES[mode], {"r": 4})
+    rows = generated_rows(tmp_path, 1, words=(60, 61))
+    ours, tokens = flops(model, arm.processor, rows, mode, all_tokens=True)
+    batch = Collator(arm.processor, "v1")(rows)
+    assert tokens == batch["input_ids"].numel()
+    arm.model.set_attn_implementation("eager")  # torch does not count the fused one on a CPU
+    with FlopCounterMode(display=False) as counter:
+        model(**batch).loss.backward()
+    masked = 3 * 2 * 2 * 64 * tokens**2  # the half of the attention that the causal mask does not need
+    assert ours + masked == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_grouping_saves_padding_where_a_step_has_several_batches() -> None:
+    lengths = [int(length) for length in np.random.default_rng(0).lognormal(5, 0.6, 4000)]
+    plain, grouped = padding(lengths, 4, accumulation=8).itertuples()
+    assert plain.padded > 0.35 and grouped.padded < 0.15
+    assert grouped.saved == pytest.approx(1 - grouped.tokens / plain.tokens) and plain.saved == 0
+    assert plain.tokens * (1 - plain.padded) == pytest.approx(sum(lengths))
+    alone = padding(lengths, 32)  # one batch a step: nothing to sort, all rows of one modality
+    assert alone["saved"].abs().max() < 0.02
+    images = [number % 2 == 0 for number in range(4000)]
+    seen = [length + 576 * image for length, image in zip(lengths, images, strict=True)]
+    assert padding(seen, 32, images=images)["saved"][1] > 0.15  # of two modalities there is
+    assert padding([7] * 64, 4)["padded"].tolist() == [0, 0]
+
+
+def test_grouped_batches_are_really_smaller(tmp_path: Path) -> None:
+    rows = generated_rows(tmp_path / "images", 24, words=(12, 120))
+    settings = Settings(max_steps=2, batch_size=3, accumulation=4, learning_rate=1e-3)
+    plain, grouped = grouping(make, rows, tmp_path, settings, mode="stage 1").itertuples()
+    assert grouped.tokens < 0.9 * plain.tokens
+    assert plain.steps == grouped.steps == 1 and min(plain.seconds, grouped.seconds) > 0
+
+
+def test_generated_rows_are_ordinary_rows(tmp_path: Path) -> None:
+    rows = generated_rows(tmp_path, 3)
+    assert rows == generated_rows(tmp_path, 3) and rows != generated_rows(tmp_path, 3, seed=1)
+    assert [Image.open(row["images"][0]).size for row in rows] == [(640, 480)] * 3
+    assert all(len(row["messages"]) == 4 for row in rows)
+
+
+def test_the_matrix_rate_is_a_rate() -> None:
+    assert 1e7 < matrix_rate(torch.device("cpu"), torch.float32, size=256, repeats=2) < 1e15

@@ -1,0 +1,160 @@
+"""params/released: it plans without a network, and with a folder of stand-ins the same steps run to a report."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sbt import paths, plans
+from sbt.__main__ import main
+from sbt.files import read_json
+from sbt.models import load_arm, study
+from sbt.models.released import convert
+from sbt.models.released_check import Original, compare
+from sbt.models.released_standins import LAYOUTS, write, write_base
+
+CONVERT = "25_released_checkpoints"
+FULL = ("LLaMA-2-7B", "LLaMA-2-7B-chat", "LLaMA-3B", "Alpaca-3B")
+TUNED_ONLY = ("Vicuna-7B", "LLaMA-7B")
+VISION = ("60_mme", "61_vqav2", "62_captioning", "63_pope", "64_unicorn")
+TEXT = ("50_truthfulqa", "51_ethics", "52_language_ability")
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def test_the_plan_has_every_checkpoint_and_asks_no_network(
+    no_network: None, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SBT_OUTPUTS", str(tmp_path))
+    assert main(["plan", "params/released"]) == 0
+    assert "steps to run" in capsys.readouterr().out and not any(tmp_path.iterdir())
+    _, steps = plans.load("released")
+    made = [step.values for step in steps if step.notebook == CONVERT]
+    wanted = {f"PahaII/MM-{name}-{what}" for name in FULL for what in ("projector", "ft", "lora")}
+    wanted |= {f"PahaII/MM-{name}-{what}" for name in TUNED_ONLY for what in ("projector", "ft")}
+    assert {values["checkpoint"] for values in made} == wanted and len(wanted) == 16
+    assert len(made) == len({values["arm"] for values in made}) == 16 + len(FULL)  # LoRA in two variants
+    alone = {values["checkpoint"] for values in made if values["text_lora"] == "adapter"}
+    assert alone == {f"PahaII/MM-{name}-lora" for name in FULL}
+    for values in made:
+        template = "llava_llama_2" if "LLaMA-2" in values["checkpoint"] else "v1"
+        assert values["conversation"] == template and values["vision_tower"] == "openai/clip-vit-large-patch14"
+
+
+def test_every_arm_is_scored_on_everything_beside_its_own_base() -> None:
+    _, steps = plans.load("released")
+    folders = {step.name: step.values for step in steps if step.notebook == CONVERT}
+    scored: dict[str, set[str]] = {}
+    for step in steps:
+        if step.notebook not in (*VISION, *TEXT):
+            continue
+        found = [n for n in folders if n.startswith(tuple(step.values["arm_steps"]))]
+        if step.notebook in TEXT:
+            found = [name for name in found if folders[name]["arm"] in step.values["arms"]]
+            assert {folders[name]["language_model"] for name in found} == {step.values["base"]}
+            assert "base" in step.values["arms"] and len(found) == len(step.values["arms"]) - 1
+        else:
+            found = [name for name in found if folders[name]["text_lora"] != "adapter"]
+        assert set(found) == set(step.needs), step.name
+        for name in found:
+            protocols = step.values.get("protocols") or [step.values["protocol"]]
+            scored.setdefault(name, set()).update((step.notebook, protocol) for protocol in protocols)
+    both = ("standard", "paper")
+    for name in folders:
+        seen = set() if name.endswith("_lora-adapter") else {(n, protocol) for n in VISION for protocol in both}
+        read = set() if name.endswith("_projector") else {(n, protocol) for n in TEXT for protocol in both}
+        assert scored[name] == seen | read, name
+
+
+# --- with stand-ins -------------------------------------------------------------------------------------------------
+PLAN = """
+title: stand-ins for the released checkpoints
+steps:
+  - {name: 10_data, notebook: 10_data_preparation,
+     set: {pretrain: 48, instruct: 48, instruct_images: 24, captions: 8, pope: 8, heldout: 4}}
+"""
+FAMILY = {"projector": {}, "ft": {}, "lora": {}, "lora-adapter": {"text_lora": "adapter"}}
+LAYOUT = {"projector": "projector", "ft": "full", "lora": "lora", "lora-adapter": "lora"}
+
+
+@pytest.fixture(scope="module")
+def standins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the authors' page on the hub: a stand-in in each layout, and their base."""
+    root = tmp_path_factory.mktemp("released")
+    base = write_base(root / "base", "assets/llm")
+    for layout in LAYOUTS:
+        write(root / layout, layout, base, "assets/clip")
+    return root
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_what_the_notebook_does_with_a_checkpoint(name: str, standins: Path, tmp_path: Path) -> None:
+    parts = {"language_model": standins / "base", "vision_tower": "assets/clip"}
+    folder = standins / LAYOUT[name]
+    convert(folder, tmp_path / "model", conversation="v1", arm=name, strip_marks=True, **parts, **FAMILY[name])
+    arm, original = load_arm(tmp_path / "model"), Original(folder, **parts, adapter_only="adapter" in name)
+    assert arm.has_vision == (name != "lora-adapter")
+    [row] = compare(original, arm, [paths_picture()], "What is it?", new=2)
+    assert row["difference"] <= 1e-4 * row["largest"] and row["same_next"] == 1
+    see = list(study.arms([tmp_path], vision=True))
+    assert see == ([name] if arm.has_vision else [])
+
+
+def paths_picture() -> object:
+    from PIL import Image
+
+    return Image.effect_mandelbrot((72, 72), (-2, -1, 1, 1), 30).convert("RGB")
+
+
+def steps(standins: Path, outputs: Path) -> list[dict]:
+    made = []
+    for name, more in FAMILY.items():
+        given = {"arm": f"MM-{name}", "checkpoint": str(standins / LAYOUT[name]), "conversation": "v1"}
+        given |= {"language_model": str(standins / "base"), "strip_marks": True, **more}
+        made.append({"name": f"25_x_{name}", "notebook": CONVERT, "set": given})
+    data = outputs / "tiny" / "10_data"
+    needs, own = ["10_data", *(step["name"] for step in made)], {"arm_steps": ["25_x_"]}
+    read = own | {"base": str(standins / "base"), "arms": ["base", "MM-ft", "MM-lora", "MM-lora-adapter"]}
+    look = own | {"pope_data": str(data / "eval"), "images": str(data / "images"), "splits": ["adversarial"]}
+    none = dict.fromkeys(("ethics", "language", "captioning", "unicorn", "data", "text_only"), "")
+    summed = none | {"truthfulqa": "50_x", "pope": "63_x", "images": str(data / "images"), "tuned": "MM-ft"}
+    return [
+        *made,
+        {"name": "50_x", "notebook": "50_truthfulqa", "set": read | {"max_new_tokens": 4}, "needs": needs},
+        {"name": "63_x", "notebook": "63_pope", "set": look | {"max_new_tokens": 4}, "needs": needs},
+        {"name": "90_report", "notebook": "90_report", "set": summed, "needs": ["50_x", "63_x"]},
+    ]
+
+
+def test_a_folder_of_stand_ins_runs_to_a_report(standins: Path, tmp_path: Path) -> None:
+    root, outputs = tmp_path / "project", tmp_path / "outputs"
+    (root / "params" / "tiny").mkdir(parents=True)
+    for name in ("notebooks", "sbt"):
+        (root / name).symlink_to(paths.package().parent / name)
+    plan = yaml.safe_load(PLAN)
+    plan["steps"] += steps(standins, outputs)
+    (root / "params" / "tiny" / "plan.yaml").write_text(yaml.safe_dump(plan))
+    environment = os.environ | {"SBT_ROOT": str(root), "SBT_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"}
+    environment |= {"HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "sbt", "run", "tiny"]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    done = {file.parent.name for file in outputs.glob("tiny/*/DONE")}
+    assert done == {"10_data", *(f"25_x_{name}" for name in FAMILY), "50_x", "63_x", "90_report"}
+    assert (outputs / "tiny" / "90_report" / "report.html").is_file()
+    scores = {step: read_json(outputs / "tiny" / step / "metrics.json") for step in ("50_x", "63_x")}
+    assert {row["arm"] for row in scores["50_x"]} == {"base", "MM-ft", "MM-lora", "MM-lora-adapter"}
+    assert {row["arm"] for row in scores["63_x"]} == {"MM-projector", "MM-ft", "MM-lora"}
+    mc2 = {r["arm"]: r["value"] for r in scores["50_x"] if (r["subset"], r["metric"]) == ("all", "mc2")}
+    assert len(set(mc2.values())) == 4  # four models, two of them of one checkpoint
