@@ -1,9 +1,10 @@
 """Sizes of the study's language models and vision towers, and how many weights they hold, without loading one.
 
 shape = language("meta-llama/Llama-2-7b-hf");  shape.parameters;  shape.lora(64)
-A folder tells its sizes by its config.json.
+A folder tells its sizes by its config.json, and so does a model that is in the Hub's cache.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -133,13 +134,13 @@ VISION = {
 
 
 def language(ref: str) -> Language:
-    """Sizes of a Llama by hub id, or of the config.json in a folder; ParameterError where neither tells them."""
-    config = _config(ref)
-    if config is None:
+    """Sizes of a Llama by the config.json of a folder or of the Hub's cache, or by its id; ParameterError else."""
+    file, config = _config(ref)
+    if file is None:
         return _known(ref, LANGUAGE)
     found = config.get("text_config", config)
     return _built(
-        ref,
+        file,
         lambda: Language(
             *(found[name] for name in _WIDTHS),
             found["num_attention_heads"],
@@ -153,9 +154,9 @@ def language(ref: str) -> Language:
 
 
 def vision(ref: str) -> Vision:
-    """Sizes of a CLIP's vision tower by hub id, or of the config.json in a folder; ParameterError as above."""
-    config = _config(ref)
-    if config is None:
+    """Sizes of a CLIP's vision tower, as above."""
+    file, config = _config(ref)
+    if file is None:
         return _known(ref, VISION)
     found = config.get("vision_config", config)
     names = (
@@ -166,7 +167,7 @@ def vision(ref: str) -> Vision:
         "image_size",
         "patch_size",
     )
-    return _built(ref, lambda: Vision(*(found[name] for name in names)))
+    return _built(file, lambda: Vision(*(found[name] for name in names)))
 
 
 def connector(language_model: Language, tower: Vision, projector: str) -> int:
@@ -177,15 +178,27 @@ def connector(language_model: Language, tower: Vision, projector: str) -> int:
     return first + (language_model.hidden**2 + language_model.hidden if projector == "mlp2x_gelu" else 0)
 
 
-def _config(ref: str) -> dict | None:
+def _config(ref: str) -> tuple[Path | None, dict]:
+    """The config.json that tells the sizes of `ref`, and what it says; None where there is no such file."""
     folder = paths.resolve(str(ref))
-    if not folder.is_dir():
-        return None
+    file = folder / "config.json" if folder.is_dir() else _cached(str(ref))
+    if file is None:
+        return None, {}
     try:
-        found = files.read_json(folder / "config.json")
+        found = files.read_json(file)
     except DataError as error:
         raise ParameterError(f"{error}. {REMEDY}") from None
-    return found if isinstance(found, dict) else {}
+    return file, found if isinstance(found, dict) else {}
+
+
+def _cached(ref: str) -> Path | None:
+    """The config.json of a hub id in the Hub's cache; the Hub is not asked."""
+    import huggingface_hub
+
+    with contextlib.suppress(ValueError):  # no hub id
+        found = huggingface_hub.try_to_load_from_cache(ref, "config.json")
+        return Path(found) if isinstance(found, str) else None
+    return None
 
 
 def _known(ref: str, table: dict) -> object:
@@ -194,9 +207,8 @@ def _known(ref: str, table: dict) -> object:
     return table[ref]
 
 
-def _built(ref: str, make: Callable[[], object]) -> object:
+def _built(file: Path, make: Callable[[], object]) -> object:
     try:
         return make()
     except KeyError as error:
-        file = paths.shown(Path(paths.resolve(str(ref))) / "config.json")
-        raise ParameterError(f"{file}: has no {error.args[0]!r}. {REMEDY}") from None
+        raise ParameterError(f"{paths.shown(file)}: has no {error.args[0]!r}. {REMEDY}") from None

@@ -11,12 +11,12 @@ from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizer
 
 from sbt.errors import DataError, ParameterError
 from sbt.files import sha256
-from sbt.generation import StopAt, cut
 from sbt.itemcache import ItemCache
 from sbt.kvcache import encode_primer, expanded
 from sbt.likelihood import begin, item_names
 from sbt.models import quiet, weights_sample
 from sbt.prefixes import Row, clusters
+from sbt.stops import StopAt, cut
 
 
 def complete(

@@ -6,11 +6,12 @@ generate(arm, [{"id": "1", "image": "a.png", "text": "Is there a star?"}], cache
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import DynamicCache, GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerBase, StoppingCriteria
+from transformers import DynamicCache, GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from sbt import env, templates
 from sbt.benchmarks.decoding import Decoding
@@ -19,10 +20,13 @@ from sbt.errors import DataError
 from sbt.files import sha256
 from sbt.image_features import Images
 from sbt.itemcache import ItemCache
-from sbt.kvcache import picked
+from sbt.kvcache import encode_primer, expanded, picked
 from sbt.models import Arm, language_model, quiet, weights_sample
 from sbt.models.marks import image_text
 from sbt.prefixes import MIN_PRIMER, common
+from sbt.stops import StopAt, cut
+
+LONG_HEAD = 256  # tokens; a shorter one is quickly computed again
 
 
 def generate(
@@ -60,7 +64,7 @@ def generate(
     writer = _Writer(language, tokenizer, images, ids, how, templates.stop_string(name) if name else None)
     done = 0
     with ItemCache(cache) as kept, quiet(), torch.inference_mode():
-        for skip, batch in _batches(ids, images, batch_size, share):
+        for skip, batch in _batches(ids, images, batch_size, share, writer.head):
             if any(kept.get(str(requests[i]["id"]), keys[i]) is None for i in batch):
                 answers = writer.write(batch, skip)
                 kept.add({str(requests[i]["id"]): (keys[i], a) for i, a in zip(batch, answers, strict=True)})
@@ -76,14 +80,16 @@ def _to_device(model: nn.Module) -> None:
         model.to(env.device().value)
 
 
-def _batches(ids: Sequence[list[int]], images: Images, size: int, share: bool) -> Iterator[tuple[int, list[int]]]:
+def _batches(
+    ids: Sequence[list[int]], images: Images, size: int, share: bool, head: int
+) -> Iterator[tuple[int, list[int]]]:
     """(tokens that each request of the batch shares with others about its image, requests), the longest first."""
     members: dict[str | None, list[int]] = {}
     for number, name in enumerate(images.names):
         members.setdefault(name, []).append(number)
     groups: dict[int, list[int]] = {}
     for name, numbers in members.items():
-        skip = _shared([ids[i] for i in numbers], images.placeholder if name else None) if share else 0
+        skip = _shared([ids[i] for i in numbers], images.placeholder if name else None, head) if share else 0
         groups.setdefault(skip, []).extend(numbers)
     for skip, numbers in sorted(groups.items()):
         if not skip:  # each for itself: by length, so that little is padded
@@ -92,8 +98,13 @@ def _batches(ids: Sequence[list[int]], images: Images, size: int, share: bool) -
             yield skip, numbers[start : start + size]
 
 
-def _shared(prompts: list[list[int]], placeholder: int | None) -> int:
-    """Length of what the prompts begin with; 0 where it does not pay, or does not hold the whole image."""
+def _shared(prompts: list[list[int]], placeholder: int | None, head: int) -> int:
+    """Length of what the prompts begin with; 0 where it does not pay, or does not hold the whole image.
+
+    One question about an image ends its beginning behind the image, if the `head` of all prompts is long.
+    """
+    if len(prompts) == 1 and placeholder is not None and head >= LONG_HEAD:
+        return len(prompts[0]) - prompts[0][::-1].index(placeholder)
     length = min(common(min(prompts), max(prompts)), min(map(len, prompts)) - 1)
     if len(prompts) < 2 or length < MIN_PRIMER:
         return 0
@@ -145,7 +156,7 @@ def _check(model: LlamaForCausalLM, requests: Sequence[dict], ids: list[list[int
             )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Writer:
     """Writes the answers to one batch of requests, given by their numbers."""
 
@@ -199,10 +210,26 @@ class _Writer:
             return None
         first = {self.images.names[i]: i for i in reversed(numbers)}
         ids = torch.tensor([self.prompts[i][:skip] for i in first.values()], device=self.model.device)
-        embeds = self._embedded(ids, list(first.values()))
-        past = self.model.model(inputs_embeds=embeds, use_cache=True).past_key_values
+        # what stands before every image, a template's example say, is computed once for all
+        head = self.head if skip > self.head else 0
+        before = expanded(self._head_cache, len(first), self.model.config) if head else None
+        rest = self._embedded(ids, list(first.values()))[:, head:]
+        read = {"inputs_embeds": rest, "past_key_values": before, "use_cache": True}
+        past = self.model.model(**read).past_key_values
         row = {name: k for k, name in enumerate(first)}
         return picked(past, [row[self.images.names[i]] for i in numbers], self.model.config)
+
+    @cached_property
+    def head(self) -> int:
+        """Tokens that all prompts begin with, before any image; 0 where computing them once would not pay."""
+        length = common(min(self.prompts), max(self.prompts))
+        if self.images.placeholder in self.prompts[0][:length]:
+            length = self.prompts[0].index(self.images.placeholder)
+        return length if length >= MIN_PRIMER and len(self.images.distinct) > 1 else 0
+
+    @cached_property
+    def _head_cache(self) -> DynamicCache | None:
+        return encode_primer(self.model, tuple(self.prompts[0][: self.head]))
 
     def _embedded(self, ids: torch.Tensor, numbers: list[int]) -> torch.Tensor:
         embeds = self.model.get_input_embeddings()(ids)
@@ -211,24 +238,3 @@ class _Writer:
             if features is not None:
                 embeds[i, ids[i] == self.images.placeholder] = features.to(embeds.dtype)
         return embeds
-
-
-def cut(answer: str, stops: Sequence[str], *, keep: bool = False) -> str:
-    """The answer up to the first of the stop strings, or with `keep` up to its end."""
-    for stop in stops:
-        before, found, _ = answer.partition(stop)
-        answer = before + found if keep else before
-    return answer
-
-
-class StopAt(StoppingCriteria):
-    """Ends the rows whose latest tokens, those after the first `skip`, spell one of the stop strings."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str], skip: int = 0) -> None:
-        self.tokenizer, self.stops, self.skip = tokenizer, list(stops), skip
-        self.window = 1 + max(map(len, self.stops))  # in tokens: a token has a character at least
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor, **kwargs: object) -> torch.BoolTensor:
-        latest = input_ids[:, max(self.skip, input_ids.shape[1] - self.window) :]
-        tails = self.tokenizer.batch_decode(latest, clean_up_tokenization_spaces=False)
-        return torch.tensor([any(stop in tail for stop in self.stops) for tail in tails], device=input_ids.device)

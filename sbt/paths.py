@@ -66,3 +66,9 @@ def shown(path: Path) -> str:
         if path.is_relative_to(base):
             return path.relative_to(base).as_posix()
     return path.as_posix()
+
+
+def recorded(path: Path) -> str:
+    """The path as results keep it: relative to the folder of outputs where it lies inside, which may move."""
+    path = Path(path).absolute()
+    return path.relative_to(outputs()).as_posix() if path.is_relative_to(outputs()) else shown(path)

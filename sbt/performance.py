@@ -29,26 +29,32 @@ def random_llama(
     hidden: int = 512,
     layers: int = 8,
     *,
+    heads: int = 0,
     length: int = 4096,
     seed: int = 0,
     dtype: str = "float32",
 ) -> LlamaForCausalLM:
     """A Llama with random weights, on the GPU if there is one: what scoring costs does not depend on what it says."""
-    config = llama_config(tokenizer, hidden, layers, length)
+    config = llama_config(tokenizer, hidden, layers, length, heads)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config).eval()
     return model.to(env.device().value, getattr(torch, dtype))
 
 
-def llama_config(tokenizer: PreTrainedTokenizerBase, hidden: int, layers: int, length: int = 4096) -> LlamaConfig:
-    """A Llama's shape with LLaMA-7B's proportions, for the vocabulary of a tokenizer."""
+def llama_config(
+    tokenizer: PreTrainedTokenizerBase, hidden: int, layers: int, length: int = 4096, heads: int = 0
+) -> LlamaConfig:
+    """A Llama's shape with LLaMA-7B's proportions, for the vocabulary of a tokenizer.
+
+    `heads` 0: LLaMA's own heads of 128 from its width of 4096 on, of 64 below it.
+    """
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
         intermediate_size=hidden * 43 // 16,  # LLaMA-7B's 11008 / 4096
         num_hidden_layers=layers,
-        num_attention_heads=hidden // 64,
+        num_attention_heads=heads or hidden // (128 if hidden >= 4096 else 64),
         max_position_embeddings=length,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

@@ -6,6 +6,7 @@ frame = performance_data.measure(folder, rows=665_000)
 import io
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -33,6 +34,7 @@ _WORDS = (
     *("people", "two", "small", "large", "near", "sitting", "standing", "white", "black", "holding", "wearing"),
     *("looking", "bench", "grass", "water", "building", "several", "which", "appears", "while", "suggest", "activity"),
 )
+_SHORT = ("the", "red", "star", "circle", "stands", "above", "left", "near", "two", "what", "where", "is")
 
 
 def measure(
@@ -48,15 +50,17 @@ def measure(
 
     Rows are of the 80k file's kind and size (1.6 kB; half conversation, half one long answer) on `images` JPEGs in a
     zip. Each way runs in a process of its own, whose peak memory is its; seconds are of the pass, without imports.
-    `tokenizer` is a folder; default one of LLaMA's kind made for these rows. RunError, with its last words, for a way
-    that fails.
+    `tokenizer` is a folder; default one of LLaMA's kind made for these rows. The last way leaves its rows in
+    `folder/prepared`. RunError, with its last words, for a way that fails.
     """
     folder = Path(folder)
     chat, pictures = generate(folder, rows, images)
-    found = []
+    found, out = [], folder / "prepared"
     for number, way in enumerate(ways, start=1):
+        for left in (out, out.with_name(f".{out.name}.partial")):
+            shutil.rmtree(left, ignore_errors=True)  # what was prepared before would not be prepared again
         command = [sys.executable, "-c", "from sbt.performance_data import _main; _main()"]
-        command += [way, str(chat), str(pictures), str(folder / f"prepared-{number}"), str(tokenizer or "")]
+        command += [way, str(chat), str(pictures), str(out), str(tokenizer or "")]
         done = subprocess.run(command, capture_output=True, text=True, cwd=paths.package().parent)
         if done.returncode:
             raise RunError(f"measuring {way!r} failed:\n{done.stderr[-2000:]}")
@@ -103,6 +107,22 @@ def _row(number: int, images: int, said: Sequence[str], rng: random.Random) -> d
         turns.append({"from": "human", "value": f"{asked}?\n<image>" if index == 0 else f"{asked}?"})
         turns.append({"from": "gpt", "value": f"{answer}."})
     return {"id": f"{number:012}", "image": f"{number % images:012}.jpg", "conversations": turns}
+
+
+def generated_rows(folder: Path, count: int, *, words: tuple[int, int] = (40, 160), seed: int = 0) -> list[dict]:
+    """Rows with an image each (JPEG, 640 x 480) and two questions with answers of `words` random words in all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng, rows = np.random.default_rng(seed), []
+    for number in range(count):
+        small = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        small.resize((640, 480), Image.Resampling.BICUBIC).save(folder / f"{number}.jpg")
+        text = rng.choice(_SHORT, int(rng.integers(*words)))
+        turns = [" ".join(part) for part in np.array_split(text, [4, len(text) // 2, len(text) // 2 + 6])]
+        messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": f"\n{turns[0]}?"}]}]
+        for role, turn in zip(("assistant", "user", "assistant"), turns[1:], strict=True):
+            messages.append({"role": role, "content": [{"type": "text", "text": f"{turn}."}]})
+        rows.append({"id": str(number), "images": [str(folder / f"{number}.jpg")], "messages": messages})
+    return rows
 
 
 def llama_like(words: Sequence[str]) -> PreTrainedTokenizerFast:

@@ -1,8 +1,9 @@
-"""Speed and memory of training: LLaVA shapes with random weights on generated rows, the plain TRL default beside ours.
+"""Speed and memory of training: LLaVA shapes with random weights on generated rows, plain TRL beside ours.
 
 frame = measure(partial(llava, tokenizer, 4096, 32, dtype="bfloat16"), run.path("scratch"), batch_size=16)
 """
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,6 @@ import numpy as np
 import pandas as pd
 import torch
 from peft import PeftModel
-from PIL import Image
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer_callback import PrinterCallback
@@ -21,6 +21,7 @@ from trl import SFTConfig, SFTTrainer
 
 from sbt import env, performance, performance_vision, templates
 from sbt.models import Arm, quiet, set_trainable
+from sbt.performance_data import generated_rows
 from sbt.training import Settings, labels, sft
 from sbt.training.collator import IGNORED
 from sbt.training.grouping import Order
@@ -32,8 +33,7 @@ MODES = {
     "LoRA": {"connector": "full", "language_model": "lora"},
     "full": {"connector": "full", "language_model": "full"},
 }
-OURS, THEIRS = "ours", "TRL default"
-_WORDS = ("the", "red", "star", "circle", "stands", "above", "left", "near", "two", "what", "where", "is")
+OURS, THEIRS, ALIKE = "ours", "TRL default", "TRL, answers only"
 
 
 def padding(
@@ -70,7 +70,7 @@ def grouping(
     found = []
     for name, group in (("plain", False), ("grouped", True)):
         chosen = replace(settings, group_by_length=group, save_minutes=0)
-        clock, cost = _trained(_ours, *_prepared(make, mode, None), rows, Path(folder) / name, chosen)
+        clock, cost = _trained(Path(folder), _ours, *_prepared(make, mode, None), rows, chosen)
         found.append({"order": name, "steps": clock.steps(1), "seconds": clock.seconds(1), **cost})
     return pd.DataFrame(found)
 
@@ -81,31 +81,20 @@ def llava(
     layers: int = 8,
     *,
     tower: dict | None = None,
+    vocabulary: int = 0,
     dtype: str = "float32",
     seed: int = 0,
 ) -> Arm:
-    """A LLaVA with random weights of `performance_vision.random_llava`'s shapes, made on the device it trains on."""
+    """A LLaVA with random weights of `performance_vision.random_llava`'s shapes, made on the device it trains on.
+
+    `vocabulary` is the rows of embeddings and head, as many as the tokenizer has if that is more.
+    """
     with torch.device(env.device().value):
         arm = performance_vision.random_llava(tokenizer, hidden, layers, tower=tower, seed=seed)
+    arm.model.resize_token_embeddings(max(vocabulary, len(tokenizer)), mean_resizing=False)
     arm.model.to(getattr(torch, dtype))
     arm.model.config.dtype = arm.model.dtype
     return arm
-
-
-def generated_rows(folder: Path, count: int, *, words: tuple[int, int] = (40, 160), seed: int = 0) -> list[dict]:
-    """Rows with an image each (JPEG, 640 x 480) and two questions with answers of `words` random words in all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    random, rows = np.random.default_rng(seed), []
-    for number in range(count):
-        small = Image.fromarray(random.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-        small.resize((640, 480), Image.Resampling.BICUBIC).save(folder / f"{number}.jpg")
-        text = random.choice(_WORDS, int(random.integers(*words)))
-        turns = [" ".join(part) for part in np.array_split(text, [4, len(text) // 2, len(text) // 2 + 6])]
-        messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": f"\n{turns[0]}?"}]}]
-        for role, turn in zip(("assistant", "user", "assistant"), turns[1:], strict=True):
-            messages.append({"role": role, "content": [{"type": "text", "text": f"{turn}."}]})
-        rows.append({"id": str(number), "images": [str(folder / f"{number}.jpg")], "messages": messages})
-    return rows
 
 
 def measure(
@@ -120,31 +109,33 @@ def measure(
     words: tuple[int, int] = (40, 160),
     lora: Mapping | None = None,
     settings: Mapping | None = None,
-    beside: bool = True,
+    trainers: Sequence[str] = (OURS, THEIRS),
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """One row a mode and trainer: `samples_s`, `tokens_s` (without padding), `mfu`, `peak_gb`, `step_s`.
+    """By mode and trainer: `samples_s`, `tokens_s` (without padding), `mfu`, `peak_gb`, `step_s`, `loss` (first step).
 
     `make` gives a fresh arm each time. Every row is seen once, as in an epoch over real data; the first `warmup` steps
     do not count. `settings` are values of `Settings` (bf16, workers ...). `mfu` is `flops` over what matrix products
-    alone reach here. `beside` adds TRL's trainer with its defaults, but for `max_length`, which cuts image tokens off.
+    alone reach here. THEIRS is TRL's trainer with its defaults, but for `max_length`, which cuts image tokens off: it
+    trains on every token. ALIKE is told to train on what ours does, in the same precision: its loss must be ours.
     """
     rows = generated_rows(Path(folder) / "images", batch_size * accumulation * (steps + warmup), words=words)
     size = {"max_steps": steps + warmup, "batch_size": batch_size, "accumulation": accumulation, "save_minutes": 0}
     chosen = Settings(**{**size, **(settings or {})})
-    trainers = {OURS: _ours, THEIRS: _theirs} if beside else {OURS: _ours}
+    same = {name: getattr(chosen, name) for name in ("bf16", "fp16", "gradient_checkpointing")}
+    runs = {OURS: _ours, THEIRS: _theirs, ALIKE: partial(_theirs, assistant_only_loss=True, **same)}
     found: list[dict] = []
     for mode in modes:
-        for trainer, run in trainers.items():
+        for trainer in trainers:
             model, processor = _prepared(make, mode, lora)
             rate = matrix_rate(model.device, torch.bfloat16 if chosen.bf16 else model.dtype)
             needed, tokens = flops(model, processor, rows, mode, all_tokens=trainer == THEIRS)
-            clock, cost = _trained(run, model, processor, rows, Path(folder) / mode, chosen)
+            clock, cost = _trained(Path(folder), runs[trainer], model, processor, rows, chosen)
             step = clock.seconds(warmup) / clock.steps(warmup)
             speed = 1 / (step * (steps + warmup))  # how often a second all rows go through
             found.append(
                 {"mode": mode, "trainer": trainer, "samples_s": speed * len(rows), "tokens_s": speed * tokens}
-                | {"mfu": speed * needed / rate, "peak_gb": cost["peak_gb"], "step_s": step}
+                | {"mfu": speed * needed / rate, "peak_gb": cost["peak_gb"], "step_s": step, "loss": cost["loss"]}
             )
             del model, processor  # before the next one is made
             if progress is not None:
@@ -211,10 +202,14 @@ def _prepared(make: Callable[[], Arm], mode: str, lora: Mapping | None) -> tuple
     return set_trainable(arm.model, MODES[mode], dict(lora or {})), arm.processor
 
 
-def _trained(run: Callable[..., None], model: nn.Module, *given: object) -> tuple[Clock, dict[str, float]]:
+def _trained(
+    folder: Path, run: Callable[..., float], model: nn.Module, *given: object
+) -> tuple[Clock, dict[str, float]]:
+    folder.mkdir(parents=True, exist_ok=True)
     clock = Clock()
-    _, cost = performance.measure(_core(model), partial(run, model, *given, clock))
-    return clock, {name: value for name, value in cost.items() if name != "seconds"}
+    with tempfile.TemporaryDirectory(dir=folder) as empty:  # where a run had been, it would be resumed
+        loss, cost = performance.measure(_core(model), partial(run, model, *given, Path(empty), clock))
+    return clock, {"loss": loss, "tokens": cost["tokens"], "peak_gb": cost["peak_gb"]}
 
 
 def _core(model: nn.Module) -> nn.Module:
@@ -225,11 +220,13 @@ def _size(module: nn.Module) -> int:
     return sum(tensor.numel() for tensor in module.parameters())
 
 
-def _ours(model: nn.Module, processor: object, rows: list, folder: Path, settings: Settings, clock: Clock) -> None:
-    sft(model, processor, rows, folder, settings, progress=clock.tick)
+def _ours(model: nn.Module, processor: object, rows: list, settings: Settings, folder: Path, clock: Clock) -> float:
+    return sft(model, processor, rows, folder, settings, progress=clock.tick).history["loss"].iloc[0]
 
 
-def _theirs(model: nn.Module, processor: object, rows: list, folder: Path, settings: Settings, clock: Clock) -> None:
+def _theirs(
+    model: nn.Module, processor: object, rows: list, settings: Settings, folder: Path, clock: Clock, **told: object
+) -> float:
     processor.chat_template = templates.load("v1")
     arguments = SFTConfig(
         output_dir=str(folder / "trl"),
@@ -242,9 +239,12 @@ def _theirs(model: nn.Module, processor: object, rows: list, folder: Path, setti
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
+        seed=settings.seed,  # the same rows in each step as ours
+        **told,
     )
     given = {"args": arguments, "train_dataset": _dataset(rows, vision=True), "processing_class": processor}
     with quiet():
         trainer = SFTTrainer(model=model, **given, callbacks=[Watch(settings.max_steps, 0, clock.tick)])
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+    return trainer.state.log_history[0]["loss"]

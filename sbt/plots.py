@@ -165,6 +165,20 @@ def differences(frame: pd.DataFrame, title: str) -> Figure:
     return _finish(figure)
 
 
+def added(frame: pd.DataFrame, title: str, ink: str) -> Figure:
+    """Differences of one pair of arms, a row a benchmark: benchmark, delta, low, high; solid if 0 is excluded."""
+    figure, axis = plt.subplots(figsize=(6.4, 0.9 + 0.3 * len(frame)))
+    for row in frame.to_dict("records"):
+        clear = row["low"] > 0 or row["high"] < 0
+        axis.plot([row["low"], row["high"]], [row["benchmark"]] * 2, color=ink, lw=3, alpha=1 if clear else 0.4)
+        axis.plot(row["delta"], row["benchmark"], "o", color=ink, markersize=7)
+    axis.axvline(0, color="#555555", linewidth=1)
+    axis.invert_yaxis()
+    axis.margins(y=0.1)
+    axis.set_title(title, loc="left")
+    return _finish(figure)
+
+
 def lengths(frame: pd.DataFrame, title: str) -> Figure:
     """How long rows are: one histogram for each value of `set`, of the column `tokens`."""
     names = list(dict.fromkeys(frame["set"]))
@@ -196,4 +210,24 @@ def times(ratios: pd.DataFrame, title: str) -> Figure:
     axis.invert_yaxis()
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8.5)
+    return _finish(figure)
+
+
+def bars(frame: pd.DataFrame, by: str, columns: Sequence[str], title: str, hue: str = "") -> Figure:
+    """One panel for each of `columns`, with an axis of its own; a bar and its number for each `by`, and each `hue`."""
+    groups = frame[hue].nunique() if hue else 1
+    height = 1.0 + frame[by].nunique() * (0.12 + 0.24 * groups)
+    figure, axes = plt.subplots(1, len(columns), figsize=(2 + 2.7 * len(columns), height), sharey=True, squeeze=False)
+    ink = {"hue": hue, "palette": ["#1f4e9c", "#b9c6d8", "#e2a336"][:groups]} if hue else {"color": "#1f4e9c"}
+    for axis, name in zip(axes[0], columns, strict=True):
+        sns.barplot(frame, x=name, y=by, orient="h", ax=axis, legend=bool(hue) and axis is axes[0][0], **ink)
+        for drawn in axis.containers:
+            axis.bar_label(drawn, fmt=lambda x: f"{x:,.0f}" if x >= 100 else f"{x:.2g}", padding=3, fontsize=8.5)
+        axis.set(title=name, xlabel="", ylabel="")
+        axis.margins(x=0.2)
+        axis.grid(axis="y", visible=False)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    if hue:
+        place = {"loc": "upper right", "bbox_to_anchor": (1, 1), "bbox_transform": figure.transFigure}
+        sns.move_legend(axes[0][0], **place, ncols=groups, frameon=False, title=None, fontsize=8.5)
     return _finish(figure)

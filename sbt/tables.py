@@ -26,12 +26,15 @@ TABLES = {  # what a reader compares first, by table: (benchmark, subset, metric
         ("squad2", "all", "f1"): "SQuAD 2.0 F1 (of 100)",
     },
     "Vision": {
+        ("mme", "perception", "score"): "MME perception",
+        ("vqav2", "real", "accuracy"): "VQAv2 accuracy",
         ("captions", "real", "CIDEr"): "captions CIDEr",
         ("pope", "adversarial", "accuracy"): "POPE accuracy (adversarial)",
         ("pope", "adversarial", "f1"): "POPE F1 (adversarial)",
         ("pope", "heldout", "f1"): "POPE F1 (held-out pairs)",
         ("unicorn", "oodcv-vqa", "accuracy"): "OODCV-VQA accuracy",
         ("unicorn", "sketchy-vqa", "accuracy"): "Sketchy-VQA accuracy",
+        ("visual contribution", "held out", "visual contribution"): "visual contribution (nats a token)",
     },
 }
 HEADLINE = {key: column for columns in TABLES.values() for key, column in columns.items()}

@@ -8,10 +8,11 @@ import pytest
 import torch
 from tiny_fixtures import small  # noqa: F401 - a fixture
 
-from sbt import models, templates
+from sbt import generation, models, templates
 from sbt.benchmarks.decoding import PAPER, UNICORN, Decoding, decoding
 from sbt.errors import DataError, ParameterError
-from sbt.generation import cut, generate
+from sbt.generation import generate
+from sbt.stops import cut
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +94,23 @@ def test_demonstrations_are_turns_before_the_question(
     with pytest.raises(DataError, match="item 0: demonstrations"):
         generate(arm, asked(small.images, demonstrations=[("<image>?", "A star.")]), cache=tmp_path / "b")
     assert [json.loads(line)["id"] for line in (tmp_path / "a").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("batch_size", [2, 64])
+def test_a_long_example_before_every_image_is_computed_once_and_changes_no_answer(
+    tmp_path: Path,
+    small: SimpleNamespace,  # noqa: F811
+    arm: models.Arm,
+    batch_size: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    greedy = Decoding(max_new_tokens=6, conversation="v0_eval")
+    one_each = [{"id": k, "image": image, "text": "Is it?"} for k, image in enumerate(small.images)]
+    shots = [[("What?", "A star. " * k)] for k in range(3)]
+    shown = [{**one, "demonstrations": turns} for one, turns in zip(one_each, shots, strict=True)]
+    monkeypatch.setattr(generation, "LONG_HEAD", 1)
+    monkeypatch.setattr(arm.model.config.text_config, "max_position_embeddings", 2048)  # the example is long
+    for name, asked_now in (("one", one_each), ("shown", shown), ("many", asked(small.images))):
+        plain = generate(arm, asked_now, cache=tmp_path / f"{name} plain", decoding=greedy, share=False)
+        how = {"decoding": greedy, "batch_size": batch_size}
+        assert generate(arm, asked_now, cache=tmp_path / name, **how) == plain

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,7 +64,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A Hub of files in a folder: `files` by (repo, path), `reported` hashes, `asked`."""
     state = SimpleNamespace(files={}, reported={}, asked=[], refuse=None)
 
-    def download(repo: str, path: str, *, repo_type: str, revision: str | None) -> str:
+    def download(repo: str, path: str, *, repo_type: str, revision: str | None, tqdm_class: type | None) -> str:
         state.asked.append((repo, path, revision))
         if state.refuse:
             raise state.refuse
@@ -72,6 +73,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         file = tmp_path / "hub" / repo / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(state.files[repo, path])
+        if tqdm_class:
+            with tqdm_class(unit="B", unit_scale=True, total=len(DATA), initial=0, desc=path) as bar:
+                bar.update(1000)
+                bar.update(len(DATA) - 1000)
         return str(file)
 
     class Api:
@@ -188,6 +193,34 @@ def test_size_is_shown_and_disk_checked_before_anything_is_asked_for(
     hub.refuse = OSError(28, "No space left on device")
     with pytest.raises(RunError, match="the disk is full"):
         fetch("test", tmp_path)
+
+
+def test_the_hubs_bars_become_progress(
+    hub: SimpleNamespace, source: Callable[..., None], tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    source(HUB)
+    hub.files["me/data", "x/a.zip"] = DATA
+    seen = []
+    fetch("test", tmp_path, progress=lambda *told: seen.append(told))
+    assert seen == [("a.zip", 1000, len(DATA)), ("a.zip", len(DATA), len(DATA))]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_the_hubs_cache_has_takes_no_more_disk(
+    hub: SimpleNamespace, source: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source(HUB, size=30 * 10**9)
+    hub.files["me/data", "x/a.zip"] = DATA
+    monkeypatch.setattr(downloads.env, "free_gb", lambda folder: 1.0)
+    with pytest.raises(RunError, match="30.6 GB are needed"):
+        fetch("test", tmp_path)
+    kept = tmp_path / "cache" / "datasets--me--data" / "snapshots" / "abc" / "x" / "a.zip"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(DATA)
+    look = partial(huggingface_hub.try_to_load_from_cache, cache_dir=tmp_path / "cache")
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", look)
+    assert plan("test", tmp_path)["here"].tolist() == [True]
+    assert fetch("test", tmp_path)["a.zip"].read_bytes() == DATA
 
 
 def test_offline_asks_nobody_but_the_cache(

@@ -35,6 +35,7 @@ FLOORS = (
         *(
             "prefixes",
             "kvcache",
+            "stops",
             "image_features",
             "likelihood",
             "completion",

@@ -56,6 +56,7 @@ def test_a_row_becomes_messages_with_the_image_where_it_stood(folder: Path) -> N
         ({"conversations": [*turns("<image>\nWhat?", "A."), {"from": "gpt", "value": "B."}]}, "must alternate"),
         ({"conversations": turns("What?", "A cup.")}, "0 <image> in the human turns but 1 in the field 'image'"),
         ({"conversations": turns("<image><image>", "A cup.")}, "2 <image> in the human turns but 1"),
+        ({"image": 7}, "'image' must be a file name or a list of them, found 7"),
         ({"image": None}, "1 <image> in the human turns but 0"),
         ({"conversations": turns("<image>\nWhat?", "An <image>.")}, "may stand in human turns only"),
         ({"conversations": [{"from": "user", "value": "x"}]}, "a turn must be"),

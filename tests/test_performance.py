@@ -52,6 +52,9 @@ def test_a_random_llama_is_the_same_for_the_same_seed(words: PreTrainedTokenizer
     config = random_llama(words, hidden=128, layers=3, length=99).config
     assert (config.num_hidden_layers, config.max_position_embeddings, config.vocab_size) == (3, 99, len(words))
     assert (config.num_attention_heads, config.intermediate_size) == (2, 344)
+    assert random_llama(words, hidden=128, layers=1, heads=4).config.num_attention_heads == 4
+    llama_7b = performance.llama_config(words, 4096, 32)
+    assert (llama_7b.num_attention_heads, llama_7b.head_dim, llama_7b.intermediate_size) == (32, 128, 11008)
 
 
 def test_tokens_are_counted_and_the_numbers_are_equal(model: LlamaForCausalLM, words: PreTrainedTokenizerBase) -> None:

@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sbt import models
 from sbt.models import Arm
-from sbt.performance_training import MODES, flops, generated_rows, grouping, llava, matrix_rate, measure, padding
+from sbt.performance_data import generated_rows
+from sbt.performance_training import ALIKE, MODES, OURS, THEIRS, flops, grouping, llava, matrix_rate, measure, padding
 from sbt.training import Collator, Settings
 
 TOWER = {
@@ -33,17 +34,22 @@ def make() -> Arm:
 
 def test_a_small_measurement_has_every_number(tmp_path: Path) -> None:
     seen = []
+    trainers = (OURS, THEIRS, ALIKE)
     frame = measure(
-        make, tmp_path, batch_size=2, steps=2, warmup=1, words=(12, 20), lora={"r": 4},
+        make, tmp_path, batch_size=2, steps=2, warmup=1, words=(12, 20), lora={"r": 4}, trainers=trainers,
         progress=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
-    assert list(frame["mode"]) == [mode for mode in MODES for _ in range(2)]
-    assert list(frame["trainer"]) == ["ours", "TRL default"] * 3
+    assert list(frame["mode"]) == [mode for mode in MODES for _ in trainers]
+    assert list(frame["trainer"]) == ["ours", "TRL default", "TRL, answers only"] * 3
     numbers = frame[["samples_s", "tokens_s", "mfu", "peak_gb", "step_s"]]
     assert np.isfinite(numbers).all(axis=None) and (numbers > 0).all(axis=None)
     assert (frame["mfu"] < 1).all()
     assert np.allclose(frame["samples_s"] * frame["step_s"], 2)
-    assert seen[-1] == (6, 6)
+    assert seen[-1] == (9, 9)
+    losses = frame.pivot(index="mode", columns="trainer", values="loss")
+    assert np.allclose(losses[OURS], losses[ALIKE], atol=1e-5)
+    assert (losses[OURS] - losses[THEIRS]).abs().min() > 1e-3, "it trains on every token: the same loss proves nothing"
+    assert [path.name for path in tmp_path.iterdir()] == ["images"], "checkpoints stay behind"
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -81,6 +87,14 @@ def test_grouped_batches_are_really_smaller(tmp_path: Path) -> None:
     plain, grouped = grouping(make, rows, tmp_path, settings, mode="stage 1").itertuples()
     assert grouped.tokens < 0.9 * plain.tokens
     assert plain.steps == grouped.steps == 1 and min(plain.seconds, grouped.seconds) > 0
+
+
+def test_a_vocabulary_may_be_larger_than_the_tokenizer() -> None:
+    words = tiny.tokenizer()
+    words.pad_token = words.unk_token
+    for wanted in (0, 3, 200):
+        model = llava(words, 64, 1, tower=TOWER, vocabulary=wanted).model
+        assert model.lm_head.out_features == model.config.text_config.vocab_size == max(wanted, len(words))
 
 
 def test_generated_rows_are_ordinary_rows(tmp_path: Path) -> None:

@@ -25,6 +25,12 @@ def group(names: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
+def between(scores: Mapping[str, Sequence[float]], a: str, b: str, seed: int) -> dict:
+    """Paired difference of arm `a` from arm `b`, over items and runs, from scores of every item by name."""
+    runs = group(scores)
+    return stats.paired_runs([scores[name] for name in runs[a]], [scores[name] for name in runs[b]], seed=seed)
+
+
 def differences(per_item: PerItem, metrics: Sequence[str], seed: int, base: str = "base") -> list[dict]:
     """Paired differences of every arm from `base`: arm, benchmark (the metric), delta, low, high, p, test, p_holm.
 

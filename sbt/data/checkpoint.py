@@ -154,14 +154,14 @@ def described(source: Path) -> dict:
     """What a manifest records of a file of rows: `file`, `size`, `sha256`; DataError where it is missing."""
     if not source.is_file():
         raise DataError(f"{paths.shown(source)} does not exist. Download it first")
-    return {"file": paths.shown(source), "size": source.stat().st_size, "sha256": files.file_hash(source)}
+    return {"file": paths.recorded(source), "size": source.stat().st_size, "sha256": files.file_hash(source)}
 
 
 def stamp(place: Path) -> dict:
     """What tells whether a folder or zip of images is the one of before; DataError where it is missing."""
     if not place.exists():
         raise DataError(f"{paths.shown(place)} does not exist. Download the images, or name where they are")
-    found = {"place": paths.shown(place)}
+    found = {"place": paths.recorded(place)}
     return found | ({"size": place.stat().st_size, "time": place.stat().st_mtime_ns} if place.is_file() else {})
 
 

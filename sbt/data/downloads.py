@@ -5,12 +5,14 @@ files = fetch("cc3m-595k", folder) gives {name: path}; `plan` shows what that co
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import huggingface_hub
 import pandas as pd
 from huggingface_hub import errors as hub_errors
+from tqdm.std import tqdm
 
 from sbt import env, files, paths
 from sbt.data import weblink
@@ -50,7 +52,10 @@ def access(repo: str, kind: str = "model") -> Access:
 
 
 def plan(name: str, folder: Path) -> pd.DataFrame:
-    """By file of a source: `GB`, `here` (it need not be fetched), `from` where, `digest` and who says so."""
+    """By file of a source: `GB`, `here` (it need not be fetched), `from` where, `digest` and who says so.
+
+    Here is what was checked before, and what is in the Hub's cache, which is checked when it is used.
+    """
     folder, source = Path(folder), get(name)
     record = _record(folder)
     rows = []
@@ -60,7 +65,7 @@ def plan(name: str, folder: Path) -> pd.DataFrame:
             {
                 "file": file.name,
                 "GB": round(file.size / env.GB, 2) if file.size else None,
-                "here": _here(file, record) is not None,
+                "here": _here(file, record) is not None or _cached(file),
                 "from": file.places[0].shown() if file.places else source.page,
                 "digest": digest[:19] if digest else "",
                 "pinned by": says,
@@ -80,17 +85,18 @@ def fetch(
 
     Hub files stay in the Hub's cache, others go to `folder`, where RECORD keeps what was found: a file without a
     published hash is compared with what the Hub reports, and must stay what it was first. `only` picks files.
-    `progress(file, bytes done, bytes)` for files not of the Hub, which shows its own. An interrupted fetch goes on.
-    With HF_HUB_OFFLINE set nothing is asked for. RunError: disk too small, or no place gives the file, all named.
+    `progress(file, bytes done, bytes)`; without it the Hub shows its own bars. An interrupted fetch goes on. With
+    HF_HUB_OFFLINE set nothing is asked for. RunError: disk too small, or no place gives the file, all named.
     """
     folder, source = Path(folder), get(name)
     wanted = [file for file in source.files if only is None or only(file)]
     record = _record(folder)
     found = {file.name: _here(file, record) for file in wanted}
     missing = [file for file in wanted if found[file.name] is None]
-    need, free = SPARE * sum(file.size for file in missing) / env.GB, env.free_gb(folder)
-    if missing and need > free:
-        sizes = ", ".join(f"{file.name} {file.size / env.GB:.1f} GB" for file in missing)
+    coming = [file for file in missing if not _cached(file)]
+    need, free = SPARE * sum(file.size for file in coming) / env.GB, env.free_gb(folder)
+    if coming and need > free:
+        sizes = ", ".join(f"{file.name} {file.size / env.GB:.1f} GB" for file in coming)
         raise RunError(f"{paths.shown(folder)}: {need:.1f} GB are needed ({sizes}), {free:.1f} GB are free")
     for file in missing:
         path, place, sha = _from_somewhere(file, source, folder, record, progress)
@@ -124,13 +130,38 @@ def _from_somewhere(
 
 
 def _from(place: Place, file: File, folder: Path, progress: Progress | None) -> Path:
+    told = partial(progress, file.name) if progress else None
     if place.repo:  # resumable; offline it looks into its cache only
-        kept = huggingface_hub.hf_hub_download(place.repo, place.path, repo_type="dataset", revision=place.revision)
-        return Path(kept)
+        where = {"repo_type": "dataset", "revision": place.revision, "tqdm_class": told and _bar(told)}
+        return Path(huggingface_hub.hf_hub_download(place.repo, place.path, **where))
     if offline_mode():
         raise DataError("not asked for")
-    told = (lambda done, total: progress(file.name, done, total)) if progress else None
     return weblink.fetch(place.url, folder / file.name, told)
+
+
+def _bar(told: Callable[[int, int], None]) -> type[tqdm]:
+    """A bar for the Hub's library that shows nothing and tells instead: a notebook has one kind of progress."""
+
+    class Told(tqdm):
+        def __init__(self, *words: object, **options: object) -> None:
+            super().__init__(*words, **options | {"disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            self.n += n or 0
+            if self.total:
+                told(int(self.n), int(self.total))
+
+    return Told
+
+
+def _cached(file: File) -> bool:
+    """Whether the Hub's cache has the file, of the revision wanted: it takes no more of the disk."""
+    found = (
+        huggingface_hub.try_to_load_from_cache(place.repo, place.path, revision=place.revision, repo_type="dataset")
+        for place in file.places
+        if place.repo
+    )
+    return any(isinstance(path, str) for path in found)
 
 
 def _checked(path: Path, file: File, place: Place | None, record: dict) -> str:

@@ -11,46 +11,25 @@ from sbt.data.llava import Fail
 from sbt.errors import DataError, ParameterError
 from sbt.text import nearest
 
-_ANY = Path("/")  # the folder of `llava._row`; where images really are is told apart from the checks of rows
-
 
 def _llava(entry: dict, position: int, fail: Fail) -> dict:
-    names = entry.get("image") or []
-    names = [names] if isinstance(names, str) else names
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise fail(f"'image' must be a file name or a list of them, found {str(names)[:60]}")
-    return llava._row(entry, _ANY, fail) | {"images": names}
+    return llava.row(entry, fail)
 
 
 def _sharegpt(entry: dict, position: int, fail: Fail) -> dict:
     """SlimOrca's form: LLaVA's conversations without ids (and with weights, which nobody trains with)."""
-    return _llava({"id": entry.get("id", f"row-{position}"), "conversations": entry.get("conversations")}, 0, fail)
-
-
-def _alpaca(entry: dict, position: int, fail: Fail) -> dict:
-    instruction = text._field(entry, "instruction", fail)
-    extra = text._field(entry, "input", fail, optional=True)
-    turns = [("user", f"{instruction}\n{extra}" if extra else instruction)]
-    turns += [("assistant", text._field(entry, "output", fail))]
-    return text._row(entry.get("id", f"alpaca-{position}"), turns, fail)
-
-
-def _orca(entry: dict, position: int, fail: Fail) -> dict:
-    system = text._field(entry, "system_prompt", fail, optional=True)
-    turns = [("system", system)] if system else []
-    turns += [(role, text._field(entry, key, fail)) for role, key in (("user", "question"), ("assistant", "response"))]
-    return text._row(entry.get("id", f"orca-{position}"), turns, fail)
+    return llava.row({"id": entry.get("id", f"row-{position}"), "conversations": entry.get("conversations")}, fail)
 
 
 def _figure(name: str) -> Callable[[dict, int, Fail], dict]:
-    return lambda entry, position, fail: _llava(figures.ENTRIES[name](entry, position, fail), position, fail)
+    return lambda entry, position, fail: llava.row(figures.ENTRIES[name](entry, position, fail), fail)
 
 
 FORMATS: dict[str, Callable[[dict, int, Fail], dict]] = {
     "llava": _llava,
     "sharegpt": _sharegpt,
-    "alpaca": _alpaca,
-    "orca": _orca,
+    "alpaca": text.alpaca_row,
+    "orca": text.orca_row,
     **{name: _figure(name) for name in figures.ENTRIES},
 }
 

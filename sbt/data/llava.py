@@ -3,7 +3,7 @@
 A row is `{"id", "images": [path, ...], "messages": [{"role", "content": [{"type": "text"|"image", ...}]}]}`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -60,13 +60,12 @@ def unique(rows: list[dict], file: Path, *, number_repeated: bool = False) -> li
     return rows
 
 
-def check_turns(roles: Iterable[str], fail: Fail) -> None:
+def check_turns(roles: Sequence[str], fail: Fail) -> None:
     """Raise unless `roles` (system first or absent) alternate user, assistant and end with an answer."""
-    roles = list(roles)
-    turns = roles[1:] if roles[:1] == ["system"] else roles
+    turns = roles[1:] if roles and roles[0] == "system" else roles
     if not turns or turns[-1] != "assistant":
         raise fail("conversation without an answer: the last turn must be from 'gpt'. Add it or drop the row")
-    if turns != ["user", "assistant"] * (len(turns) // 2):
+    if len(turns) % 2 or set(turns[::2]) != {"user"} or set(turns[1::2]) != {"assistant"}:
         raise fail(f"turns must alternate, human first; found {', '.join(roles)}. Mend or drop the row")
 
 
@@ -85,25 +84,36 @@ def check_image(image: Path, fail: Fail, *, decode: bool = True) -> None:
         raise fail(f"image {image} does not decode ({error}). Replace the file or drop the row") from None
 
 
-def _row(entry: object, images: Path | None, fail: Fail) -> dict:
+def row(entry: object, fail: Fail) -> dict:
+    """An entry of a LLaVA file as a row, checked; its `images` are the names that the file gives them.
+
+    Whether the images are there is another question: `load` and `sbt.data.prepare` ask it. The problem goes to `fail`.
+    """
     if not isinstance(entry, dict) or not isinstance(entry.get("conversations"), list):
         raise fail("no list of 'conversations'. Expected id, image, conversations: [{from, value}, ...]")
     if not isinstance(entry.get("id"), str | int):
         raise fail("no 'id' (a text or a number). Give every row its own")
-    messages = [_message(turn, fail) for turn in entry["conversations"]]
-    check_turns((message["role"] for message in messages), fail)
     names = entry.get("image") or []
     names = [names] if isinstance(names, str) else names
-    if names and images is None:
-        raise fail("the row has an image but no image folder was given")
-    found = sum(part["type"] == "image" for message in messages for part in message["content"])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise fail(f"'image' must be a file name or a list of them, found {str(names)[:60]}")
+    messages = [_message(turn, fail) for turn in entry["conversations"]]
+    check_turns([message["role"] for message in messages], fail)
+    found = sum(turn["value"].count(PLACEHOLDER) for turn in entry["conversations"])
     if found != len(names):
         raise fail(
             f"{found} {PLACEHOLDER} in the human turns but {len(names)} in the field 'image'. Write one {PLACEHOLDER} "
             "where each image belongs; a text-only row has neither"
         )
-    files = [str((Path(images) / name).absolute()) for name in names]
-    return {"id": str(entry["id"]), "images": files, "messages": messages}
+    return {"id": str(entry["id"]), "images": names, "messages": messages}
+
+
+def _row(entry: object, images: Path | None, fail: Fail) -> dict:
+    """`row` with the paths of its images in the folder `images`."""
+    found = row(entry, fail)
+    if found["images"] and images is None:
+        raise fail("the row has an image but no image folder was given")
+    return found | {"images": [str((Path(images) / name).absolute()) for name in found["images"]]}
 
 
 def _message(turn: object, fail: Fail) -> dict:
@@ -112,7 +122,9 @@ def _message(turn: object, fail: Fail) -> dict:
     role, value = ROLES[turn["from"]], turn["value"]
     if role == "assistant" and not value.strip():
         raise fail("empty answer: there is nothing to learn from. Fill it in or drop the row")
-    if role != "user" and PLACEHOLDER in value:
+    if PLACEHOLDER not in value:  # nearly all turns: what follows takes longer
+        return {"role": role, "content": [{"type": "text", "text": value}] if value else []}
+    if role != "user":
         raise fail(f"{PLACEHOLDER} may stand in human turns only, found one in a turn of {turn['from']!r}")
     return {"role": role, "content": parts(value)}
 

@@ -170,7 +170,9 @@ def write(folder: Path, sizes: Sizes, seed: int, progress: Callable | None = Non
         (write_jsonl if lines else write_json)(folder / FILES[name], content)
     fuller = dict(list(pope.items())[: sizes.pope // 2])  # captioned too: a second data set, of fuller pictures
     write_text(folder / FILES["flickr30k"], "\n".join(flickr_lines(fuller, seed)) + "\n")
-    counts = {name: len(content["images"] if name == "captions" else content) for name, content in rows.items()}
+    rows["flickr30k"] = fuller
+    sizes = {name: len(content["images"] if name == "captions" else content) for name, content in rows.items()}
+    counts = {name: sizes[name] for name in FILES if name in sizes}
     return counts | text_items.write(folder, seed) | vision_items.write(folder, seed, progress=progress)
 
 

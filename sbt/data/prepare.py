@@ -207,7 +207,9 @@ def _take(job: _Job, source: Path, counted: tuple[Batch, Future] | None) -> None
 def _note(job: _Job, source: Path, position: int, name: object, kind: str, error: DataError) -> None:
     job.counts["dropped"] += 1
     job.counts[f"dropped: {kind}"] += 1
-    job.point.note_drop({"file": paths.shown(source), "row": position, "id": name, "kind": kind, "reason": str(error)})
+    job.point.note_drop(
+        {"file": paths.recorded(source), "row": position, "id": name, "kind": kind, "reason": str(error)}
+    )
 
 
 def _finish(job: _Job, folder: Path, asked: dict, inputs: list[dict]) -> dict:
@@ -222,7 +224,7 @@ def _finish(job: _Job, folder: Path, asked: dict, inputs: list[dict]) -> dict:
         "counts": {name: counts[name] for name in ("read", "kept", "dropped", "answers")} | {"images": len(job.good)},
         "drops": {name.partition(": ")[2]: counts[name] for name in sorted(counts) if name.startswith("dropped: ")},
         "dropped": dropped[:NAMED],
-        "refused_members": {paths.shown(file): found.refused for file, found in job.images.zips.items()},
+        "refused_members": {paths.recorded(file): found.refused for file, found in job.images.zips.items()},
         "tokens": {"total": counts["tokens"], "longest": counts["longest"]} if job.lengths else None,
     }
     arrowfolder.finish(point.folder, [shard for shard in point.shards if shard], bool(job.lengths))

@@ -1,4 +1,4 @@
-"""Seeded samples of a training set: n rows, by type, with duplicates only when asked; and a set's text-only twin.
+"""Seeded samples of a training set: n rows, by type, with duplicates only when asked; held-out rows; a text-only twin.
 
 Works on lists of rows and on prepared folders mapped from the disk (`arrowfolder.load`).
 """
@@ -6,7 +6,7 @@ Works on lists of rows and on prepared folders mapped from the disk (`arrowfolde
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import datasets
@@ -74,13 +74,40 @@ def by_type(sets: Mapping[str, Rows], n: int, *, seed: int, uniform: Rows | None
     return {name: draw(rows, n, seed=seed, name=name) for name, rows in groups.items()}
 
 
+def set_aside(rows: Rows, n: int, *, seed: int) -> tuple[Rows, Rows]:
+    """The rows to train on, and `n` or a few more with an image that are kept from it.
+
+    Drawn by image: a picture's rows all go the same way, for one that was trained on is no held-out one.
+    ParameterError where fewer than `n` rows have an image, or none would be left.
+    """
+    of_image: dict[str, list[int]] = {}
+    for position, names in enumerate(_column(rows, "images")):
+        for name in names:
+            of_image.setdefault(name, []).append(position)
+    order = sorted(of_image)
+    random.Random(f"{seed}/aside").shuffle(order)
+    chosen: set[int] = set()
+    while order and len(chosen) < n:
+        chosen.update(of_image[order.pop()])
+    left = [position for position in range(len(rows)) if position not in chosen]
+    if len(chosen) < n or not left:
+        raise ParameterError(
+            f"{n:,} of {len(rows):,} rows cannot be set aside: too few have an image, or none is left"
+        )
+    return _take(rows, left), _take(rows, sorted(chosen))
+
+
 def twin(rows: Rows) -> Rows:
     """`llava.text_twin` of a list or of a mapped set: same ids, same order, no images."""
     if not isinstance(rows, datasets.Dataset):
         return llava.text_twin(rows)
-    with _quiet():
+    with quiet():
         blind = rows.remove_columns([TOKENS] if TOKENS in rows.column_names else [])  # they counted the images in
         return blind.map(lambda row: llava.text_twin([row])[0], features=blind.features)
+
+
+def _column(rows: Rows, name: str) -> Iterable:
+    return rows[name] if isinstance(rows, datasets.Dataset) else [row[name] for row in rows]
 
 
 def _take(rows: Rows, positions: Sequence[int]) -> Rows:
@@ -96,12 +123,12 @@ def _take(rows: Rows, positions: Sequence[int]) -> Rows:
         return taken
     names = [name + suffix for name, suffix in zip(taken["id"], suffixes, strict=True)]
     order = taken.column_names
-    with _quiet():
+    with quiet():
         return taken.remove_columns("id").add_column("id", names).select_columns(order)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No bars of the datasets library: a published notebook would keep them."""
     before = datasets.utils.are_progress_bars_disabled()
     datasets.disable_progress_bars()

@@ -13,11 +13,12 @@ import datasets
 from sbt import paths
 from sbt.data import arrowfolder, downloads, llava, samples
 from sbt.data.prepare import prepare
-from sbt.data.sources import SOURCES
+from sbt.data.sources import SOURCES, Source
 from sbt.errors import DataError, MissingStep
 
 ROWS = "rows"  # folder of the prepared sets below a data step's
-HELDOUT = "eval/instruct_val.json"
+HELDOUT = "eval/instruct_val.json"  # the micro-world's visual instructions about pictures of no training set
+ASIDE = "heldout"  # the set of those that were taken out of a published one
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,14 @@ def find(
 ) -> Found:
     """The files of a set: `given` is a name of `sources.SOURCES`, fetched to `folder`, or a file of the `form`.
 
+    A file named as one of a source, put there by hand say, has that one's form and may repeat ids as it does.
     `images`, of the same two kinds, are where rows that name files find them; a source's own zips come besides.
     DataError where a file is not there, RunError where it cannot be fetched.
     """
     fetch = partial(downloads.fetch, folder=folder, progress=_named(progress))
+    source = SOURCES.get(given) or _of(Path(given).name)
     if given in SOURCES:
-        source, there = SOURCES[given], fetch(given)
+        there = fetch(given)
         files = tuple(there[file.name] for file in source.files if file.rows)
         zips = tuple(there[file.name] for file in source.files if not file.rows)
         form = next((file.rows for file in source.files if file.rows), form)
@@ -53,26 +56,38 @@ def find(
             raise DataError(f"{given} holds images only: name a set of rows, and {given} as their images")
     else:
         files, zips = (_there(given),), ()
+        form = next((file.rows for file in source.files if file.name == files[0].name), form) if source else form
     if images in SOURCES:
         zips += tuple(fetch(images).values())
     elif images:
         zips += (_there(images),)
-    return Found(files, zips, form, given in SOURCES and SOURCES[given].number_repeated)
+    return Found(files, zips, form, source is not None and source.number_repeated)
 
 
-def make(found: Found, folder: Path, *, sample: int = 0, seed: int = 0, repeat: bool = False, **how: object) -> dict:
+def make(
+    found: Found, folder: Path, *, sample: int = 0, aside: int = 0, seed: int = 0, repeat: bool = False, **how: object
+) -> dict:
     """Check and write the rows to `folder` (`prepare`, with its arguments `how`), or a seeded sample of them.
 
-    Returns the manifest, with `sample`, the sample in words, where one was drawn.
+    `aside` rows, and all others about their pictures, go to the set ASIDE beside it before a sample is drawn. Returns
+    the manifest, with `sample`, what was drawn and set aside in words.
     """
-    whole = folder.with_name(f"{folder.name}.all") if sample else folder
+    whole = folder.with_name(f"{folder.name}.all") if sample or aside else folder
     same = {"form": found.form, "images": found.images, "number_repeated": found.number_repeated}
     manifest = prepare(found.files, whole, **same, **how)
-    if not sample:
-        return manifest
-    drawn = samples.draw(arrowfolder.load(whole), sample, seed=seed, repeat=repeat, name=folder.name)
-    drawn.rows.save_to_disk(str(folder))
-    return manifest | {"sample": drawn.stated()}
+    rows, said = arrowfolder.load(whole), []
+    with samples.quiet():
+        if aside:
+            rows, kept = samples.set_aside(rows, aside, seed=seed)
+            kept.save_to_disk(str(folder.with_name(ASIDE)))
+            said.append(f"{len(kept):,} rows set aside")
+        if sample:
+            drawn = samples.draw(rows, sample, seed=seed, repeat=repeat, name=folder.name)
+            rows = drawn.rows
+            said.append(drawn.stated())
+        if said:
+            rows.save_to_disk(str(folder))
+    return manifest | ({"sample": "; ".join(said)} if said else {})
 
 
 def load(step: Path, name: str) -> datasets.Dataset:
@@ -85,13 +100,20 @@ def load(step: Path, name: str) -> datasets.Dataset:
 
 
 def heldout(step: Path) -> list[dict]:
-    """Visual instructions about pictures that no training set has, where the data step wrote any (the micro-world)."""
+    """Visual instructions about pictures that no set of instructions to train on has, where the data step kept any."""
+    if (aside := Path(step) / ROWS / ASIDE).is_dir():
+        return arrowfolder.load(aside).to_list()
     file = Path(step) / HELDOUT
     return llava.load(file, Path(step) / "images", decode=False) if file.is_file() else []
 
 
 def _named(progress: Callable[..., None] | None) -> Callable[[str, int, int], None] | None:
     return progress and (lambda file, done, total: progress(done, total, file=file))
+
+
+def _of(name: str) -> Source | None:
+    """The source one of whose files of rows has this name."""
+    return next((one for one in SOURCES.values() for file in one.files if file.rows and file.name == name), None)
 
 
 def _there(name: str) -> Path:

@@ -1,5 +1,6 @@
 """Text-only instruction data in the Alpaca and Orca formats as training rows, with the checks of `sbt.data.llava`."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sbt import paths
@@ -17,14 +18,7 @@ def load_alpaca(file: Path) -> list[dict]:
     entries = read_json(file)
     if not isinstance(entries, list):
         raise DataError(f"{paths.shown(file)}: expected a list of instructions, found {type(entries).__name__}")
-    rows = []
-    for position, entry in enumerate(entries):
-        fail = fail_in(file, position, entry)
-        instruction, extra = _field(entry, "instruction", fail), _field(entry, "input", fail, optional=True)
-        question = f"{instruction}\n{extra}" if extra else instruction
-        turns = [("user", question), ("assistant", _field(entry, "output", fail))]
-        rows.append(_row(entry.get("id", f"alpaca-{position}"), turns, fail))
-    return unique(rows, Path(file))
+    return _rows(alpaca_row, enumerate(entries), file)
 
 
 def load_orca(file: Path) -> list[dict]:
@@ -32,14 +26,7 @@ def load_orca(file: Path) -> list[dict]:
 
     An empty `system_prompt` writes no system turn, so the conversation template's own stands.
     """
-    rows = []
-    for position, entry in enumerate(read_jsonl(file)):
-        fail = fail_in(file, position, entry)
-        system = _field(entry, "system_prompt", fail, optional=True)
-        turns = [("system", system)] if system else []
-        turns += [("user", _field(entry, "question", fail)), ("assistant", _field(entry, "response", fail))]
-        rows.append(_row(entry.get("id", f"orca-{position}"), turns, fail))
-    return unique(rows, Path(file))
+    return _rows(orca_row, enumerate(read_jsonl(file)), file)
 
 
 LOADERS = {"alpaca": load_alpaca, "orca": load_orca}
@@ -50,6 +37,27 @@ def load(name: str, file: Path) -> list[dict]:
     if name not in LOADERS:
         raise ParameterError(f"text-only format {name!r} is unknown{nearest(name, LOADERS)}")
     return LOADERS[name](file)
+
+
+def alpaca_row(entry: object, position: int, fail: Fail) -> dict:
+    """One entry of an Alpaca file as a row; its problem goes to `fail`."""
+    instruction, extra = _field(entry, "instruction", fail), _field(entry, "input", fail, optional=True)
+    turns = [("user", f"{instruction}\n{extra}" if extra else instruction)]
+    turns += [("assistant", _field(entry, "output", fail))]
+    return _row(entry.get("id", f"alpaca-{position}"), turns, fail)
+
+
+def orca_row(entry: object, position: int, fail: Fail) -> dict:
+    """One entry of an Orca file as a row; its problem goes to `fail`."""
+    system = _field(entry, "system_prompt", fail, optional=True)
+    turns = [("system", system)] if system else []
+    turns += [(role, _field(entry, key, fail)) for role, key in (("user", "question"), ("assistant", "response"))]
+    return _row(entry.get("id", f"orca-{position}"), turns, fail)
+
+
+def _rows(form: Callable[[object, int, Fail], dict], entries: Iterable[tuple[int, object]], file: Path) -> list[dict]:
+    rows = [form(entry, position, fail_in(file, position, entry)) for position, entry in entries]
+    return unique(rows, Path(file))
 
 
 def _field(entry: object, key: str, fail: Fail, *, optional: bool = False) -> str:
@@ -67,7 +75,7 @@ def _field(entry: object, key: str, fail: Fail, *, optional: bool = False) -> st
 
 
 def _row(name: object, turns: list[tuple[str, str]], fail: Fail) -> dict:
-    check_turns((role for role, _ in turns), fail)
+    check_turns([role for role, _ in turns], fail)
     if any(PLACEHOLDER in text for _, text in turns):
         raise fail(f"the text holds a literal {PLACEHOLDER}, which stands for a picture. Reword it or drop the row")
     messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]

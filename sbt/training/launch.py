@@ -35,7 +35,12 @@ ENGINES = ("ddp", "fsdp", "zero2", "zero3")
 LOG, JOB = "launch.log", "job.json"
 PORT = 29500  # that several machines meet at; one machine takes a free one
 _POLL, _PATIENCE = 0.1, 5.0  # seconds between two looks at the processes, and until they are killed
-_SIGNAL = re.compile(r"exitcode\s*: -(\d+)\)?(?: local_rank: (\d+))?")
+# what the launcher says of an ended process, while it ends and in its report at the end
+_SIGNALS = (
+    re.compile(r"exitcode\s*: -(?P<signal>\d+)\) local_rank: (?P<rank>\d+)"),
+    re.compile(r"rank\s*: (?P<rank>\d+) \(local_rank: \d+\)\s+exitcode\s*: -(?P<signal>\d+)"),
+    re.compile(r"exitcode\s*: -(?P<signal>\d+)"),
+)
 _TERMINATED = 15  # how the launcher ends the processes that are left when one has failed
 
 
@@ -218,9 +223,9 @@ def _error(folder: Path, processes: int, code: int) -> Exception:
     """The error that ended the run: a killed process, else an error of this package, else the first one of all."""
     log = (folder / LOG).read_text(encoding="utf-8", errors="replace")
     where = f"The whole output is in {paths.shown(folder / LOG)}"
-    for signal, rank in _SIGNAL.findall(log):
-        if int(signal) != _TERMINATED:
-            which = f"process {rank} of {processes}" if rank else f"one of {processes} processes"
+    for ended in (ended.groupdict() for pattern in _SIGNALS for ended in pattern.finditer(log)):
+        if (signal := int(ended["signal"])) != _TERMINATED:
+            which = f"process {ended['rank']} of {processes}" if "rank" in ended else f"one of {processes} processes"
             return RunError(
                 f"{which} was killed by signal {signal} (9: often for lack of memory). The same call goes on from the "
                 f"last checkpoint. {where}"
