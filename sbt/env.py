@@ -38,16 +38,6 @@ def platform() -> str:
     return "papermill" if "JPY_PARENT_PID" in os.environ else "script"
 
 
-def bootstrap() -> None:
-    """On Colab and Kaggle: RunError where a package was replaced after it was loaded, which only a restart mends."""
-    if platform() not in ("colab", "kaggle"):
-        return
-    for name in ("numpy", "torch", "pillow"):
-        loaded = getattr(sys.modules.get("PIL" if name == "pillow" else name), "__version__", None)
-        if loaded and loaded != (installed := version(name)):
-            raise RunError(f"{name} {loaded} is loaded but {installed} is installed: restart the runtime, then go on")
-
-
 def device() -> Choice:
     """`cuda`, `mps` or `cpu`."""
     import torch
@@ -105,8 +95,8 @@ def check_restart() -> None:
 
     Called before anything is fetched: half of the old package and half of the new one fail late, and oddly.
     """
-    for name in ("numpy", "torch"):
-        loaded = getattr(sys.modules.get(name), "__version__", None)
+    for name, module in (("numpy", "numpy"), ("torch", "torch"), ("pillow", "PIL")):
+        loaded = getattr(sys.modules.get(module), "__version__", None)
         if loaded and (found := version(name)) and loaded.split("+")[0] != found.split("+")[0]:
             raise RunError(
                 f"{name} {found} was installed, but this kernel runs {loaded}: restart the runtime and run all again"
@@ -171,6 +161,19 @@ def describe() -> dict[str, str]:
         found["device"] = device().value
         found["device_name"] = device().reason
     return found
+
+
+def gpus() -> int:
+    """How many NVIDIA GPUs torch sees, where it is loaded, else how many the system shows."""
+    if torch := sys.modules.get("torch"):
+        return torch.cuda.device_count()
+    return len([device for device in Path("/dev").glob("nvidia*") if device.name[6:].isdigit()])
+
+
+def line(folder: Path) -> str:
+    """This machine in a line, quickly found: GPUs, free disk where `folder` is, and whether there is a token."""
+    seen = f"{count} NVIDIA GPU{'s' if count > 1 else ''}" if (count := gpus()) else "no NVIDIA GPU"
+    return f"{seen}, {free_gb(folder):.0f} GB of disk free, Hub token: {'yes' if has_token() else 'no'}"
 
 
 def checks(folder: Path, need_gb: float = 1.0) -> list[dict]:

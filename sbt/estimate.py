@@ -58,8 +58,8 @@ OTHER = Set(0, 0.0, 151, 151)  # the micro-world's, and files of one's own
 class Estimate:
     """Cost of a step; `source` is `measured` (an earlier run), `arithmetic`, or `guess` (a model of unknown size).
 
-    `disk_gb` is the most at a time, `left_gb` what stays (0: all of it). `steps` are optimizer steps. `gpu_gb` is the
-    peak on each of `processes` cards named `card` ("": no GPU).
+    `disk_gb` is the most at a time, `left_gb` what stays (0: all of it), `fetched_gb` what of it is downloaded.
+    `steps` are optimizer steps. `gpu_gb` is the peak on each of `processes` cards named `card` ("": no GPU).
     """
 
     minutes: float
@@ -71,6 +71,7 @@ class Estimate:
     card: str = ""
     processes: int = 1
     left_gb: float = 0.0
+    fetched_gb: float = 0.0
 
     @property
     def fits(self) -> bool:
@@ -190,7 +191,10 @@ def _training(values: dict, upstream: list[dict], card: str) -> Estimate:
     source = "arithmetic" if known else "guess"
     if not card:
         return Estimate(minutes, START_GB + sum(peak.values()) - peak["CUDA"], disk, source, steps, left_gb=left)
-    loading = START_GB + work.parameters * 2 / costs.GB
+    # every process reads the weights before it moves them to its GPU, and the notebook has a copy beside them
+    each = costs.FULL if work.tuning == "full" or work.engine == "fsdp" or not work.half else 2
+    copies = 1 + (work.processes // max(1, values.get("machines", 1)) if work.engine else 0)
+    loading = copies * (START_GB + work.parameters * each / costs.GB)
     return Estimate(minutes, loading, disk, source, steps, sum(peak.values()), card, work.processes, left)
 
 
@@ -199,7 +203,7 @@ def _preparing(values: dict) -> Estimate:
     sets = [SETS[name] for name in sorted(set(named)) if name in SETS]
     gb, rows = sum(found.gb for found in sets), sum(found.rows for found in sets)
     minutes = START_MINUTES + (gb / DOWNLOAD + rows / PARSED) / 60
-    return Estimate(minutes, START_GB, SAVED_GB + gb, "arithmetic")
+    return Estimate(minutes, START_GB, SAVED_GB + gb, "arithmetic", fetched_gb=gb)
 
 
 def _scoring(values: dict, upstream: list[dict], card: str) -> Estimate:
@@ -210,8 +214,7 @@ def _scoring(values: dict, upstream: list[dict], card: str) -> Estimate:
         return Estimate(START_MINUTES, START_GB + model.parameters * costs.FULL / costs.GB, SAVED_GB, "arithmetic")
     rate = costs.CARDS[card].half * costs.CARDS[card].share * 1e12
     minutes = (len(tuned) + bool(values.get("base"))) * SCORED[True] * 2 * model.parameters / rate / 60
-    each = costs.FULL if values.get("dtype") == "float32" else 2
-    weights = model.parameters * each / costs.GB
+    weights = model.parameters * (costs.FULL if values.get("dtype") == "float32" else 2) / costs.GB
     gpu = costs.FRAGMENTS * weights + costs.CONTEXT_GB + 2  # two gigabytes of logits and keys
     source = "arithmetic" if known else "guess"
     return Estimate(START_MINUTES + minutes, START_GB + weights, SAVED_GB, source, 0, gpu, card)

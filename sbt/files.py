@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
@@ -19,6 +20,7 @@ from sbt.errors import DataError, RunError
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # A folder of more inputs than this (an image collection) is compared by names and sizes, not by contents.
 HASHED_FILES = 1000
+DEEP = "JSON nested too deeply to be read: no file of this project's kinds is"
 
 
 @contextlib.contextmanager
@@ -101,9 +103,12 @@ def write_csv(path: Path, rows: Iterable[dict], header: bool = True) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """Text of a UTF-8 file; DataError where it is missing or not UTF-8."""
+    """Text of a UTF-8 file, without the byte order mark that some editors put first.
+
+    DataError where it is missing or not UTF-8.
+    """
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8").removeprefix("\ufeff")
     except FileNotFoundError:
         raise DataError(f"{paths.shown(path)} does not exist") from None
     except UnicodeDecodeError as error:
@@ -112,27 +117,50 @@ def read_text(path: Path) -> str:
         raise DataError(f"{paths.shown(path)} cannot be read ({error.strerror})") from error
 
 
-def read_json(path: Path) -> object:
-    """Value of a JSON file; DataError with line and column where it is malformed."""
+def read_json(path: Path, keys_once: bool = False) -> object:
+    """Value of a JSON file; DataError with line and column where it is malformed, or where it is nested too deeply.
+
+    Of a key that stands twice in an object JSON keeps the last, without a word; with `keys_once` it is a DataError.
+    """
+    name = paths.shown(path)
+
+    def once(pairs: list[tuple[str, object]]) -> dict:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            raise DataError(f"{name}: the key {key!r} stands twice in one object. Keep one")
+        return found
+
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path), object_pairs_hook=once if keys_once else None)
     except json.JSONDecodeError as error:
-        where = f"{paths.shown(path)}:{error.lineno}:{error.colno}"
+        where = f"{name}:{error.lineno}:{error.colno}"
         raise DataError(f"{where}: malformed JSON ({error.msg}): the file is truncated or damaged") from None
+    except RecursionError:
+        raise DataError(f"{name}: {DEEP}") from None
 
 
 def read_jsonl(path: Path) -> list[dict]:
     """Objects of a JSON-lines file; DataError with the line where one is malformed."""
+    return [row for _, row in read_lines(path)]
+
+
+def read_lines(path: Path) -> list[tuple[int, dict]]:
+    """(line number, object) of a JSON-lines file, in which blank lines are skipped; DataErrors as in `read_jsonl`."""
     rows = []
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
+        where = f"{paths.shown(path)}:{number}"
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"{paths.shown(path)}:{number}: malformed JSON line ({error.msg})") from None
-        if not isinstance(rows[-1], dict):
-            raise DataError(f"{paths.shown(path)}:{number}: expected a JSON object, found {line.strip()[:40]!r}")
+            raise DataError(f"{where}: malformed JSON line ({error.msg})") from None
+        except RecursionError:
+            raise DataError(f"{where}: {DEEP}") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: expected a JSON object, found {line.strip()[:40]!r}")
+        rows.append((number, row))
     return rows
 
 

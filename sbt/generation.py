@@ -64,7 +64,9 @@ def generate(
     writer = _Writer(language, tokenizer, images, ids, how, templates.stop_string(name) if name else None)
     done = 0
     with ItemCache(cache) as kept, quiet(), torch.inference_mode():
-        for skip, batch in _batches(ids, images, batch_size, share, writer.head):
+        batches = _batches(ids, images, batch_size, share, writer.head)
+        images.arrange(number for _, batch in batches for number in batch)
+        for skip, batch in batches:
             if any(kept.get(str(requests[i]["id"]), keys[i]) is None for i in batch):
                 answers = writer.write(batch, skip)
                 kept.add({str(requests[i]["id"]): (keys[i], a) for i, a in zip(batch, answers, strict=True)})
@@ -82,8 +84,11 @@ def _to_device(model: nn.Module) -> None:
 
 def _batches(
     ids: Sequence[list[int]], images: Images, size: int, share: bool, head: int
-) -> Iterator[tuple[int, list[int]]]:
-    """(tokens that each request of the batch shares with others about its image, requests), the longest first."""
+) -> list[tuple[int, list[int]]]:
+    """(tokens that each request of the batch shares with others about its image, requests), the longest first.
+
+    The questions about one image stand side by side, whatever is shared: its features need not be kept for long.
+    """
     members: dict[str | None, list[int]] = {}
     for number, name in enumerate(images.names):
         members.setdefault(name, []).append(number)
@@ -91,11 +96,13 @@ def _batches(
     for name, numbers in members.items():
         skip = _shared([ids[i] for i in numbers], images.placeholder if name else None, head) if share else 0
         groups.setdefault(skip, []).extend(numbers)
+    batches = []
     for skip, numbers in sorted(groups.items()):
         if not skip:  # each for itself: by length, so that little is padded
-            numbers = sorted(numbers, key=lambda i: (-len(ids[i]), i))
-        for start in range(0, len(numbers), size):
-            yield skip, numbers[start : start + size]
+            longest = {name: min((-len(ids[i]), i) for i in members[name]) for name in members if name}
+            numbers = sorted(numbers, key=lambda i: (longest.get(images.names[i], (-len(ids[i]), i)), -len(ids[i]), i))
+        batches += [(skip, numbers[start : start + size]) for start in range(0, len(numbers), size)]
+    return batches
 
 
 def _shared(prompts: list[list[int]], placeholder: int | None, head: int) -> int:
@@ -208,7 +215,7 @@ class _Writer:
         """Keys and values of the shared beginnings, one row a request."""
         if not skip:
             return None
-        first = {self.images.names[i]: i for i in reversed(numbers)}
+        first = {self.images.names[i]: i for i in numbers}  # any of an image's requests: they begin alike
         ids = torch.tensor([self.prompts[i][:skip] for i in first.values()], device=self.model.device)
         # what stands before every image, a template's example say, is computed once for all
         head = self.head if skip > self.head else 0

@@ -4,7 +4,7 @@ images = Images(arm, requests); images.features(0)
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import torch
@@ -21,17 +21,25 @@ _FEATURE_BYTES = 2**30
 
 
 class Images:
-    """Projected features by image; each distinct one is encoded once, in groups that do not depend on a resume."""
+    """Projected features by image, each distinct one encoded once, in groups that do not depend on a resume.
+
+    Groups are neighbours in the order of first use, which `arrange` tells: few features are kept, so that an image
+    whose neighbours are asked about later would be encoded again for each of them.
+    """
 
     def __init__(self, arm: Arm, requests: Sequence[dict]) -> None:
         self.arm, self.requests = arm, requests
         self.names = [self._name(request) for request in requests]
-        self.distinct = list(dict.fromkeys(name for name in self.names if name is not None))
-        self.place = {name: i for i, name in enumerate(self.distinct)}
+        self.arrange(range(len(requests)))
         self.source = {name: request for name, request in zip(self.names, requests, strict=True) if name is not None}
         self.hashes: dict[str, str] = {}
         self.kept: OrderedDict[str, torch.Tensor] = OrderedDict()
         self.placeholder: int | None = getattr(arm.processor, "image_token_id", None)
+
+    def arrange(self, numbers: Iterable[int]) -> None:
+        """Say in which order the requests, given by all their numbers, will ask for features."""
+        self.distinct = list(dict.fromkeys(self.names[i] for i in numbers if self.names[i] is not None))
+        self.place = {name: i for i, name in enumerate(self.distinct)}
 
     def key(self, number: int) -> str:
         """What names the image of a request in a cache: its contents, for files are replaced and folders move."""

@@ -39,6 +39,12 @@ def outputs() -> Path:
     return Path(given).absolute() if given else root() / "outputs"
 
 
+def downloads() -> Path:
+    """Folder that training files are fetched to: `SBT_DOWNLOADS` (a disk of this machine, say), else in outputs."""
+    given = os.environ.get("SBT_DOWNLOADS")
+    return Path(given).absolute() if given else outputs() / "downloads"
+
+
 def assets() -> Path:
     """Folder of the small models kept in the package."""
     return package() / "assets"
@@ -69,6 +75,11 @@ def shown(path: Path) -> str:
 
 
 def recorded(path: Path) -> str:
-    """The path as results keep it: relative to the folder of outputs where it lies inside, which may move."""
+    """The path as results keep it: relative to the folder of outputs where it lies inside, which may move.
+
+    Downloads that were put elsewhere stay whole paths, wherever that is.
+    """
     path = Path(path).absolute()
-    return path.relative_to(outputs()).as_posix() if path.is_relative_to(outputs()) else shown(path)
+    if path.is_relative_to(outputs()):
+        return path.relative_to(outputs()).as_posix()
+    return path.as_posix() if path.is_relative_to(downloads()) else shown(path)

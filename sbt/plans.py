@@ -181,6 +181,8 @@ def _step(folder: Path, entry: dict, given: dict) -> Step:
     plan = f"{paths.shown(folder / 'plan.yaml')}, step {entry['name']}"
     own = {"study": folder.name, "step": entry["name"]}
     flags = {name: value for name, value in given.items() if name in declared}
+    if given and "changed" in declared:  # 00_check looks at what the other steps will run with
+        flags["changed"] = given
     layers = [(plan, own), *([(paths.shown(file), params.load_yaml(file))] if file else []), (plan, entry["set"])]
     values, origin = params.effective(notebook, [*layers, ("--set", flags)])
     for name, value in own.items():

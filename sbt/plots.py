@@ -1,9 +1,10 @@
-"""Figures of the study: every function takes plain data and returns a matplotlib Figure, small enough to commit.
+"""Figures of the study: every function takes plain data and returns a Figure (gallery: a PNG), small enough to commit.
 
 plots.style()            once a notebook
 plots.gallery(images, texts)   plots.curve(history)   plots.scores(frame)
 """
 
+import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +13,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython import display
 from matplotlib.figure import Figure
 from PIL import Image
 
 RIGHT, WRONG, PLAIN = "#1a7f4b", "#b3261e", "#222222"  # ink of a right answer, a wrong one, and any other text
+COLOURS = 64  # of a gallery
 ARMS = {
     "base": "#8d99a6",
     "mm-lora": "#4c8eda",
     "mm-full": "#1f4e9c",
+    "mm-l2t": "#2f9e94",
     "text-visual": "#e2a336",
     "text-alpaca": "#c9653f",
     "text-orca": "#8a3d5c",
@@ -42,6 +46,12 @@ def verdict(text: str, right: bool) -> tuple[str, str]:
     return text or "(empty)", RIGHT if right else WRONG
 
 
+def answered(question: str, answer: str, reference: str, right: bool) -> list[tuple[str, str]]:
+    """Lines of a gallery: what was asked, the answer with its verdict, and what would have been right."""
+    said = verdict(f"{'right' if right else 'wrong'}: {answer or '(empty)'}", right)
+    return [(question, PLAIN), said, (f"reference: {reference}", PLAIN)]
+
+
 def turns(said: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """A conversation, (role, text) turns, as lines of a gallery: the answers in colour."""
     return [(f"{role}: {text}", RIGHT if role == "assistant" else PLAIN) for role, text in said]
@@ -58,8 +68,11 @@ def gallery(
     texts: Sequence[str | Sequence[tuple[str, str]]],
     columns: int = 4,
     width: int = 30,
-) -> Figure:
-    """Pictures in a grid, each with its text below: a string, or (text, ink) lines; `width` in characters."""
+) -> display.Image:
+    """Pictures in a grid, each with its text below: a string, or (text, ink) lines; `width` in characters.
+
+    A PNG of few colours: noise and textures take up most of a committed notebook.
+    """
     rows = -(-len(images) // columns)
     lines = [[(text, PLAIN)] if isinstance(text, str) else list(text) for text in texts]
     wrapped = [[(line, ink) for text, ink in entry for line in textwrap.wrap(text, width) or [""]] for entry in lines]
@@ -79,7 +92,10 @@ def gallery(
             axis.axis("off")
     figure.subplots_adjust(left=0.01, right=0.99, top=0.995, bottom=0.005)
     plt.close(figure)
-    return figure
+    full, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png", bbox_inches="tight")
+    Image.open(full).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return display.Image(small.getvalue())
 
 
 def curve(history: pd.DataFrame, title: str, label: str = "loss per trained token") -> Figure:

@@ -34,13 +34,12 @@ METRIC = (
 def begin(notebook: str, namespace: dict) -> "Run":
     """Begin the run of `notebook` (its file's stem) with the parameters found in `namespace`, its `globals()`.
 
-    ParameterError: a parameter is unknown, missing or has the wrong type. RunError: the folder cannot be used,
-    or a package was replaced under this kernel.
+    ParameterError: a parameter is unknown, missing or of a wrong type. RunError: no folder, or a package was replaced.
     """
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's, about bars that nobody will see
     env.check_restart()
-    previous = namespace.get("_sbt_run")
-    if previous is not None:
+    note(env.line(paths.outputs()))
+    if (previous := namespace.get("_sbt_run")) is not None:
         previous.release()
     path = paths.notebooks() / f"{notebook}.ipynb"
     declared = params.declared(path)
@@ -113,7 +112,8 @@ class Run:
             note("Finished before, and still good." if self.cached else "Resuming what was begun before.")
         if self.cached:
             return
-        need = max(values.get("min_free_gb", MIN_FREE_GB), estimate.step(notebook, values).disk_gb)
+        cost = estimate.step(notebook, values)  # downloads have room of their own, which `downloads.fetch` looks at
+        need = max(values.get("min_free_gb", MIN_FREE_GB), cost.disk_gb - cost.fetched_gb)
         with files.writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         if (free := env.free_gb(self.folder)) < need:
@@ -163,8 +163,7 @@ class Run:
     def upstreams(self, *prefixes: str) -> dict[str, Path]:
         """Folders of all finished steps whose names start with one of `prefixes`, by step, each recorded."""
         for prefix in prefixes or ("",):
-            steps = records.finished_steps(self.folder.parent, prefix, but=self.step)
-            self._manifest["listings"][prefix] = steps
+            self._manifest["listings"][prefix] = records.finished_steps(self.folder.parent, prefix, but=self.step)
         names = sorted({step for prefix in prefixes or ("",) for step in self._manifest["listings"][prefix]})
         return {step: self.upstream(step) for step in names}
 

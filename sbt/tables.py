@@ -1,6 +1,7 @@
 """Tables of the report: metric rows as people read them, and published numbers beside ours.
 
 tables.wide(rows, tables.TABLES["Vision"])   arm x benchmark, each cell "value [low, high]"
+tables.grid(frame, ["subset", "protocol"])   any metric rows in such cells, a column an arm
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,9 +41,17 @@ TABLES = {  # what a reader compares first, by table: (benchmark, subset, metric
 HEADLINE = {key: column for columns in TABLES.values() for key, column in columns.items()}
 
 
-def cell(row: dict) -> str:
+def cell(row: Mapping, digits: int = 2) -> str:
     """A value with its interval; a number without one is not shown."""
-    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    return f"{row['value']:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
+
+
+def grid(
+    rows: pd.DataFrame, index: str | list[str], columns: str | list[str] = "arm", digits: int = 2
+) -> pd.DataFrame:
+    """Metric rows as a table of "value [low, high]", in their own order; a dash where there is none."""
+    shown = rows.assign(cell=[cell(row, digits) for row in rows.to_dict("records")])
+    return shown.pivot_table("cell", index, columns, aggfunc="first", sort=False).fillna("–")
 
 
 def wide(rows: Iterable[dict], columns: dict = HEADLINE) -> pd.DataFrame:

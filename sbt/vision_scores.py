@@ -23,20 +23,37 @@ def usable(
     names: Iterable[str],
     on_bad: str = "stop",
     *,
+    min_side: int = images.MIN_SIDE,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Path, set[str], pd.DataFrame]:
-    """(the folder, the names of pictures in it that can be used, those that cannot with kind and reason).
+) -> tuple[Path, dict[str, list[str]], pd.DataFrame]:
+    """(the folder, the pictures in it that can be used, those that cannot with kind and reason).
 
-    Every file is decoded once, before an arm is loaded. DataError counts and names the bad ones where `on_bad` is
-    "stop", or where none is good; "skip" leaves them out.
+    The good ones by name, each with which of `images.NOTED` it is: CMYK, 16 bits, ... (`noted` tells). Every file is
+    decoded once, before an arm is loaded; `min_side` in pixels. DataError counts and names the bad ones where `on_bad`
+    is "stop", or where none is good; "skip" leaves them out.
     """
     folder, names = paths.resolve(str(folder)), sorted(set(names))
-    report = images.check((folder / name for name in names), progress=progress)
+    report = images.check((folder / name for name in names), min_side=min_side, progress=progress)
     _, bad = images.settle(report, on_bad)
-    left_out = {problem.path for problem in bad}
-    table = pd.DataFrame([(problem.path.name, problem.kind, problem.reason) for problem in bad],
-                         columns=["picture", "kind", "reason"])  # fmt: skip
-    return folder, {name for name in names if folder / name not in left_out}, table
+    left_out = {problem.path: problem for problem in bad}
+    found = [(name, left_out[folder / name]) for name in names if folder / name in left_out]
+    rows = [(name, problem.kind, problem.reason) for name, problem in found]
+    good = {name: report.noted.get(folder / name, []) for name in names if folder / name not in left_out}
+    return folder, good, pd.DataFrame(rows, columns=["picture", "kind", "reason"])
+
+
+def noted(good: Mapping[str, Sequence[str]]) -> str:
+    """What is unusual in the good pictures of `usable`, counted, the first ones named: "2 cmyk (a.jpg, b.jpg)".
+
+    CMYK, 16 bits and transparency are converted as `data.images.to_rgb` says; the others are taken as they are.
+    """
+    told = []
+    for kind in images.NOTED:
+        names = [name for name, kinds in good.items() if kind in kinds]
+        more = ", ..." if len(names) > images.NAMED else ""
+        if names:
+            told.append(f"{len(names)} {kind} ({', '.join(names[: images.NAMED])}{more})")
+    return ", ".join(told) or "nothing unusual"
 
 
 def ask(

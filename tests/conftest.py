@@ -75,7 +75,7 @@ def build_project(root: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _seeded(monkeypatch: pytest.MonkeyPatch) -> None:
     random.seed(0)
-    for name in ("SBT_ROOT", "SBT_OUTPUTS", "SBT_DATA"):
+    for name in ("SBT_ROOT", "SBT_OUTPUTS", "SBT_DOWNLOADS", "SBT_DATA"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -27,6 +27,7 @@ VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "n
 SYSTEM = "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful answers."
 TASK = "Answer the question using a single word or phrase."  # what LLaVA-1.5's mix ends many questions with
 IMAGES, ROWS = 24, 48
+SPECIAL = ["<unk>", "<s>", "</s>"]
 LICENCE = {"_name_or_path": "", "hidden_act": "silu", "initializer_range": 0.02, "model_type": "llama",
            "pretraining_tp": 1, "rope_scaling": None, "tie_word_embeddings": False, "use_cache": True}  # fmt: skip
 LLAMA = {"architectures": ["LlamaForCausalLM"], "bos_token_id": 1, "eos_token_id": 2, **LICENCE,
@@ -160,7 +161,9 @@ def _byte_level() -> Tokenizer:
     core.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", "<reponame>", "<file_sep>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=420, initial_alphabet=alphabet, special_tokens=special)
+    trainer = trainers.BpeTrainer(
+        vocab_size=420, initial_alphabet=alphabet, special_tokens=special, show_progress=False
+    )
     core.train_from_iterator(_said(), trainer)
     return core
 
@@ -169,9 +172,11 @@ def _sentencepiece() -> Tokenizer:
     """LLaMA's kind: pieces that begin with ▁ for a space, bytes for what they do not cover, <s> before a text."""
     learner = Tokenizer(models.BPE(unk_token="<unk>"))
     learner.pre_tokenizer = pre_tokenizers.Metaspace()
-    learner.train_from_iterator(_said(), trainers.BpeTrainer(vocab_size=260, special_tokens=["<unk>", "<s>", "</s>"]))
+    learner.train_from_iterator(
+        _said(), trainers.BpeTrainer(vocab_size=260, special_tokens=SPECIAL, show_progress=False)
+    )
     learnt = json.loads(learner.to_str())["model"]
-    before = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    before = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
     names = before + [piece for piece in learnt["vocab"] if piece not in before]
     merges = [tuple(pair) for pair in learnt["merges"]]
     core = Tokenizer(models.BPE({name: n for n, name in enumerate(names)}, merges, unk_token="<unk>", fuse_unk=True,
@@ -180,7 +185,7 @@ def _sentencepiece() -> Tokenizer:
     core.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    core.add_special_tokens(["<unk>", "<s>", "</s>"])
+    core.add_special_tokens(SPECIAL)
     core.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A <s>:1 $B:1", [("<s>", 1)])
     return core
 

@@ -120,6 +120,11 @@ def test_a_quote_beside_bars_stands_for_itself(read: Callable) -> None:
         ([*LIST, {"image_id": "7", "captions": ["a"]}], r"c\.x, row 3: neither image_name nor image_id, a number"),
         ([*LIST, {"image_name": "3.jpg", "captions": ["a", " "]}], r"c\.x, row 3, caption 2: no caption"),
         ([*LIST, LIST[0]], r"c\.x, row 3: image '1.jpg' stands in the file twice"),
+        ([{"image_id": [7], "image_name": "3.jpg", "captions": ["a"]}], r"c\.x, row 1: image_id must be a text or"),
+        (
+            [{"image_id": 7, "image_name": f"{k}.jpg", "captions": ["a"]} for k in range(2)],
+            r"c\.x, row 2: image_id 7 stands in the file twice",
+        ),
         ([*LIST, "x"], r"c\.x, row 3: no list"),
         ([{"image_name": "3.jpg", "captions": []}], r"c\.x holds no image with a reference caption"),
         (TOKENS + "3.jpg A dog\n", r"c\.x:4: expected IMAGE#NUMBER, a tab and the caption, found '3.jpg A dog'"),
@@ -224,3 +229,8 @@ def test_real_captions_in_the_other_forms(tmp_path: Path) -> None:
     clean = [[" ".join(text.split()) for text in item["references"]] for item in items]
     assert [item["references"] for item in token] == clean
     assert [[" ".join(text.split()) for text in item["references"]] for item in commas] == clean
+
+
+def test_the_differences_name_what_is_not_published_of_the_corrupted_pictures() -> None:
+    assert all(told and source for told, source in captions.DIFFERENCES)
+    assert any("corrupted" in told and "severities 1, 3 and 5" in told for told, _ in captions.DIFFERENCES)

@@ -43,7 +43,7 @@ def test_made_in_any_order_they_are_the_same(folder: Path, tmp_path: Path) -> No
         assert [Path(file).stem.split(".")[0] for file in one.names(["a.png", "b.png"], name, 3)] == ["a", "b"]
     np.random.default_rng().random(3)
     np.random.seed(1)
-    assert other.make(["b.png", "a.png", "b.png"], ["glass_blur", "gaussian_noise"], [3]) == 4
+    assert other.make(["b.png", "a.png", "b.png"], ["glass_blur", "gaussian_noise"], [3]) == ["b.png", "a.png"]
     assert contents(one) == contents(other) and len(contents(one)) == 4
     again = one.names(["b.png", "a.png", "b.png"], "gaussian_noise", 3)
     assert again[0] == again[2] != again[1]
@@ -66,7 +66,7 @@ def test_in_processes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(corrupted, "MANY", 2)
     one, two = (CorruptedImages(folder, tmp_path / cache) for cache in ("one", "two"))
     asked = (["a.png", "b.png", "c.png"], ["impulse_noise", "pixelate"], [2])
-    assert one.make(*asked, workers=1) == two.make(*asked, workers=2) == 6
+    assert one.make(*asked, workers=1) == two.make(*asked, workers=2) == asked[0]
     assert contents(one) == contents(two) and len(contents(two)) == 6
 
 
@@ -91,11 +91,43 @@ def test_ready_images_are_read_where_they_lie(layout: str, folder: Path, tmp_pat
     made = CorruptedImages(folder, tmp_path / "cache", ready=tmp_path)
     (name,) = made.names(["a.png"], "fog", 3)
     assert made.folder / name == ready / "a.png"
-    assert made.make(["a.png"], ["fog"], [3]) == 1 and not (tmp_path / "cache").exists()
-    with pytest.raises(DataError, match=r"1 of 2 pictures are missing.*b\.png"):
+    assert made.make(["a.png"], ["fog"], [3]) == ["a.png"] and not (tmp_path / "cache").exists()
+    with pytest.raises(DataError, match=r"1 of 2 images cannot be used \(1 missing\)(.|\n)*b\.png: does not exist"):
         made.make(["a.png", "b.png"], ["fog"], [3])
     with pytest.raises(DataError, match="no images under fog at severity 4"):
         made.make(["a.png"], ["fog"], [3, 4])
+
+
+def test_bad_pictures_are_left_out_where_that_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (31, 40)).save(folder / "small.png")
+    made = CorruptedImages(folder, tmp_path / "cache")
+    assert made.make(["a.png", "small.png", "gone.png", "b.png"], ["fog"], [1], on_bad="skip") == ["a.png", "b.png"]
+    assert len(contents(made)) == 2
+    with pytest.raises(DataError, match=r"1 of 1 images cannot be used \(1 too_small\)"):
+        made.make(["small.png"], ["fog"], [1], on_bad="skip")
+    with pytest.raises(ParameterError, match="on_bad must be one of stop, skip"):
+        made.make(["a.png"], ["fog"], [1], on_bad="leave")
+
+
+def test_ready_images_are_decoded_before_any_is_asked_about(folder: Path, tmp_path: Path) -> None:
+    """A picture that is bad under one corruption is left out of all: the same ones are compared."""
+    ready, pictures = tmp_path / "ready", ["a.png", "b.png", "c.png"]
+    for cell in ("fog/3", "snow/3"):
+        (ready / cell).mkdir(parents=True)
+        for k, name in enumerate(pictures):
+            picture(k, (8, 8)).save(ready / cell / name)  # none of them is made here: 32 pixels are not asked for
+    made = CorruptedImages(folder, tmp_path / "cache", ready=ready)
+    assert made.make(pictures, ["fog", "snow"], [3]) == pictures
+    (ready / "snow/3/b.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"1 of 6 images cannot be used \(1 not_an_image\)(.|\n)*snow/3/b\.png"):
+        made.make(pictures, ["fog", "snow"], [3])
+    kept = made.make(pictures, ["fog", "snow"], [3], on_bad="skip")
+    assert kept == ["a.png", "c.png"]
+    assert made.names(kept, "snow", 3) == ["snow/3/a.png", "snow/3/c.png"]
+    for cell in ("fog/3/a.png", "snow/3/c.png"):
+        (ready / cell).write_bytes(b"")
+    with pytest.raises(DataError, match="each of the 3 pictures is bad in one folder or more"):
+        made.make(pictures, ["fog", "snow"], [3], on_bad="skip")
 
 
 def test_answers_by_subset() -> None:

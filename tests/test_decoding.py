@@ -39,6 +39,7 @@ def test_protocols() -> None:
     assert decoding("paper", 16) is PAPER
     assert (PAPER.max_new_tokens, PAPER.temperature, PAPER.top_k, PAPER.seed) == (10, 0.2, 50, 42)
     assert (UNICORN.max_new_tokens, UNICORN.conversation, UNICORN.temperature) == (25, None, 0.2)
+    assert PAPER.keep_stop and not UNICORN.keep_stop, "Unicorn's wrapper takes the end sign off"
     with pytest.raises(ParameterError, match="protocol"):
         decoding("papre", 16)
     with pytest.raises(ParameterError, match="temperature"):

@@ -11,10 +11,12 @@ from types import SimpleNamespace
 import httpx
 import huggingface_hub
 import pytest
+from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 
-from sbt.data import downloads, formats, sources, weblink
-from sbt.data.downloads import RECORD, access, fetch, plan
+from sbt import paths
+from sbt.data import downloads, formats, imagezip, sources, weblink
+from sbt.data.downloads import RECORD, fetch, plan, room
 from sbt.data.sources import SOURCES, File, Place, Source
 from sbt.errors import DataError, ParameterError, RunError
 from sbt.files import read_json
@@ -86,7 +88,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     return state
 
 
@@ -136,10 +138,12 @@ def test_a_second_place_serves_where_the_first_fails_or_lies(
     hub.files["me/data", "x/a.zip"] = DATA[:-1]
     (file,) = fetch("test", tmp_path / "d").values()
     assert (
-        file == tmp_path / "d" / "a.zip" and file.read_bytes() == DATA and hub.asked == [("me/data", "x/a.zip", "abc")]
+        file == tmp_path / "d" / "test" / "a.zip"
+        and file.read_bytes() == DATA
+        and hub.asked == [("me/data", "x/a.zip", "abc")]
     )
     assert not (tmp_path / "hub/me/data/x/a.zip").exists(), "a damaged file stays in the cache"
-    assert read_json(tmp_path / "d" / RECORD)["a.zip"]["sha256"] == sha(DATA)
+    assert read_json(tmp_path / "d" / "test" / RECORD)["a.zip"]["sha256"] == sha(DATA)
     asked = len(server.asked)
     assert fetch("test", tmp_path / "d") == {"a.zip": file} and len(server.asked) == asked, "fetched twice"
 
@@ -152,13 +156,13 @@ def test_where_no_place_gives_it_each_reason_is_said(
     hub.refuse = hub_errors.GatedRepoError("401 long story", response=httpx.Response(401, request=request))
     with pytest.raises(RunError, match=r"(?s)a\.zip cannot be had:\n.*me/data.*gated.*\n.*404 .*example.org/ask"):
         fetch("test", tmp_path / "d")
-    assert not list((tmp_path / "d").glob("*.zip*"))
+    assert not list((tmp_path / "d").rglob("*.zip*"))
     source(page="https://example.org/ask", note="by hand only")
     with pytest.raises(RunError, match=r"(?s)by hand only.*by hand, from https://example.org/ask"):
         fetch("test", tmp_path / "d")
-    (tmp_path / "d").mkdir(exist_ok=True)
-    (tmp_path / "d" / "a.zip").write_bytes(DATA)
-    assert fetch("test", tmp_path / "d") == {"a.zip": tmp_path / "d" / "a.zip"}
+    (tmp_path / "d" / "test").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "d" / "test" / "a.zip").write_bytes(DATA)
+    assert fetch("test", tmp_path / "d") == {"a.zip": tmp_path / "d" / "test" / "a.zip"}
 
 
 def test_a_file_without_a_published_hash_is_held_to_what_it_was_first(
@@ -193,6 +197,46 @@ def test_size_is_shown_and_disk_checked_before_anything_is_asked_for(
     hub.refuse = OSError(28, "No space left on device")
     with pytest.raises(RunError, match="the disk is full"):
         fetch("test", tmp_path)
+
+
+def test_every_disk_is_checked_with_what_comes_to_it(
+    hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    big, other = 30 * 10**9, 20 * 10**9
+    both = (File("a.zip", big, (HUB,)), File("b.zip", other, (Place(url="http://127.0.0.1:1/b.zip"),)))
+    monkeypatch.setitem(SOURCES, "test", Source("A test", both))
+    cache, folder = tmp_path / "cache", tmp_path / "d"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(downloads.env, "free_gb", lambda at: {cache: 40.0, folder: 25.0}[at])
+    hub.files["me/data", "x/a.zip"] = DATA
+    monkeypatch.setattr(weblink, "fetch", lambda url, to, told: to.write_bytes(DATA) and to)
+    with pytest.raises(RunError, match=r"cache: 51\.0 GB are needed \(a\.zip 30\.0 GB, b\.zip 20\.0 GB\), 40\.0"):
+        fetch("test", folder)  # one disk: both
+    assert not hub.asked
+    monkeypatch.setattr(downloads, "_filesystem", lambda at: hash(at))
+    assert [(one.folder, round(one.need, 1)) for one in room(["test", "test"], folder)] == [
+        (cache, 30.6),
+        (folder, 20.4),
+    ]
+    assert len(fetch("test", folder)) == 2 and room(["test"], folder) == []
+    (folder / "test" / RECORD).unlink()
+    (folder / "test" / "b.zip").unlink()
+    monkeypatch.setattr(downloads.env, "free_gb", lambda at: {cache: 25.0, folder: 40.0}[at])
+    with pytest.raises(RunError, match=r"cache: 30\.6 GB are needed \(a\.zip 30\.0 GB\), 25\.0 GB are free"):
+        fetch("test", folder)
+
+
+def test_downloads_may_lie_apart_from_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SBT_OUTPUTS", str(tmp_path / "drive"))
+    assert paths.downloads() == tmp_path / "drive" / "downloads"
+    assert paths.recorded(paths.downloads() / "a.zip") == "downloads/a.zip"
+    inside = formats.Images([]).kept(f"{paths.downloads()}/a.zip::b.jpg")
+    assert inside == "downloads/a.zip::b.jpg" and imagezip.full(inside) == f"{tmp_path}/drive/downloads/a.zip::b.jpg"
+    for apart in (tmp_path / "disk", paths.root() / "disk"):  # what `shown` shortens would be read below outputs
+        monkeypatch.setenv("SBT_DOWNLOADS", str(apart))
+        assert paths.downloads() == apart and paths.recorded(apart / "a.zip") == f"{apart}/a.zip"
+        kept = formats.Images([]).kept(f"{apart}/a.zip::b.jpg")
+        assert kept == imagezip.full(kept) == f"{apart}/a.zip::b.jpg"
 
 
 def test_the_hubs_bars_become_progress(
@@ -230,38 +274,14 @@ def test_offline_asks_nobody_but_the_cache(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: pytest.fail("the Hub was asked"))
     source(HUB, Place(url=f"{server.url}/a.zip"))
     with pytest.raises(RunError, match=r"(?s)HF_HUB_OFFLINE is set.*not there.*not asked for"):
         fetch("test", tmp_path)
-    assert not server.asked and not access("meta-llama/Llama-2-7b-hf").ok
+    assert not server.asked
     hub.files["me/data", "x/a.zip"] = DATA
     assert fetch("test", tmp_path)["a.zip"].read_bytes() == DATA
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (None, "is open"),
-        ("GatedRepoError", "accept its terms at https://huggingface.co/meta-llama/Llama-2-7b-hf"),
-        ("RepositoryNotFoundError", "does not exist or is private"),
-        ("ConnectionError", "could not be asked for"),
-    ],
-)
-def test_access_says_in_words_where_to_ask(monkeypatch: pytest.MonkeyPatch, error: str | None, words: str) -> None:
-    def check(self: object, repo: str, *, repo_type: str) -> None:
-        response = httpx.Response(403, request=httpx.Request("GET", "https://huggingface.co"))
-        if error == "ConnectionError":
-            raise ConnectionError("no route")
-        if error:
-            raise getattr(hub_errors, error)("no", response=response)
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.HfApi, "auth_check", check)
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    found = access("meta-llama/Llama-2-7b-hf")
-    assert found.ok is (error is None) and words in found.reason and "secret" not in found.reason
 
 
 def test_the_registry_holds_together() -> None:
@@ -278,3 +298,14 @@ def test_the_registry_holds_together() -> None:
                 assert (place.path or place.url).rpartition("/")[2] == file.name
     with pytest.raises(ParameterError, match="did you mean 'cc3m-595k'"):
         sources.get("cc3m-595")
+
+
+def test_two_sources_may_have_files_of_one_name(
+    hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, data in (("one", DATA), ("two", DATA[::-1])):
+        hub.files[f"me/{name}", "images.zip"] = data
+        places = (Place(f"me/{name}", "images.zip", "abc"),)
+        monkeypatch.setitem(SOURCES, name, Source(name, (File("images.zip", len(data), places),)))
+    assert fetch("one", tmp_path)["images.zip"].read_bytes() == DATA
+    assert fetch("two", tmp_path)["images.zip"].read_bytes() == DATA[::-1]

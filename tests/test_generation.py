@@ -99,6 +99,47 @@ def test_the_image_matters_and_each_is_encoded_once(
     assert other != answers
 
 
+def scattered(folder: Path, how: str) -> list[dict]:
+    """Questions about twelve images, one's far from each other, with beginnings of many lengths."""
+    files = [str(folder / f"{k}.png") for k in range(12)]
+    for k, file in enumerate(files):
+        Image.new("RGB", (24, 24), (20 * k, 255 - 20 * k, 90)).save(file)
+    shots = [[("What?", "A star. " * (k * 5 % 4))] for k in range(12)]
+    return [
+        {"id": f"{n} {k}", "image": file, "text": "so " * (n * (k % 3)) + f"{n}?", "demonstrations": shots[k]}
+        for n in range(1 if how == "one" else 3)
+        for k, file in enumerate(files)
+    ]
+
+
+@pytest.mark.parametrize("batch_size", [2, 5, 64])
+@pytest.mark.parametrize("how", ["shared", "plain", "one"])
+def test_each_image_is_encoded_once_where_few_are_kept(
+    tmp_path: Path,
+    arm: models.Arm,
+    how: str,
+    batch_size: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoded, encode = [], arm.model.get_image_features
+    monkeypatch.setattr(
+        arm.model, "get_image_features", lambda pixel_values: encoded.append(len(pixel_values)) or encode(pixel_values)
+    )
+    monkeypatch.setattr("sbt.generation.LONG_HEAD", 1)
+    requests = scattered(tmp_path, how)
+    size = {"max_new_tokens": 3, "batch_size": batch_size, "share": how != "plain"}
+    ample = generate(arm, requests, cache=tmp_path / "ample", **size)
+    assert sum(encoded) == 12
+    monkeypatch.setattr("sbt.image_features._IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr("sbt.image_features._FEATURE_BYTES", 1)  # so that four are kept
+    encoded.clear()
+    assert generate(arm, requests, cache=tmp_path / "scarce", **size) == ample
+    assert encoded == [2] * 6
+    lines = (tmp_path / "scarce").read_text().splitlines(keepends=True)
+    (tmp_path / "cut").write_text("".join(lines[: len(lines) // 2]))  # what is there moves no batch
+    assert generate(arm, requests, cache=tmp_path / "cut", **size) == ample
+
+
 @pytest.mark.parametrize("batch_size", [2, 5, 64])
 def test_a_shared_beginning_is_computed_once_and_changes_no_answer(
     tmp_path: Path,

@@ -21,9 +21,11 @@ from tiny_fixtures import small  # noqa: F401 - a fixture
 
 from sbt import models, paths
 from sbt.errors import CheckpointError, DataError, ParameterError, RunError
-from sbt.training import Settings, build, launch, worker
-from sbt.training.launch import ENGINES, _command, _error, _free_port, follow
-from sbt.training.settings import World
+from sbt.models.quantize import make_room
+from sbt.training import Settings, build, checkpoints, join, launch, worker
+from sbt.training.launch import ENGINES, _command, _free_port
+from sbt.training.processes import _error, _events, follow, machine_folder
+from sbt.training.settings import Result, World
 from sbt.training.spec import rows_of
 from sbt.training.trainer import whole_forward
 
@@ -42,33 +44,90 @@ def children() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
-def test_two_processes_give_what_one_gives_and_go_on_after_one_is_killed(
-    tmp_path: Path,
-    small: SimpleNamespace,  # noqa: F811
-) -> None:
-    one = launch(spec(small), tmp_path / "one", ONE, engine="")
-    steps, before = [], set(children())
-
-    def kill(step: int, total: int, loss: float) -> None:
-        steps.append((step, total))
-        if step == 5:  # the run is a second or two ahead of its end
-            began = (tmp_path / "two" / "launch" / "events.1.jsonl").read_text().splitlines()[0]
-            os.kill(json.loads(began)["began"], signal.SIGKILL)
-
-    with pytest.raises(RunError, match=r"process 1 of 2 was killed by signal 9 .*goes on from the last checkpoint"):
-        launch(spec(small), tmp_path / "two", TWO, progress=kill)
-    assert steps[:5] == [(step, 50) for step in range(1, 6)]
-    assert set(children()) <= before
-    two = launch(spec(small), tmp_path / "two", TWO)
-    assert 4 <= two.resumed_from < 50  # after the first epoch
-    assert list(two.history["step"]) == list(range(1, 51))
+def close(two: Result, one: Result) -> None:
+    """History and weights agree within 1e-5."""
+    assert list(two.history["step"]) == list(one.history["step"])
     for column in ("loss", "grad_norm", "learning_rate"):
         assert (one.history[column] - two.history[column]).abs().max() < 1e-5
     for (name, ours), theirs in zip(two.model.named_parameters(), one.model.parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5), name
-    assert (two.steps, two.samples_seen) == (50, one.samples_seen)
-    again = launch(spec(small), tmp_path / "two", TWO, built=build(spec(small)))  # finished: starts no process
-    assert (again.resumed_from, again.weights_sha256) == (50, two.weights_sha256)
+    assert (two.steps, two.samples_seen) == (one.steps, one.samples_seen)
+
+
+# what trains, in how many steps, and the step after which a process is killed, a second or two ahead of the end
+KILLED = {
+    "connector": ({"connector": "full"}, 24, 5, "drawn"),
+    "lora": ({"connector": "full", "language_model": "lora"}, 24, 4, "list"),
+    "full": (FULL, 50, 5, "list"),
+}
+
+
+@pytest.mark.parametrize("policy", KILLED)
+def test_two_processes_give_what_one_gives_and_go_on_after_one_is_killed(
+    tmp_path: Path,
+    small: SimpleNamespace,  # noqa: F811
+    policy: str,
+) -> None:
+    trains, total, last, kind = KILLED[policy]
+    one_at_once, two_at_once = (dataclasses.replace(settings, max_steps=total) for settings in (ONE, TWO))
+    given = spec(small, trains)
+    given["train"] |= {"lora": {"r": 2, "lora_dropout": 0.0}} if policy == "lora" else {}
+    listed = dict(given)
+    if kind == "drawn":  # a mapped set and the positions drawn from it, as a notebook's `rows` makes it
+        Dataset.from_list(tiny.rows(small.images, 15)).save_to_disk(tmp_path / "prepared")
+        given["rows"] = Dataset.load_from_disk(tmp_path / "prepared").select(range(13))
+    one = launch(listed, tmp_path / "one", one_at_once, engine="")
+    steps, before = [], set(children())
+
+    def kill(step: int, total: int, loss: float) -> None:
+        steps.append((step, total))
+        if step == last:
+            began = (machine_folder(tmp_path / "two", 0) / "events.1.jsonl").read_text().splitlines()[0]
+            os.kill(json.loads(began)["began"], signal.SIGKILL)
+
+    with pytest.raises(RunError, match=r"process 1 of 2 was killed by signal 9 .*goes on from the last checkpoint"):
+        launch(given, tmp_path / "two", two_at_once, progress=kill)
+    assert steps[:last] == [(step, total) for step in range(1, last + 1)]
+    assert set(children()) <= before
+    two = launch(given, tmp_path / "two", two_at_once)
+    assert last - 1 <= two.resumed_from < total
+    close(two, one)
+    again = launch(listed, tmp_path / "two", two_at_once, built=build(given))  # finished: starts no process
+    assert (again.resumed_from, again.weights_sha256) == (total, two.weights_sha256)
+    other = {**given, "rows": tiny.rows(small.images, 14)}  # other rows are not resumed
+    model, _ = build(other)
+    assert checkpoints.fingerprint(model, other["rows"], two_at_once, World(2, 0, "ddp")) not in [
+        path.name for path in (tmp_path / "two" / "checkpoints").iterdir()
+    ]
+
+
+def test_two_machines_give_what_one_process_gives(
+    tmp_path: Path,
+    small: SimpleNamespace,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second one joins, after a run of both of which a file was left; every process counts over both."""
+    monkeypatch.setattr(sys.modules["sbt.training.launch"], "PORT", _free_port())
+    few = {"max_steps": 4, "save_steps": 0}
+    one = launch(spec(small), tmp_path / "one", dataclasses.replace(ONE, **few), engine="")
+    left = machine_folder(tmp_path / "two", 1) / "rows.jsonl"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    words = [sys.executable, "-m", "sbt.training.join", str(tmp_path / "two"), "1"]
+    other = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        settings = dataclasses.replace(TWO, **few)
+        two = launch(spec(small), tmp_path / "two", settings, machines=2, main_address="127.0.0.1")
+        assert other.communicate(timeout=60)[0].endswith("the run has ended; its results are the first machine's\n")
+        assert other.returncode == 0
+    finally:
+        other.kill()
+    close(two, one)
+    assert not left.exists()
+    for rank in (0, 1):
+        own = machine_folder(tmp_path / "two", rank)
+        assert [path.name for path in own.glob("events.*")] == [f"events.{rank}.jsonl"]
+        assert json.loads((own / "job.json").read_text())["parent"]["pid"] == (other.pid if rank else os.getpid())
 
 
 def job(folder: Path, small: SimpleNamespace, rows: list[dict]) -> Path:  # noqa: F811
@@ -77,7 +136,7 @@ def job(folder: Path, small: SimpleNamespace, rows: list[dict]) -> Path:  # noqa
     value = {
         "spec": {**spec(small), "rows": rows},
         "settings": dataclasses.asdict(TWO),
-        "folder": str(folder.parent),
+        "folder": str(folder.parents[1]),
         "processes": 1,
         "engine": "",
         "parent": {"pid": me.pid, "created": me.create_time()},
@@ -94,32 +153,121 @@ def test_an_error_in_a_process_is_raised_as_itself(
     rows = tiny.rows(small.images)
     rows[5]["messages"] = rows[5]["messages"][:1]
     monkeypatch.setenv("RANK", "1")
-    assert worker.main([str(job(tmp_path / "launch", small, rows))]) == 1
-    worker.Events(tmp_path / "launch", 0).write(error="DistError", module="torch", message="connection closed by peer")
-    (tmp_path / "launch.log").write_text("exitcode  : -15 (pid: 3)\n")
-    error = _error(tmp_path, 2, 1)
+    own = machine_folder(tmp_path, 0)
+    assert worker.main([str(job(own, small, rows))]) == 1
+    worker.Events(own, 0).write(error="DistError", module="torch", message="connection closed by peer")
+    (own / "launch.log").write_text("exitcode  : -15 (pid: 3)\n")
+    error = _error(own, 2, 1)
     assert type(error) is DataError
     assert str(error).startswith("process 1 of 2: row 'row5': no token is trained")
 
 
 def test_errors_of_others_and_of_the_launcher_are_told_too(tmp_path: Path) -> None:
-    (tmp_path / "launch.log").write_text("Traceback\nImportError: no module\n\n")
-    assert "could not be started (status 1): ImportError: no module" in str(_error(tmp_path, 2, 1))
-    (tmp_path / "launch").mkdir()
-    events = worker.Events(tmp_path / "launch", 1)
+    own = machine_folder(tmp_path, 0)
+    own.mkdir(parents=True)
+    (own / "launch.log").write_text("Traceback\nImportError: no module\n\n")
+    assert "could not be started (status 1): ImportError: no module" in str(_error(own, 2, 1))
+    events = worker.Events(own, 1)
     events.write(began=1)
     events.write(error="OutOfMemoryError", module="torch", message="CUDA out of memory")
-    assert "process 1 of 2: OutOfMemoryError: CUDA out of memory. The whole output is in" in str(
-        _error(tmp_path, 2, 1)
-    )
+    assert "process 1 of 2: OutOfMemoryError: CUDA out of memory. The whole output is in" in str(_error(own, 2, 1))
     for said in (
         "failed (exitcode: -9) local_rank: 0 (pid: 3)\n",
         "[0]:\n  host  : here\n  rank      : 0 (local_rank: 0)\n  exitcode  : -9 (pid: 3)\n  error_file: <N/A>\n",
     ):
-        (tmp_path / "launch.log").write_text(f"exitcode  : -15 (pid: 4)\n{said}")
-        assert "process 0 of 2 was killed by signal 9" in str(_error(tmp_path, 2, 1))
-    (tmp_path / "launch.log").write_text("exitcode  : -9 (pid: 3)\n")
-    assert "one of 2 processes was killed by signal 9" in str(_error(tmp_path, 2, 1))
+        (own / "launch.log").write_text(f"exitcode  : -15 (pid: 4)\n{said}")
+        assert "process 0 of 2 was killed by signal 9" in str(_error(own, 2, 1))
+    (own / "launch.log").write_text("failed (exitcode: -9) local_rank: 1 (pid: 3)\n")
+    assert "process 3 of 4 was killed by signal 9" in str(_error(own, 4, 1, first=2))  # of the second machine
+    (own / "launch.log").write_text("exitcode  : -9 (pid: 3)\n")
+    assert "one of 2 processes was killed by signal 9" in str(_error(own, 2, 1))
+
+
+def test_another_machines_events_count_unless_an_earlier_run_left_them(tmp_path: Path) -> None:
+    own, other = machine_folder(tmp_path, 0), machine_folder(tmp_path, 1)
+    for folder, rank in ((own, 0), (other, 1)):
+        folder.mkdir(parents=True)
+        worker.Events(folder, rank).write(error="OSError", module="builtins", message=f"of {rank}")
+    (own / "launch.log").touch()
+    os.utime(other / "events.1.jsonl", (100, 100))
+    assert [event["message"] for event in _events(own, 1, 50)] == ["of 1"]
+    assert _events(own, 1, 150) == []
+    assert "of 0" in str(_error(own, 2, 1, since=150))
+
+
+def test_a_machine_joins_only_a_run_that_is_at_work(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    first = machine_folder(tmp_path, 0)
+    first.mkdir(parents=True)
+    (first / "job.json").write_text(json.dumps({"machines": 2}))
+    (first / "beat").touch()  # a notebook that was killed leaves both
+    with pytest.raises(RunError, match=r"the first machine is not training\. Start its notebook, then this"):
+        join.join(tmp_path, 1, 0.5)
+    assert join.main([str(tmp_path)]) == 1
+    assert "two values are needed" in capsys.readouterr().err
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(0.05):
+            (first / "beat").touch()
+
+    threading.Thread(target=beat, daemon=True).start()
+    try:
+        with pytest.raises(ParameterError, match="the run has 2 machines: RANK 2"):
+            join.join(tmp_path, 2, 10)
+    finally:
+        ended.set()
+    assert not machine_folder(tmp_path, 2).exists()
+
+
+def test_a_process_takes_its_own_gpu_before_a_model_is_built(
+    tmp_path: Path,
+    small: SimpleNamespace,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", told.append)
+    monkeypatch.setattr(worker, "build", lambda spec: told.append("build") or (_ for _ in ()).throw(DataError("end")))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert worker.main([str(job(machine_folder(tmp_path, 0), small, tiny.rows(small.images)))]) == 1
+    assert told == [1, "build"]
+
+
+def test_a_model_leaves_the_gpu_to_the_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    told = []
+    model = torch.nn.Linear(2, 2)
+    monkeypatch.setattr(model, "to", told.append)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: told.append("emptied"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    make_room(model)
+    assert told == []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    make_room(model)
+    assert told == ["cpu", "emptied"]
+    model.is_loaded_in_4bit = True
+    make_room(model)
+    assert told == ["cpu", "emptied", "emptied"]
+    assert "weights of 4 bits cannot be moved" in capsys.readouterr().err
+
+
+def test_launch_makes_room_before_the_processes_begin(
+    tmp_path: Path,
+    small: SimpleNamespace,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told, module = [], sys.modules["sbt.training.launch"]
+    monkeypatch.setattr(module, "make_room", lambda model: told.append("room"))
+
+    def end(*args: object, **kwargs: object) -> None:
+        told.append("processes")
+        raise RunError("end")
+
+    monkeypatch.setattr(module, "follow", end)
+    with pytest.raises(RunError, match="end"):
+        launch(spec(small), tmp_path, TWO)
+    assert told == ["room", "processes"]
 
 
 LAUNCHER = """
@@ -132,16 +280,17 @@ time.sleep(60)
 
 
 def test_an_interrupt_leaves_nothing_running(tmp_path: Path) -> None:
-    (tmp_path / "launch").mkdir()
+    own = machine_folder(tmp_path, 0)
+    own.mkdir(parents=True)
     before = set(children())  # of other tests in this process
 
     def interrupt(step: int, total: int, loss: float) -> None:
         assert (step, total, loss, len(set(children()) - before)) == (1, 2, 0.5, 2)
         raise KeyboardInterrupt
 
-    command = [sys.executable, "-c", LAUNCHER, str(tmp_path / "launch" / "events.0.jsonl")]
+    command = [sys.executable, "-c", LAUNCHER, str(own / "events.0.jsonl")]
     with pytest.raises(KeyboardInterrupt):
-        follow(command, tmp_path, 2, interrupt)
+        follow(command, own, 2, interrupt)
     assert set(children()) <= before
 
 
@@ -174,14 +323,15 @@ def test_the_configurations_are_accelerates(engine: str) -> None:
 
 
 def test_the_command_names_machines_and_precision(tmp_path: Path) -> None:
-    bf16 = dataclasses.replace(TWO, bf16=True)
-    words = _command(tmp_path / "job.json", bf16, World(16, 0, "fsdp"), 2, 1, "10.0.0.1")
+    values = {"settings": dataclasses.asdict(dataclasses.replace(TWO, bf16=True)), "port": 29500}
+    values |= {"processes": 16, "machines": 2, "engine": "fsdp", "main_address": "10.0.0.1"}
+    words = _command(tmp_path / "job.json", values, 1)
     given = dict(zip(words[3:-3:2], words[4:-3:2], strict=True))
     wanted = {"--num_processes": "16", "--num_machines": "2", "--machine_rank": "1", "--main_process_port": "29500"}
     wanted |= {"--main_process_ip": "10.0.0.1", "--mixed_precision": "bf16"}
     assert wanted.items() <= given.items()
     assert Path(given["--config_file"]).name == "fsdp.yaml"
-    alone = _command(tmp_path / "job.json", TWO, World(2, 0, "ddp"), 1, 0, "")
+    alone = _command(tmp_path / "job.json", {**values, "machines": 1, "engine": "ddp", "main_address": ""}, 0)
     assert "--main_process_ip" not in alone
     assert _free_port() > 1023
 

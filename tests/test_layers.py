@@ -43,6 +43,7 @@ FLOORS = (
             "text_tasks",
             "text_scores",
             "vision_scores",
+            "corrupted_scores",
         ),
     },
 )

@@ -99,6 +99,21 @@ def test_bleu_takes_the_closest_reference_length_the_shorter_on_ties() -> None:
     assert 0 < found["BLEU-4"] < 1e-3  # the smoothing constants, not zero
 
 
+def test_bleu_smooths_with_the_official_constants() -> None:
+    """tiny = 1e-15 above, small = 1e-9 below every fraction of counts, so that nothing is 0 or divided by it."""
+    found = metric.scores(["x y z w"], [["q r s t"]])
+    product = 1.0
+    for n, guessed in enumerate((4, 3, 2, 1), start=1):
+        product *= 1e-15 / (guessed + 1e-9)
+        assert found[f"BLEU-{n}"] == pytest.approx(product ** (1 / n), rel=1e-12)
+    # one word of one, (1 + 1e-15) / (1 + 1e-9), with a brevity penalty for the same ratio; pairs: 1e-15 / 1e-9
+    single = metric.scores(["q"], [["q"]])
+    assert 1 - single["BLEU-1"] == pytest.approx(2e-9, rel=1e-3)
+    assert single["BLEU-2"] == pytest.approx((1e-15 / 1e-9) ** 0.5, rel=1e-8)
+    # nothing said: a length of 1e-15 against one of 4, whose penalty is 0 in floating point
+    assert metric.scores([""], [["q r s t"]])["BLEU-1"] == 0.0
+
+
 def test_punctuation_and_case_do_not_count_but_brackets_do() -> None:
     plain, odd = ["a red dog runs on the grass", "a cat"], ['A red dog, "runs" on the grass!', "A cat."]
     assert metric.scores(odd, TWO) == metric.scores(plain, TWO)
@@ -125,6 +140,30 @@ def test_meteor_where_java_is(official: tuple) -> None:
     if not found:
         pytest.skip("METEOR does not run here")
     assert round(found["METEOR"], 4) == 0.1867
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="Java is not installed")
+def test_meteor_reads_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under another locale too: Java takes the machine's encoding where none is named, and "café" is then no word."""
+    for name in ("LC_ALL", "LANG", "LC_CTYPE"):
+        monkeypatch.setenv(name, "POSIX")
+    said, known = ["a café", "naïve"], [["a café"], ["naïve"]]
+    found = java.meteor(said, known)
+    if found is None:
+        pytest.skip("METEOR does not run here")
+    assert found == java.meteor(["a coffee", "simple"], [["a coffee"], ["simple"]]) > 0.9
+    assert found > java.meteor(["a cafè", "naîve"], known), "one accent for another is another word"
+
+
+def test_meteor_is_told_to_read_utf_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where Java is missing: a program in its place keeps what it is given."""
+    program = tmp_path / "java"
+    program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/words\nhead -n 1 > {tmp_path}/read\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    java.meteor(["a café"], [["a naïve café"]])
+    assert "-Dfile.encoding=UTF-8" in (tmp_path / "words").read_text().split()
+    assert (tmp_path / "read").read_bytes().decode("utf-8") == "SCORE ||| a naïve café ||| a café\n"
 
 
 @pytest.mark.parametrize("script", ["exit 1", "echo no number; sleep 0.1", "cat > /dev/null"])

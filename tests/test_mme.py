@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from sbt import benchmarks, paths
+from sbt import benchmarks, paths, vision_scores
 from sbt.benchmarks import mme
 from sbt.errors import DataError, ParameterError
 from sbt.metrics import mme as metric
@@ -235,13 +236,23 @@ def test_both_layouts_hold_the_same_questions(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert mme.load(beside) == mme.load(inner) == mme.load(flat) == expected
     assert [mme.prompt(item) for item in expected[:2]] == [asked[0][0], asked[1][0]]
-    with pytest.raises(DataError, match=r"1 of 2 pictures are missing.*the first as .*posters/y\.jpg"):
-        mme.pictures(beside, expected)
+    guessed = ["posters/x.1.png"] * 2 + ["posters/y.jpg"] * 2
+    assert mme.pictures(beside, expected) == guessed, "a missing one is for on_bad to decide"
     (beside / "posters" / "y.jpg").touch()
     (inner / "posters" / "images" / "y.jpg").touch()
-    assert mme.pictures(beside, expected) == ["posters/x.1.png"] * 2 + ["posters/y.jpg"] * 2
+    assert mme.pictures(beside, expected) == guessed
     assert mme.pictures(inner, expected)[0] == "posters/images/x.1.png"
     assert mme.pictures(beside / "posters", expected)[2] == "y.jpg"
+
+
+def test_on_bad_decides_about_a_missing_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.jpg")
+    items = [{"task": "posters", "image": image, "question": "?", "label": "Yes"} for image in ("x.jpg", "y.jpg")]
+    named = mme.pictures(tmp_path, items)
+    with pytest.raises(DataError, match=r"1 of 2 images cannot be used \(1 missing\)(.|\n)*posters/y\.jpg"):
+        vision_scores.usable(tmp_path, named)
+    _, good, bad = vision_scores.usable(tmp_path, named, "skip")
+    assert list(good) == ["x.jpg"] and bad[["picture", "kind"]].values.tolist() == [["posters/y.jpg", "missing"]]
 
 
 @pytest.mark.parametrize(

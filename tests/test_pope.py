@@ -37,12 +37,22 @@ ANSWERS = {
     "Not a dog": ("yes", False),
     "n.o": ("yes", True),
     "no,no": ("yes", False),
+    "No###": ("yes", False),  # what the authors' decoding leaves of a "No": E9
+    "No ###": ("no", False),
 }
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_official_parser(answer: str) -> None:
     assert (yesno.parse(answer), yesno.is_unparsed(answer)) == ANSWERS[answer]
+
+
+def test_the_end_sign_that_the_paper_keeps_makes_a_no_a_yes() -> None:
+    items = [question(1), question(2, label="no")]
+    assert pope.score(items, ["Yes", "No"])["accuracy"] == 1.0
+    assert pope.score(items, ["Yes###", "No###"])["accuracy"] == 0.5
+    ((told, source),) = pope.DIFFERENCES
+    assert '"No###"' in told and "pope_metric.py" in source
 
 
 def test_scores_by_hand() -> None:
@@ -95,6 +105,9 @@ def write(path: Path, rows: list) -> Path:
         (question(1), r"q\.json:2: question_id 1 stands in the file twice"),
         ({"question_id": 2, "text": "?", "label": "no"}, r"q\.json:2: no text in image"),
         (question(2, question_id=None), r"q\.json:2: question_id must be a text or a number, found None"),
+        (question(2, question_id=True), r"q\.json:2: question_id must be a text or a number, found True"),
+        ("\n" + json.dumps(question(1)), r"q\.json:3: question_id 1 stands in the file twice"),
+        ("\n\n" + json.dumps(question(2, label="No")), r"q\.json:4: label must be yes or no"),
         ('{"question_id": 2,', r"q\.json:2: malformed JSON"),
         ("[1]", r"q\.json:2: expected a JSON object"),
     ],

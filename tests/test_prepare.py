@@ -265,3 +265,11 @@ def test_counted_lengths_are_those_of_the_collator(small: SimpleNamespace) -> No
     assert count(rows) == expected and len(set(expected)) > 1
     with pytest.raises(ParameterError, match="image_tokens"):
         counter(processor.tokenizer, "v1")(rows)
+
+
+def test_marks_around_an_image_are_two_tokens(small: SimpleNamespace) -> None:  # noqa: F811
+    from sbt.training.lengths import counter_of
+
+    rows = tiny.rows(small.images, 6)
+    plain, marked = (counter_of(str(small.llm), str(small.clip), "v1", marks=marks)(rows) for marks in (False, True))
+    assert [more - less for less, more in zip(plain, marked, strict=True)] == [2 * len(row["images"]) for row in rows]

@@ -293,13 +293,3 @@ def test_machine_checks_show_no_token(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     assert not env.has_token()
-
-
-def test_bootstrap_asks_for_a_restart_only_where_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
-    import numpy as np
-
-    monkeypatch.setattr(np, "__version__", "0.1")
-    env.bootstrap()
-    monkeypatch.setenv("COLAB_RELEASE_TAG", "x")
-    with pytest.raises(RunError, match=r"numpy 0.1 is loaded but .* restart the runtime"):
-        env.bootstrap()

@@ -8,7 +8,7 @@ import pytest
 from test_imagezip import packed, picture
 
 from sbt.data import arrowfolder, llava, prepare, samples
-from sbt.data.samples import TYPES, UNIFORM, by_type, draw, twin
+from sbt.data.samples import draw, twin
 from sbt.errors import ParameterError
 
 
@@ -42,22 +42,6 @@ def test_more_rows_than_there_are_only_when_asked_and_stated_as_duplicates() -> 
             draw(rows(3), wrong, seed=0, repeat=True)
 
 
-def test_twenty_thousand_by_type_are_each_of_their_type() -> None:
-    sets = {name: rows(50, name[0]) for name in TYPES}
-    found = by_type(sets, 20, seed=3)
-    assert list(found) == [*TYPES, UNIFORM]
-    for name in TYPES:
-        assert {row["id"][0] for row in found[name].rows} == {name[0]}
-    assert {row["id"][0] for row in found[UNIFORM].rows} == {name[0] for name in TYPES}
-    assert len({tuple(sample.positions) for sample in found.values()}) == 4, "one draw serves several types"
-    without_detail = by_type(sets, 20, seed=3, uniform=rows(80, "x"))[UNIFORM]
-    assert {row["id"][0] for row in without_detail.rows} == {"x"}
-    with pytest.raises(ParameterError, match="of type reasoning"):
-        by_type({name: sets[name] for name in TYPES[:2]}, 20, seed=3)
-    with pytest.raises(ParameterError, match="20 of 5 detail"):
-        by_type(sets | {"detail": rows(5)}, 20, seed=3)
-
-
 @pytest.fixture
 def mapped(tmp_path: Path) -> datasets.Dataset:
     turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cup."}]
@@ -75,7 +59,6 @@ def test_a_set_on_disk_is_sampled_as_a_list_is(mapped: datasets.Dataset, capfd: 
         assert isinstance(on_disk.rows, datasets.Dataset)
         assert on_disk.rows.to_list() == listed.rows and on_disk.counts == listed.counts
         assert on_disk.rows.column_names == mapped.column_names
-    assert len(by_type(dict.fromkeys(TYPES, mapped), 30, seed=1)[UNIFORM].rows) == 30
     assert "%" not in capfd.readouterr().err, "a progress bar was shown"
 
 

@@ -79,6 +79,11 @@ def test_captions_scores_what_has_references_and_reports_the_rest(caption_files:
         ([*RESULTS, {"caption": "x"}], r"r\.json, row 4: image_id must be a text or a number, found None"),
         ([*RESULTS, {"image_id": [1], "caption": "x"}], r"r\.json, row 4: image_id must be a text or a number"),
         ([{"image_id": "1", "caption": "x"}], r"r\.json: none of its 1 images has references in .*c\.json"),
+        (
+            [*RESULTS[::2], {"image_id": "2", "caption": "x"}],
+            r"r\.json, row 3: image_id '2' is 2 in .*c\.json. Write it",
+        ),
+        ([{"image_id": True, "caption": "x"}], r"r\.json, row 1: image_id must be a text or a number, found True"),
         ([], r"r\.json: expected a list"),
         ({"image_id": 1}, r"r\.json: expected a list"),
         ("", r"r\.json:1:1: malformed JSON"),
@@ -98,6 +103,8 @@ def test_faulty_caption_results(results: object, message: str, caption_files: Ca
         ({"annotations": [{"caption": "x"}]}, "row 1 of annotations: no image_id"),
         ({"images": [{"file_name": "x"}]}, "row 1 of images: no id"),
         ({"images": [{"id": 1}, {"id": 1}]}, "row of images 2: id 1 stands in the file twice"),
+        ({"annotations": [{"image_id": True, "caption": "x"}]}, "row 1 of annotations: no image_id"),
+        ({"images": [{"id": 1, "file_name": ["x"]}]}, "row 1 of images: file_name must be a text"),
         ({"annotations": []}, "holds no image with a reference caption"),
         ({"images": None}, "expected COCO annotations"),
     ],
@@ -164,6 +171,15 @@ def test_pope_by_id_and_in_the_official_order(pope_files: Callable) -> None:
         ([*BY_ID, {"question_id": 4, "answer": "No"}], "a.jsonl:4: question_id 4 is not in the reference file"),
         ([*BY_ID[:2], {"question_id": "2", "answer": "No"}], "a.jsonl:3: question_id '2' is not in the reference"),
         ([*BY_ID[:2], IN_ORDER[1]], "a.jsonl:3: question_id must be a text or a number, found None"),
+        ([*BY_ID[::2], {"question_id": True, "answer": "Yes"}], "a.jsonl:3: question_id must be a .*found True"),
+        (
+            [*BY_ID[:2], {"question_id": 2, "question": "Is there a dog in the image?", "answer": "No"}],
+            "a.jsonl:3: this answers 'Is there a dog in the image\\?', but question_id 2 is 'Is there a cat",
+        ),
+        (["", *BY_ID[:2], "", "", BY_ID[0]], "a.jsonl:6: question_id 3 stands in the file twice"),
+        (["", *BY_ID, {"question_id": 4, "answer": "No"}], "a.jsonl:5: question_id 4 is not in the reference file"),
+        (["", *BY_ID[:2], {"question_id": 2}], "a.jsonl:4: no text in 'answer'"),
+        (["", IN_ORDER[0], " ", *IN_ORDER[:0:-1]], "a.jsonl:4: this answers 'Is there a cow.*', but question 2 is"),
         ([*BY_ID[:2], {"question_id": 2}], "a.jsonl:3: no text in 'answer'"),
         ([*BY_ID[:2], {"question_id": 2, "answer": True}], "a.jsonl:3: no text in 'answer'"),
         ([*BY_ID[:2], '{"question_id": 2, "answer'], "a.jsonl:3: malformed JSON line"),
@@ -177,6 +193,49 @@ def test_pope_by_id_and_in_the_official_order(pope_files: Callable) -> None:
 def test_faulty_pope_answers(answers: list, message: str, pope_files: Callable) -> None:
     with pytest.raises(DataError, match=message):
         pope_files(answers)
+
+
+def test_pope_of_the_paper_has_the_official_parser(tmp_path: Path) -> None:
+    """What the authors' decoding leaves, ten tokens and the end sign, is scored as it stands."""
+    said = ["Yes###", "No###", "No, there is no cow in the###"]
+    answers = lines(tmp_path / "a.jsonl", [row | {"answer": a} for row, a in zip(IN_ORDER, said, strict=True)])
+    questions = lines(tmp_path / "q.json", QUESTIONS)
+    paper = pope.score_files(answers, questions, protocol="paper")
+    assert paper == {
+        "accuracy": 2 / 3, "precision": 0.5, "recall": 1.0, "f1": 2 / 3, "yes_ratio": 2 / 3, "n": 3, "unparsed": 0
+    }  # fmt: skip
+    assert pope.score_files(answers, questions) == paper
+
+
+def test_pope_of_either_spelling(pope_files: Callable) -> None:
+    """Until autumn 2023 the published questions said "imange": asked as they stand, and the same questions."""
+    old = [row | {"text": row["text"].replace("image", "imange")} for row in QUESTIONS]
+    assert pope.prompt(old[0]) == "Is there a dog in the imange?"
+    assert pope_files(IN_ORDER, old) == pope_files(IN_ORDER)
+    asked = [{**row, "question": row["question"].replace("image", "imange")} for row in IN_ORDER]
+    assert pope_files(asked) == pope_files(asked, old) == pope_files(IN_ORDER)
+    with pytest.raises(DataError, match="a.jsonl:1: this answers 'Is there a dog in the garden"):
+        pope_files([{**IN_ORDER[0], "question": "Is there a dog in the garden?"}, *IN_ORDER[1:]], old)
+
+
+def test_a_byte_order_mark_is_no_damage(tmp_path: Path) -> None:
+    for path in (lines(tmp_path / "a.jsonl", BY_ID), lines(tmp_path / "q.json", QUESTIONS),
+                 whole(tmp_path / "r.json", RESULTS), whole(tmp_path / "c.json", REFERENCES)):  # fmt: skip
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert pope.score_files(tmp_path / "a.jsonl", tmp_path / "q.json")["n"] == 3
+    assert captions.score_files(tmp_path / "r.json", tmp_path / "c.json")["n"] == 2
+
+
+def test_json_nested_too_deeply_is_an_error_and_no_traceback(tmp_path: Path) -> None:
+    deep = '{"a": ' + "[" * 200_000 + "]" * 200_000 + "}"
+    questions = lines(tmp_path / "q.json", QUESTIONS)
+    with pytest.raises(DataError, match=r"a\.jsonl:2: JSON nested too deeply"):
+        pope.score_files(lines(tmp_path / "a.jsonl", [BY_ID[0], deep]), questions)
+    with pytest.raises(DataError, match=r"r\.json: JSON nested too deeply"):
+        captions.score_files(whole(tmp_path / "r.json", deep), whole(tmp_path / "c.json", REFERENCES))
+    table = whole(tmp_path / "t.csv", 'filename,raw\n1.jpg,"' + "[" * 100_000 + '"\n')
+    with pytest.raises(DataError, match=r"t\.csv:2: expected a JSON list of captions"):
+        captions.load(table)
 
 
 @needs_data
@@ -275,6 +334,24 @@ def test_a_flag_the_benchmark_does_not_know_or_lacks_is_an_error(
         assert message in capsys.readouterr().err
 
 
+def test_what_a_caption_file_lacks_is_said_and_the_rest_is_scored(
+    caption_files: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    third = {"id": 4, "image_id": 3, "caption": "A dog sits on the grass."}
+    references = REFERENCES | {"annotations": [*REFERENCES["annotations"], third]}
+    found = caption_files(RESULTS, references)
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2
+    assert told[0].endswith("r.json: 1 of 3 captions are of images without references, the first in row 2")
+    assert "r.json: 1 of 3 images of " in told[1] and told[1].endswith("c.json have no caption, the first image_id 3")
+    # only what is predicted counts, for the weights of CIDEr too: the third image's words are no part of them
+    paper = captions.score_files(tmp_path / "r.json", tmp_path / "c.json", protocol="paper")
+    assert (paper["n"], paper["without_caption"]) == (2, 1)
+    assert found["CIDEr"] == caption_files(RESULTS, REFERENCES)["CIDEr"] == pytest.approx(paper["CIDEr"] / 100)
+    whole_set = caption_files([*RESULTS, {"image_id": 3, "caption": "x"}], references)
+    assert whole_set["CIDEr"] != pytest.approx(found["CIDEr"] * 2 / 3), "the weights are others"
+
+
 def test_captions_of_the_paper_lose_their_quotes_and_are_times_100(caption_files: Callable, tmp_path: Path) -> None:
     quoted = [{**row, "caption": f'"{row["caption"]}"'} for row in RESULTS]
     standard = caption_files(quoted)
@@ -295,7 +372,12 @@ def test_the_command_prints_one_json_object_or_one_error(
     for name, answers, references in (("pope", "a.jsonl", "q.json"), ("captions", "r.json", "c.json")):
         assert main(["score", name, "--answers", answers, "--references", references]) == 0
         told = capsys.readouterr()
-        assert json.loads(told.out)["n"] == {"pope": 3, "captions": 2}[name] and told.err == ""
+        assert json.loads(told.out)["n"] == {"pope": 3, "captions": 2}[name]
+        spoken = {
+            "pope": "",
+            "captions": "r.json: 1 of 3 captions are of images without references, the first in row 2\n",
+        }
+        assert told.err.endswith(spoken[name]) and bool(told.err) == bool(spoken[name])
     assert main(["score", "pope", "--answers", "r.json", "--references", "q.json"]) == 2
     told = capsys.readouterr()
     assert told.out == "" and told.err.startswith("sbt: ") and told.err.count("\n") == 1

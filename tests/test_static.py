@@ -65,10 +65,21 @@ def test_notebook_is_well_formed(path: Path) -> None:
     assert notebook["cells"][0]["cell_type"] == "markdown" and "# " in params.cell_source(notebook["cells"][0])
     assert len(notebook["cells"]) <= 30
     lines = [[x for x in params.cell_source(cell).splitlines() if x.strip()] for cell in code_cells(notebook)]
-    assert sum(map(len, lines)) <= 120
+    assert sum(map(len, lines[1:])) <= 120  # without the first cell, which is the same everywhere
     tagged = ["parameters" in cell["metadata"].get("tags", ()) for cell in code_cells(notebook)]
     most = [40 if declares else 15 for declares in tagged]  # a list of parameters is read line by line, not as code
     assert [n for n, (cell, size) in enumerate(zip(lines, most, strict=True), start=1) if len(cell) > size] == []
+
+
+def test_the_first_cell_is_the_same_everywhere_and_takes_the_readmes_address() -> None:
+    first = {params.cell_source(code_cells(json.loads(path.read_text(encoding="utf-8")))[0]) for path in NOTEBOOKS}
+    assert len(first) == 1
+    (address,) = re.findall(r"https://github\.com/[\w./-]+", first.pop())
+    named = set(re.findall(r"https://github\.com/[\w-]+/[\w-]+", (ROOT / "README.md").read_text(encoding="utf-8")))
+    owner_and_name = address.removeprefix("https://github.com/")
+    assert address in named and f"https://colab.research.google.com/github/{owner_and_name}/blob/main/notebooks/" in (
+        ROOT / "README.md"
+    ).read_text(encoding="utf-8")
 
 
 @each_notebook

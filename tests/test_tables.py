@@ -1,5 +1,7 @@
 """Tables of the report: a number stands with its interval, ours beside the published one of the same metric."""
 
+import pandas as pd
+
 from sbt import tables
 
 
@@ -38,3 +40,10 @@ def test_every_headline_table_is_written_that_has_an_arm():
     text = tables.as_text(ROWS)
     assert "Truthfulness and ethics" in text and "Vision" in text and "Language ability" not in text
     assert set(tables.HEADLINE) == {key for columns in tables.TABLES.values() for key in columns}
+
+
+def test_a_grid_holds_cells_in_their_order_and_dashes():
+    rows = [row("b", "mme", "count", "score", 150, 100, 200), row("a", "mme", "color", "score", 50, 50, 50)]
+    table = tables.grid(pd.DataFrame(rows), "subset", digits=0)
+    assert list(table.columns) == ["b", "a"] and list(table.index) == ["count", "color"]
+    assert table.loc["count", "b"] == "150 [100, 200]" and table.loc["count", "a"] == "–"

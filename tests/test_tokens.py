@@ -4,8 +4,10 @@ import io
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 import tiny
+from huggingface_hub import errors as hub_errors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sbt import models
@@ -143,3 +145,30 @@ def test_a_stale_conversion_beside_it_is_not_used(tmp_path: Path) -> None:
     found, notes = tokens.load_tokenizer(str(folder))
     assert notes[0].endswith("splits 'thermal' differently")
     assert found.encode("thermal") == right.encode("thermal")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            hub_errors.GatedRepoError,
+            "terms at https://huggingface.co/meta-llama/Llama-2-7b-hf, then set HF_TOKEN",
+        ),
+        (hub_errors.RepositoryNotFoundError, "Look at https://huggingface.co/meta-llama/Llama-2-7b-hf"),
+    ],
+)
+def test_a_refused_tokenizer_says_where_to_ask(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception], words: str
+) -> None:
+    def refuse(name: str, **given: object) -> None:
+        response = httpx.Response(403, request=httpx.Request("GET", "https://huggingface.co"))
+        try:
+            raise error("403 Client Error. Cannot access it", response=response)
+        except error as refused:
+            raise OSError("You are trying to access a repo.\nAsk for it.") from refused
+
+    monkeypatch.setattr(tokens, "_empty_specials", lambda name: ({}, []))
+    monkeypatch.setattr(tokens.AutoTokenizer, "from_pretrained", refuse)
+    with pytest.raises(CheckpointError) as found:
+        tokens.load_tokenizer("meta-llama/Llama-2-7b-hf")
+    assert words in str(found.value) and "sentencepiece" not in str(found.value)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import tiny
 import torch
+from datasets import Dataset
 from safetensors import SafetensorError
 from tiny_fixtures import small  # noqa: F401 - a fixture
 from transformers.trainer_utils import get_last_checkpoint
@@ -187,6 +188,45 @@ def test_other_settings_rows_or_weights_are_another_run(tmp_path: Path, small: S
         model.lm_head.weight.zero_()
     names.append(checkpoints.fingerprint(model, rows, SETTINGS))
     assert len(set(names)) == 4
+
+
+def test_rows_have_one_name_in_whatever_form_they_come(
+    tmp_path: Path,
+    small: SimpleNamespace,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A list, a mapped set, rows drawn from one, over the borders of what is hashed at once; each change is seen."""
+    monkeypatch.setattr(checkpoints, "_BATCH", 7)
+    model, _ = built(small, "connector")
+
+    def name(rows: object, **changed: object) -> str:
+        return checkpoints.fingerprint(model, rows, Settings(**{**SETTINGS.__dict__, **changed}))
+
+    rows = tiny.rows(small.images, 25)
+    arrow = Dataset.from_list(rows)
+    arrow.save_to_disk(tmp_path / "rows")
+    mapped = Dataset.load_from_disk(tmp_path / "rows")
+    assert name(rows) == name(arrow) == name(mapped) == name(mapped.add_column("tokens", list(range(25))))
+    chosen = [24, 3, *range(5, 17)]
+    assert name(mapped.select(chosen)) == name([rows[at] for at in chosen]) != name(rows)
+    twin = text_twin(rows)
+    blind = Dataset.from_list(twin)
+    assert name(twin) == name(blind) == name(blind.remove_columns("images")) != name(rows)
+    moved = [{**row, "images": [f"/elsewhere/{Path(image).name}" for image in row["images"]]} for row in rows]
+    assert name(moved) == name(rows)
+    said = {"role": "user", "content": "Is it?"}, {"role": "assistant", "content": "Yes."}
+    plain = [{"id": 1, "images": [], "messages": list(said)}]  # contents as plain text, an id that is a number
+    parts = [{"role": turn["role"], "content": [{"type": "text", "text": turn["content"]}]} for turn in said]
+    assert name(plain) == name(Dataset.from_list(plain)) == name([{"id": "1", "images": [], "messages": parts}])
+    swapped = [{**plain[0], "messages": [{**said[0], "content": "Is it?Y"}, {**said[1], "content": "es."}]}]
+    turned = [{**plain[0], "messages": [{**turn, "role": "user"} for turn in said]}]
+    pictured = [{**plain[0], "images": ["a.png"]}]
+    others = [plain, swapped, turned, pictured, plain * 2, [{**plain[0], "id": 2}]]
+    names = [name(other) for other in others]
+    assert len(set(names)) == len(others)
+    assert names[:4] == [name(Dataset.from_list(other)) for other in others[:4]]
+    counted = mapped.add_column("tokens", list(range(25)))
+    assert name(counted, group_by_length=True) != name(rows, group_by_length=True)  # other lengths, another order
 
 
 def test_a_checkpoint_of_other_weights_is_refused(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811

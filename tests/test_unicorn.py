@@ -305,6 +305,24 @@ def test_a_file_by_picture_holds_the_last_answer_only(scored: Callable) -> None:
     assert scored("oodcv-vqa", listed, questions)["accuracy"] == 1.0
 
 
+def test_a_path_that_stands_twice_is_refused(scored: Callable) -> None:
+    """JSON's readers keep the last of equal keys without a word: here the right answer of two."""
+    first, second = (json.dumps(path) + ": " + json.dumps(row) for path, row in SAVED["oodcv"].items())
+    wrong = first.replace("Yes, a car.", "No")
+    assert scored("oodcv-vqa", f"{{{first}, {second}}}")["accuracy"] == 1.0
+    for protocol in PROTOCOLS:
+        with pytest.raises(DataError, match=r"a\.json: the key '/data/ood/iid/a\.jpg' stands twice in one object"):
+            scored("oodcv-vqa", f"{{{wrong}, {first}, {second}}}", protocol=protocol)
+
+
+def test_blank_lines_keep_the_numbers_of_the_others(tmp_path: Path) -> None:
+    (tmp_path / "q.json").write_text(json.dumps(QUESTIONS["sketchy"]))
+    told = tmp_path / "a.jsonl"
+    told.write_text('\n{"answer": "Yes"}\n\n{"answer": 2}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl:4: no text in 'answer'"):
+        unicorn.score_files(told, tmp_path / "q.json", task="sketchy-vqa")
+
+
 GOOD, ROW = SAVED["oodcv"], SAVED["sketchy"]
 
 
@@ -379,4 +397,10 @@ def test_the_task_must_be_named(scored: Callable, tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="no task 'sketchy'; did you mean 'sketchy-vqa'"):
         unicorn.score_files(tmp_path / "a", tmp_path / "b", task="sketchy")
     assert benchmarks.get("unicorn") is unicorn
-    assert all(source for rules in unicorn.DIFFERENCES.values() for _, source in rules)
+
+
+def test_the_differences_are_pairs_and_tell_how_answers_are_written_too() -> None:
+    assert all(told and source for told, source in unicorn.DIFFERENCES)
+    said = " ".join(told for told, _ in unicorn.DIFFERENCES)
+    assert "temperature 0.2" in said and "25 new tokens" in said and "template v0" not in said
+    assert "OODCV-VQA: paper keeps one answer a picture" in said and "Sketchy-VQA: paper wants the bare word" in said

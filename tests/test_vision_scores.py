@@ -53,5 +53,22 @@ def test_pictures_are_looked_at_before_any_is_asked_about(tmp_path: Path) -> Non
     with pytest.raises(DataError, match=r"2 of 3 images cannot be used \(1 missing, 1 not_an_image\)(.|\n)*on_bad"):
         vision_scores.usable(tmp_path, names)
     folder, good, bad = vision_scores.usable(tmp_path, names, "skip")
-    assert (folder, good) == (tmp_path, {"good.png"})
+    assert (folder, good) == (tmp_path, {"good.png": []})
     assert list(zip(bad.picture, bad.kind, strict=True)) == [("absent.png", "missing"), ("text.jpg", "not_an_image")]
+    with pytest.raises(DataError, match=r"3 of 3 .* 1 too_small\)"):
+        vision_scores.usable(tmp_path, names, "skip", min_side=9)
+
+
+def test_converted_pictures_are_counted_and_named(tmp_path: Path) -> None:
+    Image.new("CMYK", (8, 8)).save(tmp_path / "ink.jpg")
+    Image.new("I;16", (8, 8)).save(tmp_path / "deep.png")
+    for k in range(4):
+        Image.new("RGBA", (8, 8)).save(tmp_path / f"glass{k}.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    _, good, bad = vision_scores.usable(tmp_path, [path.name for path in tmp_path.iterdir()])
+    assert len(good) == 7 and bad.empty
+    assert (good["ink.jpg"], good["deep.png"], good["plain.png"]) == (["cmyk"], ["16_bit"], [])
+    assert vision_scores.noted(good) == (
+        "1 cmyk (ink.jpg), 1 16_bit (deep.png), 4 alpha (glass0.png, glass1.png, glass2.png, ...)"
+    )
+    assert vision_scores.noted({"plain.png": []}) == "nothing unusual"

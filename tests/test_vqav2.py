@@ -257,9 +257,15 @@ def test_the_paper_scores_the_questions_that_are_answered(scored: Callable, caps
         scored(RESULTS[:1])
 
 
-def test_answers_without_an_id_are_spoken_of(scored: Callable, capsys: pytest.CaptureFixture) -> None:
-    assert scored(RESULTS[1:2], [annotation(1, [{"answer": "yes"}] * 10)])["overall"] == 0.0
-    assert "a.json: 10 answers have no answer_id" in capsys.readouterr().err
+def test_annotators_without_an_id_of_their_own_are_spoken_of(scored: Callable, capsys: pytest.CaptureFixture) -> None:
+    """The official code takes equal rows for one annotator, who then agrees with nobody else."""
+    for answers in ([{"answer": "yes"}] * 10, refs((10, "yes"), answer_id=1)):
+        assert scored(RESULTS[1:2], [annotation(1, answers)])["overall"] == 0.0
+        told = capsys.readouterr().err
+        assert "a.json: 1 questions with annotators who share an answer_id or have none" in told
+        assert "the first question_id 1. Equal rows of theirs count as one" in told
+    assert scored(RESULTS[1:2], [annotation(1, refs((10, "yes")))])["overall"] == 100.0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -268,6 +274,10 @@ def test_answers_without_an_id_are_spoken_of(scored: Callable, capsys: pytest.Ca
         ([*RESULTS, RESULTS[0]], r"r\.json, row 4: question_id 3 stands in the file twice"),
         ([*RESULTS, {"question_id": 9, "answer": "x"}], r"r\.json, row 4: question_id 9 is not in the reference file"),
         ([*RESULTS[1:], {"question_id": "3", "answer": "x"}], r"row 3: question_id '3' is not in the reference file"),
+        (
+            [*RESULTS[::2], {"question_id": True, "answer": "yes"}],
+            r"r\.json, row 3: question_id must be a text or a number, found True",
+        ),
         ([*RESULTS, {"answer": "x"}], r"r\.json, row 4: question_id must be a text or a number, found None"),
         ([*RESULTS, {"question_id": [3], "answer": "x"}], r"r\.json, row 4: question_id must be a text or a number"),
         ([*RESULTS, {"question_id": 4}], r"r\.json, row 4: expected \{question_id, answer\}"),
@@ -387,6 +397,22 @@ def test_the_authors_choice_of_questions_and_demonstrations() -> None:
     assert vqav2.select(items, "paper", questions=50, pool=30) == found
     assert vqav2.select(items) == items and "demonstrations" not in items[0]
     assert not any(item["demonstrations"] for item in vqav2.select(items, "paper", questions=5, pool=5, shots=0))
+
+
+def test_a_bad_picture_takes_its_questions_out_of_the_draw_and_changes_nothing_else() -> None:
+    items = [{**item, "image": f"{item['question_id'] // 2}.jpg"} for item in many(400)]
+    drawn = vqav2.select(items, "paper", questions=50, pool=30)
+    good = {item["image"] for item in items} - {drawn[7]["image"]}
+    kept = vqav2.select(items, "paper", questions=50, pool=30, usable=good)
+    assert kept == [item for item in drawn if item["image"] in good] and 48 <= len(kept) < 50
+    before = vqav2.select([item for item in items if item["image"] in good], "paper", questions=50, pool=30)
+    assert [item["question_id"] for item in before[:7]] != [item["question_id"] for item in drawn[:7]], "another draw"
+    assert vqav2.select(items, usable=good) == [item for item in items if item["image"] in good]
+
+
+def test_the_differences_name_the_pairing_by_position() -> None:
+    assert all(told and source for told, source in vqav2.DIFFERENCES)
+    assert "eval_datasets.py:91-94" in {source for _, source in vqav2.DIFFERENCES}
 
 
 def test_the_real_size_of_the_authors_choice() -> None:

@@ -5,6 +5,7 @@ beside how it decodes (DIFFERENCES, `benchmarks.decoding`). The files: `captions
 """
 
 import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +30,11 @@ DIFFERENCES = (  # UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/*@47f96a3
     (
         "a picture given by number is looked for as COCO_test2014_*, of which there are no captions; here val2014",
         "eval_datasets.py:22-31",
+    ),
+    (
+        "corrupted pictures are read from folders, by default of severities 1, 3 and 5; neither these nor code that "
+        "makes them or averages over them is published, so both are this project's here",
+        "evaluate.py:208-241, 372-403",
     ),
 )
 
@@ -120,16 +126,48 @@ def samples(
 def score_files(answers: Path | str, references: Path | str, protocol: str = "standard") -> dict:
     """Scores of a result file, a list of {image_id, caption}, over its images that have references.
 
-    `image_id` is the references' id or, like the authors' `image_name`, the name of the image file.
-
-    Reports how many of its images have none, how many with references lack a caption, and what did not run here.
+    `image_id` is the references' id or, like the authors' `image_name`, the name of the image file. Under both
+    protocols the images with a caption and references are scored, as coco-caption's example does: its 1,000 published
+    captions are for a part of the images, and a part of the references suffices to check against its numbers. How many
+    images lack the one or the other stands in the result, and the first of them on stderr; `not_available` names what
+    did not run here. DataError names the row of a malformed or repeated one, and of an id that is a text where the
+    references have that number, or the other way round.
     Protocol "paper": double quotes are taken out of the captions and scores are times 100, as the authors have it
     (UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/coco_metric.py@47f96a3); the scorers are the same.
     """
     check_protocol(protocol, PROTOCOLS)
-    paper = protocol == "paper"
-    items, name = load(Path(references).absolute(), ALL), paths.shown(answers)
-    results = read_json(Path(answers))
+    items, name, other = load(Path(references).absolute(), ALL), paths.shown(answers), paths.shown(references)
+    said = _results(Path(answers), items)
+    scored = [item for item in items if item["id"] in said]
+    ids = {str(item["id"]): item["id"] for item in items}
+    unknown = {key: number for key, (number, _) in said.items() if ids.get(str(key)) != key}
+    if not scored:
+        raise DataError(f"{name}: none of its {len(said)} images has references in {other}")
+    for key, number in unknown.items():
+        if str(key) in ids:
+            raise DataError(f"{name}, row {number}: image_id {key!r} is {ids[str(key)]!r} in {other}. Write it so")
+    if unknown:
+        first = f"the first in row {min(unknown.values())}"
+        print(
+            f"{name}: {len(unknown)} of {len(said)} captions are of images without references, {first}",
+            file=sys.stderr,
+        )
+    if missing := [item["id"] for item in items if item["id"] not in said]:
+        first = f"the first image_id {missing[0]!r}"
+        print(f"{name}: {len(missing)} of {len(items)} images of {other} have no caption, {first}", file=sys.stderr)
+    told = _scored([said[item["id"]][1] for item in scored], protocol)
+    extra = metric.with_java(told, [item["references"] for item in scored])
+    found, scale = score(scored, told) | extra, 100 if protocol == "paper" else 1
+    return {key: scale * value if isinstance(value, float) else value for key, value in found.items()} | {
+        "without_references": len(unknown),
+        "without_caption": len(missing),
+        "not_available": [key for key in metric.JAVA_METRICS if key not in extra],
+    }
+
+
+def _results(path: Path, items: Sequence[dict]) -> dict[str | int, tuple[int, str]]:
+    """(row, caption) of a result file by image, the references' id where it is one of theirs or names its file."""
+    results, name = read_json(path), paths.shown(path)
     if not isinstance(results, list) or not results:
         raise DataError(f"{name}: expected a list of {{image_id, caption}}")
     for number, row in enumerate(results, start=1):
@@ -140,15 +178,4 @@ def score_files(answers: Path | str, references: Path | str, protocol: str = "st
     named = {item["image"]: item["id"] for item in items}
     keys = [named.get(key, key) for key in keys]
     inputs.once(keys, f"{name}, row ", "image_id")  # one image may be given by its id and by its name
-    said = dict(zip(keys, _scored([row["caption"] for row in results], protocol), strict=True))
-    scored = [item for item in items if item["id"] in said]
-    if not scored:
-        raise DataError(f"{name}: none of its {len(said)} images has references in {paths.shown(references)}")
-    told = [said[item["id"]] for item in scored]
-    extra = metric.with_java(told, [item["references"] for item in scored])
-    found = score(scored, told) | extra
-    return {name: 100 * value if paper and isinstance(value, float) else value for name, value in found.items()} | {
-        "without_references": len(said) - len(scored),
-        "without_caption": len(items) - len(scored),
-        "not_available": [name for name in metric.JAVA_METRICS if name not in extra],
-    }
+    return {key: (n, row["caption"]) for n, (key, row) in enumerate(zip(keys, results, strict=True), start=1)}

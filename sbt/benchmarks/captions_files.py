@@ -82,7 +82,7 @@ def _first_answer(row: object, where: str) -> str:
 
 def _content(path: Path) -> object:
     """The value of a JSON file, the text of any other."""
-    text = read_text(path).removeprefix("\ufeff")
+    text = read_text(path)
     return read_json(path) if text.lstrip()[:1] in ("{", "[", "") else text
 
 
@@ -115,6 +115,7 @@ def _json(content: object, name: str) -> list[_Image]:
     if isinstance(content, list):
         rows = [_listed(row, f"{name}, row {number}") for number, row in enumerate(content, start=1)]
         inputs.once((row.image for row in rows), f"{name}, row ", "image")
+        inputs.once((row.id for row in rows), f"{name}, row ", "image_id")
         return rows
     images = content.get("images") if isinstance(content, dict) else None
     if isinstance(images, list) and isinstance(content.get("annotations"), list):
@@ -129,8 +130,10 @@ def _json(content: object, name: str) -> list[_Image]:
 def _coco(content: dict, name: str) -> list[_Image]:
     for kind, key in (("images", "id"), ("annotations", "image_id")):
         for number, row in enumerate(content[kind], start=1):
-            if not isinstance(row, dict) or not isinstance(row.get(key), str | int):
+            if not isinstance(row, dict) or type(row.get(key)) not in (str, int):
                 raise DataError(f"{name}, row {number} of {kind}: no {key}")
+            if not isinstance(row.get("file_name", ""), str):
+                raise DataError(f"{name}, row {number} of {kind}: file_name must be a text")
     inputs.once((row["id"] for row in content["images"]), f"{name}, row of images ", "id")
     found = {row["id"]: _Image(row["id"], row.get("file_name", ""), [], "") for row in content["images"]}
     for number, row in enumerate(content["annotations"], start=1):
@@ -223,7 +226,7 @@ def _several(text: str, where: str) -> list[str]:
     """Captions of a cell that holds a JSON list of them."""
     try:
         found = json.loads(text)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         found = None
     if not isinstance(found, list):
         raise DataError(f"{where}: expected a JSON list of captions in the column 'raw', found {text[:40]!r}")

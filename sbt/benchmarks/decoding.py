@@ -36,14 +36,21 @@ class Decoding:
 
 # Their evaluation uses the template v0 whatever an arm was trained with, and never overrides the ten tokens.
 PAPER = Decoding(max_new_tokens=10, conversation="v0_eval", temperature=0.2, top_k=50, seed=42, keep_stop=True)
-# Unicorn's own wrapper takes the arm's format and more tokens (UCSC-VLAA/vllm-safety-benchmark:
-# baselines/llava_modeling.py@ef1aba1).
-UNICORN = replace(PAPER, max_new_tokens=25, conversation=None)
+# Unicorn's own wrapper takes another format and more tokens, and the end sign off: source in _WRAPPER.
+UNICORN = replace(PAPER, max_new_tokens=25, conversation=None, keep_stop=False)
 DIFFERENCES = (
     ("conversation template v0 with a built-in text example, whatever an arm was trained with", "eval_scripts/*.sh"),
     ("sampled with temperature 0.2 from the 50 likeliest tokens, not greedy", "evaluate.py:62-92"),
     ("ten new tokens at most, so that captions are cut", "evaluate.py:78-82"),
     ("the end sign ### stays in the answer", "get_model_output.py:73-133"),
+)
+_WRAPPER = "UCSC-VLAA/vllm-safety-benchmark@ef1aba1: baselines/llava_modeling.py"
+UNICORN_DIFFERENCES = (  # in place of the above
+    (DIFFERENCES[1][0], _WRAPPER),
+    (
+        "25 new tokens at most; the template, which theirs chooses by the model's path, is each arm's own here",
+        _WRAPPER,
+    ),
 )
 
 

@@ -1,5 +1,6 @@
 """What every benchmark checks of the files it is given; each fault is one DataError that names file and row."""
 
+import itertools
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -20,24 +21,30 @@ def image_folder(folder: Path | str, names: Iterable[str]) -> Path:
     return folder
 
 
-def once(keys: Iterable[object], where: str, what: str) -> None:
+def once(keys: Iterable[object], where: str, what: str, numbers: Iterable[int] | None = None) -> None:
     """Every key is a text or a number and stands there once; `where` and a row's number, from 1, name the row.
 
-    "answers.jsonl:" makes it "answers.jsonl:3", and "results.json, row " makes it "results.json, row 3".
+    "answers.jsonl:" makes it "answers.jsonl:3", and "results.json, row " makes it "results.json, row 3". `numbers` are
+    the rows' own, where they do not simply count up (`files.read_lines`). JSON's true is not the number 1.
     """
     seen = set()
-    for number, key in enumerate(keys, start=1):
-        if not isinstance(key, str | int):
+    for number, key in zip(numbers or itertools.count(1), keys, strict=False):
+        if isinstance(key, bool) or not isinstance(key, str | int):
             raise DataError(f"{where}{number}: {what} must be a text or a number, found {key!r}")
         if key in seen:
             raise DataError(f"{where}{number}: {what} {key!r} stands in the file twice. Keep one")
         seen.add(key)
 
 
-def matched(rows: Sequence[dict], key: str, known: Collection, name: str) -> list[dict]:
-    """Rows of the JSON-lines file `name` in the order of the `known` keys: one for each of them, and no others."""
-    once((row.get(key) for row in rows), f"{name}:", key)
-    for number, row in enumerate(rows, start=1):
+def matched(
+    rows: Sequence[dict], key: str, known: Collection, name: str, numbers: Sequence[int] | None = None
+) -> list[dict]:
+    """Rows of the JSON-lines file `name` in the order of the `known` keys: one for each of them, and no others.
+
+    `numbers` as in `once`.
+    """
+    once((row.get(key) for row in rows), f"{name}:", key, numbers)
+    for number, row in zip(numbers or itertools.count(1), rows, strict=False):
         if row[key] not in known:
             raise DataError(f"{name}:{number}: {key} {row[key]!r} is not in the reference file")
     found = {row[key]: row for row in rows}

@@ -149,11 +149,11 @@ def write_answers(folder: Path | str, items: Sequence[dict], answers: Sequence[s
 def pictures(folder: Path | str, items: Sequence[dict]) -> list[str]:
     """Path in `folder` of each item's picture: TASK/IMAGE, TASK/images/IMAGE or IMAGE, whichever is there.
 
-    Image names are unique within a task only. One DataError says how many are missing, and where they belong.
+    The first of them where none is: what is missing is for `vision_scores.usable` to judge, with other bad pictures.
+    Image names are unique within a task only.
     """
     root, found = paths.resolve(str(folder)), []
     for item in items:
         places = [f"{item['task']}/{item['image']}", f"{item['task']}/images/{item['image']}", item["image"]]
         found.append(next((place for place in places if (root / place).is_file()), places[0]))
-    inputs.image_folder(root, found)
     return found

@@ -1,6 +1,7 @@
 """POPE: is the object in the picture? (Li et al. 2023). JSON lines of question_id, image, text, label.
 
-Protocol "standard": the question alone, greedy decoding, the official parser and metric.
+Protocol "standard": the question alone, greedy decoding, the official parser and metric. "paper" has the same parser
+and metric, and how the authors decode; what comes of that: DIFFERENCES.
 """
 
 from collections.abc import Sequence
@@ -9,10 +10,16 @@ from pathlib import Path
 from sbt import paths, stats
 from sbt.benchmarks import check_protocol, inputs
 from sbt.errors import DataError
-from sbt.files import read_jsonl
+from sbt.files import read_lines
 from sbt.metrics import yesno
 from sbt.metrics.yesno import parse
 
+DIFFERENCES = (
+    (
+        'with its end sign, "No###" is no word that the parser knows, and counts as yes',
+        "UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/pope_metric.py@47f96a3, lines 15-20",
+    ),
+)
 METRICS = ("accuracy", "precision", "recall", "f1", "yes_ratio")
 
 
@@ -32,16 +39,17 @@ def files(folder: Path | str, splits: Sequence[str]) -> dict[str, Path]:
 
 def load(path: Path | str) -> list[dict]:
     """Questions in file order; DataError names file and line of a missing field, a wrong label or a repeated id."""
-    rows, name = read_jsonl(Path(path)), paths.shown(path)
-    if not rows:
+    lines, name = read_lines(Path(path)), paths.shown(path)
+    if not lines:
         raise DataError(f"{name} holds no question")
-    for number, row in enumerate(rows, start=1):
+    for number, row in lines:
         if missing := [key for key in ("image", "text", "label") if not isinstance(row.get(key), str)]:
             raise DataError(f"{name}:{number}: no text in {', '.join(missing)}")
         if row["label"] not in ("yes", "no"):
             raise DataError(f"{name}:{number}: label must be yes or no, found {row['label']!r}")
-    inputs.once((row.get("question_id") for row in rows), f"{name}:", "question_id")
-    return rows
+    numbers, rows = zip(*lines, strict=True)
+    inputs.once((row.get("question_id") for row in rows), f"{name}:", "question_id", numbers)
+    return list(rows)
 
 
 def counts(rows: Sequence[dict]) -> dict[str, int]:
@@ -97,19 +105,33 @@ def samples(items: Sequence[dict], answers: Sequence[str], *, arm: str, subset: 
 
 
 def score_files(answers: Path | str, references: Path | str, protocol: str = "standard") -> dict[str, float | int]:
-    """Scores of an answers file: rows with `question_id`, or the official `question` and `answer` in order."""
-    check_protocol(protocol, ("standard", "paper"))  # the authors kept the official parser
-    items, rows, name = load(references), read_jsonl(Path(answers)), paths.shown(answers)
-    for number, row in enumerate(rows, start=1):
+    """Scores of an answers file: rows with `question_id`, or the official `question` and `answer` in order.
+
+    DataError names file and line, also where a row's `question` is another one than its `question_id` or its place
+    says. Both protocols score alike: the authors kept the official parser.
+    """
+    check_protocol(protocol, ("standard", "paper"))
+    items, lines, name = load(references), read_lines(Path(answers)), paths.shown(answers)
+    for number, row in lines:
         if not isinstance(row.get("answer"), str):
             raise DataError(f"{name}:{number}: no text in 'answer'")
+    numbers, rows = [number for number, _ in lines], [row for _, row in lines]
     if any("question_id" in row for row in rows):
-        rows = inputs.matched(rows, "question_id", {item["question_id"]: item for item in items}, name)
-        return score(items, [row["answer"] for row in rows])
+        known = {item["question_id"]: item for item in items}
+        ordered = inputs.matched(rows, "question_id", known, name, numbers)
+        for number, row in lines:
+            if "question" in row:
+                _same(row, known[row["question_id"]], f"question_id {row['question_id']!r}", f"{name}:{number}")
+        return score(items, [row["answer"] for row in ordered])
     if len(rows) != len(items):
         raise DataError(f"{name}: {len(rows)} answers for {len(items)} questions. Give one a question, in their order")
-    for number, (row, item) in enumerate(zip(rows, items, strict=True), start=1):
-        if row.get("question") != item["text"]:
-            asked = f"question {number} is {item['text']!r}"
-            raise DataError(f"{name}:{number}: this answers {row.get('question')!r}, but {asked}")
+    for place, ((number, row), item) in enumerate(zip(lines, items, strict=True), start=1):
+        _same(row, item, f"question {place}", f"{name}:{number}")
     return score(items, [row["answer"] for row in rows])
+
+
+def _same(row: dict, item: dict, what: str, where: str) -> None:
+    """DataError unless a row answers the item. "imange" is "image": the publishers mended that word in autumn 2023."""
+    said, asked = (str(text).replace("imange", "image") for text in (row.get("question"), item["text"]))
+    if said != asked:
+        raise DataError(f"{where}: this answers {row.get('question')!r}, but {what} is {item['text']!r}")

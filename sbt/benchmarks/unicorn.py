@@ -8,14 +8,20 @@ from pathlib import Path
 
 from sbt import stats
 from sbt.benchmarks import check_protocol, inputs
+from sbt.benchmarks.decoding import UNICORN_DIFFERENCES
 from sbt.benchmarks.unicorn_files import check_task, load, read_answers
 from sbt.errors import DataError, ParameterError
 from sbt.metrics import unicorn as metric
-from sbt.metrics.unicorn import DIFFERENCES, OODCV, SITUATIONS, SKETCHY, TASKS
+from sbt.metrics.unicorn import OODCV, SITUATIONS, SKETCHY, TASKS
 
 __all__ = ["DIFFERENCES", "OODCV", "SITUATIONS", "SKETCHY", "TASKS", "counts", "image_folder", "load", "prompt",
            "rows", "samples", "score", "score_files"]  # fmt: skip
 PROTOCOLS = ("standard", "paper")
+_NAMES = {"oodcv": "OODCV-VQA", "sketchy": "Sketchy-VQA"}
+DIFFERENCES = (  # all of them: decoding.DIFFERENCES is about another code
+    *UNICORN_DIFFERENCES,
+    *((f"{_NAMES[kind]}: {told}", source) for kind, rules in metric.DIFFERENCES.items() for told, source in rules),
+)
 
 
 def counts(items: Sequence[dict]) -> dict[str, int]:

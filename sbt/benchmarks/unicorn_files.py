@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sbt import paths
 from sbt.errors import DataError, ParameterError
-from sbt.files import read_json, read_jsonl
+from sbt.files import read_json, read_lines
 from sbt.metrics import unicorn as metric
 from sbt.text import nearest
 
@@ -63,17 +63,18 @@ def read_answers(path: Path, items: list[dict], protocol: str) -> tuple[list[dic
     it holds the last answer about a picture only, so "standard" wants the other form where one has more questions.
     """
     name = paths.shown(path)
-    content = read_jsonl(path) if path.suffix == ".jsonl" else read_json(path)
+    lines = path.suffix == ".jsonl"
+    numbered = read_lines(path) if lines else []
+    content = [row for _, row in numbered] if lines else read_json(path, keys_once=True)
     if isinstance(content, dict) and items[0]["task"] in metric.OODCV:
         return _by_picture(content, items, protocol, name)
     if not isinstance(content, list):
         raise DataError(f"{name}: expected a list of answers, or in OODCV-VQA an object by image path")
     if len(content) != len(items):
         raise DataError(f"{name}: {len(content)} answers for {len(items)} questions. Give one a question, in order")
-    place = f"{name}:" if path.suffix == ".jsonl" else f"{name}, row "
+    places = [f"{name}:{number}" for number, _ in numbered] or [f"{name}, row {k + 1}" for k in range(len(content))]
     answers = []
-    for number, (row, item) in enumerate(zip(content, items, strict=True), start=1):
-        where = f"{place}{number}"
+    for number, (where, row, item) in enumerate(zip(places, content, items, strict=True), start=1):
         answers.append(_answer(row, item, where))
         for key in ("image", "image_path"):
             if key in row and _known(row[key], [item["image"]]) is None:

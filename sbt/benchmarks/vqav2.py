@@ -17,8 +17,6 @@ from sbt.metrics import vqa
 __all__ = ["DIFFERENCES", "IMAGE", "PROTOCOLS", "SHORT", "image_folder", "load", "prompt", "rows", "samples", "score",
            "score_files", "scored", "select"]  # fmt: skip
 SHORT = "Answer the question using a single word or phrase."  # LLaVA-1.5's (arXiv 2310.03744)
-
-
 DIFFERENCES = (  # UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/*@47f96a3
     ("paper asks 5,000 questions of 214,354, drawn with seed 42; standard all of them", "evaluate.py:581-601"),
     ("three text-only demonstrations with the first annotator's answer, and the bare question", "evaluate.py:820"),
@@ -27,7 +25,11 @@ DIFFERENCES = (  # UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/*@47f96a3
         '"Yes" is right only where annotators disagree: the official rules lower its case only there',
         "vqa_metric.py:411-416",
     ),
-)
+    ("questions and annotations are paired by their places in the two lists, here by question_id",
+     "eval_datasets.py:91-94"),
+    ("an answer ends before the first Question, Answer, ### or </s> in it", "vqa_metric.py:575-584"),
+    ("only the questions that have an answer are scored; the official code wants them all", "vqa_metric.py:382-443"),
+)  # fmt: skip
 
 
 def prompt(item: dict, protocol: str = "standard", *, request: str = SHORT) -> str:
@@ -101,17 +103,24 @@ def score_files(answers: Path | str, references: Path | str, protocol: str = "st
     """Scores of an official results file, a list of {question_id, answer}, against the official annotations.
 
     Percent `overall` and by type, 0 to 1 in `per_question`, by question_id; n. Protocol "standard" wants an answer to
-    every annotated question; "paper" scores those that have one, as the authors do, and says so on stderr.
+    every annotated question; "paper" scores those that have one, as the authors do, and says so on stderr. So it does
+    of annotators without an answer_id of their own, whom the official code takes for one where they agree.
     """
     check_protocol(protocol, PROTOCOLS)
     known = read_annotations(Path(references).absolute())
     rows, said = zip(*read_results(Path(answers), known, every=protocol == "standard"), strict=True)
     if len(rows) < len(known):
         print(f"{paths.shown(answers)}: {len(rows)} of {len(known)} questions have an answer", file=sys.stderr)
-    if unnamed := sum("answer_id" not in answer for row in rows for answer in row["answers"]):
-        told = f"{unnamed} answers have no answer_id: equal ones count as one"
-        print(f"{paths.shown(references)}: {told}", file=sys.stderr)
+    if alike := [row["question_id"] for row in rows if not _told_apart(row["answers"])]:
+        told = f"{len(alike)} questions with annotators who share an answer_id or have none, the first question_id"
+        print(f"{paths.shown(references)}: {told} {alike[0]!r}. Equal rows of theirs count as one", file=sys.stderr)
     values = vqa.accuracies(scored(said, protocol), rows)
     # ten digits drop the noise of floating-point sums: 0.9 is 0.8999999999999998 where three annotators agree
     each = {row["question_id"]: round(value, 10) for row, value in zip(rows, values, strict=True)}
     return {**vqa.means(values, rows), "per_question": each, "n": len(rows)}
+
+
+def _told_apart(answers: Sequence[dict]) -> bool:
+    """Whether each annotator's answer has an answer_id, and one of its own."""
+    ids = {repr(answer["answer_id"]) for answer in answers if "answer_id" in answer}
+    return len(ids) == len(answers)

@@ -1,7 +1,7 @@
 """VQAv2's files: questions and annotations, which of them a protocol asks, and results in the official format."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +54,12 @@ def select(
     pool: int = 2048,
     shots: int = 3,
     seed: int = 42,
+    usable: Collection[str] | None = None,
 ) -> list[dict]:
     """The items a protocol asks: all of them, or the authors' choice, each with its `demonstrations`.
+
+    Give all items, and as `usable` the pictures that can be used: those about others are left out of what was drawn.
+    Left out before, one picture would change the whole draw. Demonstrations have no picture, so all of them stay.
 
     They draw pool + questions items without replacement (evaluate.py: numpy's generator, seeded); the first `pool` are
     for demonstrations, the others are asked. For each, Python's generator of the same seed draws `shots` of the pool,
@@ -64,7 +68,7 @@ def select(
     """
     check_protocol(protocol, PROTOCOLS)
     if protocol == "standard":
-        return list(items)
+        return [item for item in items if usable is None or item["image"] in usable]
     if min(questions - 1, pool - shots, shots) < 0 or questions + pool > len(items):
         wanted = f"{questions} questions, and {pool} for {shots} demonstrations each"
         raise ParameterError(f"{len(items)} questions are too few for {wanted}: set `questions` and `pool` to fit")
@@ -73,7 +77,8 @@ def select(
         (row["question"].strip(), row["answers"][0]["answer"].strip()) for row in (items[i] for i in drawn[:pool])
     ]
     draw = random.Random(seed)
-    return [{**items[place], "demonstrations": draw.sample(shown, shots)} for place in drawn[pool:]]
+    asked = [{**items[place], "demonstrations": draw.sample(shown, shots)} for place in drawn[pool:]]
+    return [item for item in asked if usable is None or item["image"] in usable]
 
 
 def read_annotations(path: Path) -> list[dict]:

@@ -24,6 +24,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from sbt import corruptions, paths, plots, stats
 from sbt.benchmarks import inputs
 from sbt.data import images as image_files
+from sbt.errors import DataError
 
 CLEAN, ALL = "clean", "all corruptions"  # subsets of metric rows
 SUBSET = r"^(?P<corruption>\w+), severity (?P<severity>\d)$"
@@ -67,35 +68,48 @@ class CorruptedImages:
         names: Sequence[str],
         severities: Sequence[int],
         *,
+        on_bad: str = "stop",
         workers: int = 0,
         progress: Callable[[int, int], None] | None = None,
-    ) -> int:
-        """Make all that is not there yet, in `workers` processes (0: one a core); returns how many pictures there are.
+    ) -> list[str]:
+        """Make all that is not there yet, in `workers` processes (0: one a core); returns the pictures that are there.
 
-        Every picture is checked before the first is made (`data.images.resolve`). With `ready` they are only looked
-        for. What was made stays when it is interrupted. `progress(done, total)`.
+        Every picture is decoded before the first is made; with `ready`, all of the corrupted ones are. A bad file, and
+        one too small to corrupt, stops with a DataError, or with `on_bad` "skip" its picture is left out of all
+        corruptions and severities, so that the same ones are compared. What was made stays when it is interrupted.
+        `progress(done, total)`.
         """
-        jobs = list(product(dict.fromkeys(pictures), names, severities))
+        pictures = list(dict.fromkeys(pictures))
         if self.ready:
-            for name, severity in product(names, severities):
-                self.names(pictures, name, severity)
-            return len(jobs)
-        image_files.resolve((self.images / name for name in pictures), min_side=corruptions.MIN_SIDE)
+            places = [corruptions.find(self.ready, *cell) for cell in product(names, severities)]
+            return _usable(pictures, places, on_bad, min_side=image_files.MIN_SIDE, progress=progress)
+        pictures = _usable(pictures, [self.images], on_bad, min_side=corruptions.MIN_SIDE)
+        jobs = list(product(pictures, names, severities))
         given = [(self.images / name, self.folder, corruption, level, self.seed) for name, corruption, level in jobs]
         workers = min(workers or os.cpu_count() or 1, len(jobs) // MANY)
         if workers < 2:
-            return _drained(starmap(corruptions.cached, given), len(jobs), progress)
+            _drain(starmap(corruptions.cached, given), len(jobs), progress)
+            return pictures
         # spawned: a fork of a process that has torch's threads may hang
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            made = pool.map(corruptions.cached, *zip(*given, strict=True), chunksize=8)
-            return _drained(made, len(jobs), progress)
+            _drain(pool.map(corruptions.cached, *zip(*given, strict=True), chunksize=8), len(jobs), progress)
+        return pictures
 
 
-def _drained(made: Iterator, total: int, progress: Callable[[int, int], None] | None) -> int:
+def _usable(pictures: Sequence[str], folders: Sequence[Path], on_bad: str, **how: object) -> list[str]:
+    """The pictures whose files in all of the folders are good; `how`: keywords of `images.check`."""
+    files = {folder / name: name for folder in folders for name in pictures}
+    left_out = {files[problem.path] for problem in image_files.resolve(files, on_bad, **how)[1]}
+    if kept := [name for name in pictures if name not in left_out]:
+        return kept
+    where = ", ".join(paths.shown(folder) for folder in folders[:2])
+    raise DataError(f"{where}: each of the {len(pictures)} pictures is bad in one folder or more. Replace the files")
+
+
+def _drain(made: Iterator, total: int, progress: Callable[[int, int], None] | None) -> None:
     for done, _ in enumerate(made, start=1):
         if progress:
             progress(done, total)
-    return total
 
 
 def subset(corruption: str, severity: int) -> str:
@@ -116,6 +130,7 @@ def score(
     """(metric rows, samples) of an arm's answers to the same items, `said` of CLEAN and of every `subset`.
 
     `benchmark` is `captions` or `vqav2`, `value` the key of its samples that the relative drop is of: CIDEr, accuracy.
+    Where the clean score is 0 nothing can be lost, and there are no rows of the drop.
     """
     rows, samples, values = [], [], {}
     for part, answers in said.items():
@@ -123,6 +138,8 @@ def score(
         rows += benchmark.rows(items, answers, seed=seed, **common, **same)
         samples += (judged := benchmark.samples(items, answers, **common))
         values[part] = [sample[value] for sample in judged]
+    if not any(values[CLEAN]):
+        return rows, samples
     under: dict[str, dict[int, list[float]]] = {}
     for part, found in values.items():
         if cell := re.match(SUBSET, part):

@@ -1,22 +1,23 @@
 """Training files fetched once, whole and checked: size shown and disk checked first, second source, resumable.
 
-files = fetch("cc3m-595k", folder) gives {name: path}; `plan` shows what that costs, `access` whether a model is open.
+files = fetch("cc3m-595k", folder) gives {name: path}; `plan` shows what that costs, `room` whether the disks hold it.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import huggingface_hub
 import pandas as pd
+from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 from tqdm.std import tqdm
 
 from sbt import env, files, paths
 from sbt.data import weblink
-from sbt.data.sources import HUB, File, Place, Source, get
+from sbt.data.sources import File, Place, Source, get
 from sbt.errors import DataError, RunError
 
 RECORD = "downloads.json"  # file name -> place, size, time, sha256: what later fetches insist on
@@ -24,31 +25,16 @@ SPARE = 1.02  # disk asked for, over what the files take
 Progress = Callable[[str, int, int], None]
 
 
-class Access(NamedTuple):
-    """Whether a repository's files can be had, and in words why not and what to do."""
+class Room(NamedTuple):
+    """What a disk is to take: the folder on it, gigabytes that are fetched to it and that are free, and of what."""
 
-    ok: bool
-    reason: str
+    folder: Path
+    need: float
+    free: float
+    sizes: str
 
-
-def access(repo: str, kind: str = "model") -> Access:
-    """Ask the Hub with one small request whether this machine's token opens `repo` (`kind` model or dataset).
-
-    Never raises and never shows the token: the first minute of a run is where this belongs.
-    """
-    page = f"{HUB}/{'datasets/' if kind == 'dataset' else ''}{repo}"
-    if offline_mode():
-        return Access(False, f"HF_HUB_OFFLINE is set: {repo} was not asked for; what is in the cache will do")
-    token = "the token found" if env.has_token() else "no token (set HF_TOKEN, or run `hf auth login`)"
-    try:
-        huggingface_hub.HfApi().auth_check(repo, repo_type=kind)
-    except hub_errors.GatedRepoError:
-        return Access(False, f"{repo} is gated, and {token} does not open it: accept its terms at {page}")
-    except hub_errors.RepositoryNotFoundError:
-        return Access(False, f"{repo} does not exist or is private, with {token}: look at {page}")
-    except Exception as error:  # no network, a proxy's page, a Hub that is down: many types
-        return Access(False, f"{repo} could not be asked for ({type(error).__name__}): is {page} reachable?")
-    return Access(True, f"{repo} is open")
+    def __str__(self) -> str:
+        return f"{paths.shown(self.folder)}: {self.need:.1f} GB are needed ({self.sizes}), {self.free:.1f} GB are free"
 
 
 def plan(name: str, folder: Path) -> pd.DataFrame:
@@ -56,8 +42,7 @@ def plan(name: str, folder: Path) -> pd.DataFrame:
 
     Here is what was checked before, and what is in the Hub's cache, which is checked when it is used.
     """
-    folder, source = Path(folder), get(name)
-    record = _record(folder)
+    source, record = get(name), _record(Path(folder) / name)
     rows = []
     for file in source.files:
         digest, says = _expected(file, record)
@@ -83,21 +68,19 @@ def fetch(
 ) -> dict[str, Path]:
     """Files of a source, by name, each whole and with the digest of the registry or of the fetch before.
 
-    Hub files stay in the Hub's cache, others go to `folder`, where RECORD keeps what was found: a file without a
+    Hub files stay in the Hub's cache, others go to `folder/name`, where RECORD keeps what was found: a file without a
     published hash is compared with what the Hub reports, and must stay what it was first. `only` picks files.
     `progress(file, bytes done, bytes)`; without it the Hub shows its own bars. An interrupted fetch goes on. With
     HF_HUB_OFFLINE set nothing is asked for. RunError: disk too small, or no place gives the file, all named.
     """
-    folder, source = Path(folder), get(name)
+    folder, source = Path(folder) / name, get(name)  # of its own: several sources have an images.zip
     wanted = [file for file in source.files if only is None or only(file)]
     record = _record(folder)
     found = {file.name: _here(file, record) for file in wanted}
     missing = [file for file in wanted if found[file.name] is None]
-    coming = [file for file in missing if not _cached(file)]
-    need, free = SPARE * sum(file.size for file in coming) / env.GB, env.free_gb(folder)
-    if coming and need > free:
-        sizes = ", ".join(f"{file.name} {file.size / env.GB:.1f} GB" for file in coming)
-        raise RunError(f"{paths.shown(folder)}: {need:.1f} GB are needed ({sizes}), {free:.1f} GB are free")
+    for one in _rooms(missing, folder.parent):
+        if one.need > one.free:
+            raise RunError(str(one))
     for file in missing:
         path, place, sha = _from_somewhere(file, source, folder, record, progress)
         size, time = path.stat().st_size, path.stat().st_mtime_ns
@@ -105,6 +88,39 @@ def fetch(
         files.write_json(folder / RECORD, record)
         found[file.name] = path
     return {file: path for file, path in found.items() if path is not None}
+
+
+def room(names: Iterable[str], folder: Path) -> list[Room]:
+    """What sources that are still to be fetched take of each disk: Hub files of its cache's, others of `folder`'s."""
+    records = {name: _record(Path(folder) / name) for name in names}
+    wanted = [file for name, record in records.items() for file in get(name).files if _here(file, record) is None]
+    return _rooms(wanted, Path(folder))
+
+
+def _rooms(missing: Iterable[File], folder: Path) -> list[Room]:
+    """By filesystem: a cache in the home folder may be on another one than the results."""
+    found: dict[int, tuple[Path, list[File]]] = {}
+    for file in missing:
+        if file.places and not _cached(file):
+            to = Path(constants.HF_HUB_CACHE) if file.places[0].repo else folder
+            found.setdefault(_filesystem(to), (to, []))[1].append(file)
+    return [
+        Room(
+            to,
+            SPARE * sum(file.size for file in coming) / env.GB,
+            env.free_gb(to),
+            ", ".join(f"{file.name} {file.size / env.GB:.1f} GB" for file in coming),
+        )
+        for to, coming in found.values()
+    ]
+
+
+def _filesystem(folder: Path) -> int:
+    """The disk that a folder is on, or will be."""
+    folder = folder.absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    return folder.stat().st_dev
 
 
 def _from_somewhere(
@@ -222,7 +238,7 @@ def _record(folder: Path) -> dict:
 
 def offline_mode() -> bool:
     """Whether HF_HUB_OFFLINE forbids to ask the network."""
-    return bool(huggingface_hub.constants.HF_HUB_OFFLINE)
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 def _words(error: Exception) -> str:

@@ -42,11 +42,15 @@ class Problem(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What `check` found: problems and good files in the order asked for; counts of `files`, `good`, BAD and NOTED."""
+    """What `check` found: problems and good files in the order asked for; counts of `files`, `good`, BAD and NOTED.
+
+    `noted`: which of NOTED a good file is, of those that are any.
+    """
 
     problems: list[Problem]
     good: list[Path]
     counts: dict[str, int]
+    noted: dict[Path, list[str]]
 
 
 class _Unusable(Exception):
@@ -70,7 +74,7 @@ def check(
     whatever the extension, EXIF rotation not applied. A file that is good here opens with `open_rgb`.
     """
     files = list(dict.fromkeys(Path(file) for file in files))
-    problems, good, found = [], [], Counter()
+    problems, good, noted, found = [], [], {}, Counter()
     look = partial(_look, max_pixels=max_pixels, min_side=min_side)
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")  # Pillow's remarks on a file's metadata; what matters is reported
@@ -81,10 +85,12 @@ def check(
             else:
                 good.append(file)
                 found.update(seen)
+                if seen:
+                    noted[file] = seen
             if progress:
                 progress(done, len(files))
     counts = {"files": len(files), "good": len(good), **{key: found[key] for key in (*BAD, *NOTED)}}
-    return Report(problems, good, counts)
+    return Report(problems, good, counts, noted)
 
 
 def resolve(files: Iterable[Path | str], on_bad: str = "stop", **limits) -> tuple[list[Path], list[Problem]]:

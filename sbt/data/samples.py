@@ -1,4 +1,4 @@
-"""Seeded samples of a training set: n rows, by type, with duplicates only when asked; held-out rows; a text-only twin.
+"""Seeded samples of a training set: n rows, with duplicates only when asked; held-out rows; a text-only twin.
 
 Works on lists of rows and on prepared folders mapped from the disk (`arrowfolder.load`).
 """
@@ -6,7 +6,7 @@ Works on lists of rows and on prepared folders mapped from the disk (`arrowfolde
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import datasets
@@ -15,8 +15,6 @@ from sbt.data import llava
 from sbt.data.arrowfolder import TOKENS
 from sbt.errors import ParameterError
 
-TYPES = ("conversation", "detail", "reasoning")
-UNIFORM = "uniform"
 Rows = Sequence[dict] | datasets.Dataset
 
 
@@ -54,24 +52,6 @@ def draw(rows: Rows, n: int, *, seed: int, repeat: bool = False, name: str = "ro
     most = whole + bool(rest)
     counts = {"rows": n, "of": size, "different": min(n, size), "duplicates": max(0, n - size), "most_copies": most}
     return Sample(_take(rows, positions), positions, counts)
-
-
-def by_type(sets: Mapping[str, Rows], n: int, *, seed: int, uniform: Rows | None = None) -> dict[str, Sample]:
-    """`n` rows of each of TYPES and of `uniform`, the paper's 20k groups; each without replacement.
-
-    `uniform` are the rows that group is drawn from: the 80k file, which has no detail rows, or all of the types.
-    Default: all of them, one after the other. ParameterError for a missing type or a set that is too small.
-    """
-    if missing := [name for name in TYPES if name not in sets]:
-        raise ParameterError(
-            f"no rows of type {', '.join(missing)}: name a prepared set for each of {', '.join(TYPES)}"
-        )
-    if uniform is None:
-        parts = [sets[name] for name in TYPES]
-        mapped = all(isinstance(part, datasets.Dataset) for part in parts)
-        uniform = datasets.concatenate_datasets(parts) if mapped else [row for part in parts for row in part]
-    groups = {name: sets[name] for name in TYPES} | {UNIFORM: uniform}
-    return {name: draw(rows, n, seed=seed, name=name) for name, rows in groups.items()}
 
 
 def set_aside(rows: Rows, n: int, *, seed: int) -> tuple[Rows, Rows]:

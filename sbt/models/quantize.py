@@ -1,11 +1,14 @@
 """4-bit weights of bitsandbytes for small GPUs (QLoRA), an optional extra: checked before anything is loaded."""
 
+import gc
 import importlib.util
 
 import torch
+from torch import nn
 from transformers import BitsAndBytesConfig, LlamaForCausalLM, PreTrainedModel
 
 from sbt.errors import ParameterError
+from sbt.progress import note
 from sbt.text import nearest
 
 KINDS = ("", "4bit")
@@ -15,7 +18,8 @@ WITHOUT = 'set quantization to ""'
 def four_bit(quantization: str, dtype: str) -> dict[str, object]:
     """Options of `from_pretrained` for NormalFloat4 with doubly quantized scales; {} for "".
 
-    `dtype` is what products are computed in. Source: QLoRA (Dettmers et al. 2023). ParameterError where bitsandbytes
+    `dtype` is what products are computed in. They are put on the GPU that torch has chosen (`torch.cuda.set_device`),
+    and stay there. Source: QLoRA (Dettmers et al. 2023). ParameterError where bitsandbytes
     or CUDA is missing.
     """
     if quantization not in KINDS:
@@ -44,3 +48,15 @@ def quantized(model: PreTrainedModel, language: LlamaForCausalLM) -> None:
     device = next(language.parameters()).device
     model.model.vision_tower.to(device)
     model.model.multi_modal_projector.to(device)
+
+
+def make_room(model: nn.Module) -> None:
+    """Give other processes the GPU memory that a model holds: it goes to the CPU, unless its weights have 4 bits."""
+    if not torch.cuda.is_available():
+        return
+    if getattr(model, "is_loaded_in_4bit", False):
+        note("The notebook's own model stays on its GPU beside the processes: weights of 4 bits cannot be moved.")
+    else:
+        model.to("cpu")
+    gc.collect()
+    torch.cuda.empty_cache()

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from tokenizers import Regex, Tokenizer, normalizers
 from transformers import (
     AutoTokenizer,
@@ -21,6 +22,7 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import cached_file
 
+from sbt.data.sources import HUB
 from sbt.errors import CheckpointError
 from sbt.models.quiet import quiet
 
@@ -57,8 +59,9 @@ def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase, list[str]]:
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, **given)
         except Exception as error:  # a damaged tokenizer file raises whatever its parser raises
-            remedy = "" if _has_sentencepiece() else f". If it has a {SENTENCEPIECE} only, reading it takes `{EXTRA}`"
-            raise CheckpointError(f"{name}: the tokenizer cannot be loaded ({_first_line(error)}){remedy}") from error
+            raise CheckpointError(
+                f"{name}: the tokenizer cannot be loaded ({_first_line(error)}){_remedy(name, error)}"
+            ) from error
     tokenizer, more = _as_sentencepiece(name, tokenizer)
     notes += more
     if tokenizer.pad_token is None:
@@ -195,6 +198,17 @@ def _padding(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
 
 def _has_sentencepiece() -> bool:
     return importlib.util.find_spec("sentencepiece") is not None
+
+
+def _remedy(name: str, error: BaseException | None) -> str:
+    """What to do about a tokenizer that cannot be loaded: where to ask for it, or what to install."""
+    while error is not None:  # transformers raises its own error from the Hub's
+        if isinstance(error, GatedRepoError):
+            return f". It is gated: accept its terms at {HUB}/{name}, then set HF_TOKEN"
+        if isinstance(error, RepositoryNotFoundError):
+            return f". Look at {HUB}/{name}: if it is private, set HF_TOKEN"
+        error = error.__cause__ or error.__context__
+    return "" if _has_sentencepiece() else f". If it has a {SENTENCEPIECE} only, reading it takes `{EXTRA}`"
 
 
 def _first_line(error: BaseException) -> str:

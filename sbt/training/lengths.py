@@ -10,7 +10,7 @@ from sbt.errors import ParameterError
 from sbt.models.assemble import locate
 from sbt.models.marks import image_text
 from sbt.models.quiet import quiet
-from sbt.models.tokens import load_tokenizer
+from sbt.models.tokens import END, START, load_tokenizer
 
 
 def counter(
@@ -39,11 +39,17 @@ def counter(
     return count
 
 
-def counter_of(tokenizer: str, vision_tower: str, conversation: str) -> Callable[[list[dict]], list[int]]:
-    """`counter` for the tokenizer and vision tower of these names (folder, `assets/...`, hub id); loads no weights."""
+def counter_of(
+    tokenizer: str, vision_tower: str, conversation: str, marks: bool = False
+) -> Callable[[list[dict]], list[int]]:
+    """`counter` for the tokenizer and vision tower of these names (folder, `assets/...`, hub id); loads no weights.
+
+    `marks`: `<im_start>` and `<im_end>` stand around every image, as in a model assembled with them.
+    """
     words, _ = load_tokenizer(locate(tokenizer))
-    if PLACEHOLDER not in words.get_vocab():
-        words.add_special_tokens({"additional_special_tokens": [PLACEHOLDER]}, replace_extra_special_tokens=False)
+    wanted = (PLACEHOLDER, START, END) if marks else (PLACEHOLDER,)
+    if missing := [name for name in wanted if name not in words.get_vocab()]:
+        words.add_special_tokens({"additional_special_tokens": missing}, replace_extra_special_tokens=False)
     with quiet():
         config = AutoConfig.from_pretrained(locate(vision_tower))
     seen = getattr(config, "vision_config", config)

@@ -13,9 +13,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from sbt import paths
-from sbt.data import arrowfolder
+from sbt.data import arrowfolder, samples
 from sbt.errors import ParameterError
-from sbt.files import read_jsonl
+from sbt.files import read_jsonl, write_jsonl, writing
 from sbt.models import assemble, load_arm, load_language_model, set_trainable
 from sbt.text import nearest
 
@@ -63,6 +63,17 @@ def rows_of(spec: Mapping) -> Sequence[dict] | Dataset:
         return rows
     path = paths.resolve(str(rows))
     return arrowfolder.load(path) if path.is_dir() else read_jsonl(path)
+
+
+def save_rows(spec: Mapping, rows: Sequence[dict] | Dataset, folder: Path) -> Path | str:
+    """Where workers find the rows of a spec: where it says, or in `folder`, as the same kind that the notebook has."""
+    if isinstance(given := spec["rows"], str | Path):
+        return given
+    if not isinstance(rows, Dataset):
+        return write_jsonl(folder / "rows.jsonl", rows)
+    with writing(folder / "rows"), samples.quiet():
+        rows.save_to_disk(str(folder / "rows"))
+    return folder / "rows"
 
 
 def _call(function: Callable, part: str, *args: object, **given: object) -> object:

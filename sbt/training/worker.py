@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import torch
 
 from sbt.training.settings import Settings, World
 from sbt.training.sft import prepare, train
@@ -73,6 +74,8 @@ def main(arguments: list[str]) -> int:
     events.write(began=os.getpid())
     follow_parent(**job["parent"])
     try:
+        if torch.cuda.is_available():  # before a weight is loaded: those of 4 bits stay on the GPU they are put on
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         work(job, rank, events)
     except BaseException as error:
         events.write(error=type(error).__name__, module=type(error).__module__, message=str(error))

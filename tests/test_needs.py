@@ -1,0 +1,135 @@
+"""What a study's steps need: models and gated sources asked for once, packages, GPUs, disks; all in one error."""
+
+from pathlib import Path
+
+import httpx
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+from huggingface_hub import errors as hub_errors
+
+from sbt import env, paths, plans
+from sbt.data import downloads, needs
+from sbt.data.needs import access, checks, insist
+from sbt.data.sources import SOURCES, File, Place, Source
+from sbt.errors import RunError
+
+GATED = "meta-llama/Llama-2-7b-hf"
+TOWER = "openai/clip-vit-large-patch14"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """A Hub that opens all but LLaMA 2 and the data set `me/data`, and an empty cache; what it was asked for."""
+    seen = []
+
+    def check(self: object, repo: str, *, repo_type: str) -> None:
+        seen.append(repo)
+        if repo in (GATED, "me/data"):
+            raise hub_errors.GatedRepoError(
+                "no", response=httpx.Response(403, request=httpx.Request("GET", "https://x"))
+            )
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "auth_check", check)
+    monkeypatch.setattr(needs, "_cached", lambda repo, file, kind="model": False)
+    monkeypatch.setattr(downloads.env, "free_gb", lambda folder: 1000.0)
+    monkeypatch.setattr(env, "gpus", lambda: 0)
+    return seen
+
+
+def failed(steps: list[dict]) -> dict[str, str]:
+    return {row["check"]: row["why"] for row in checks(steps, Path("/nowhere")) if not row["ok"]}
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (None, "is open"),
+        ("GatedRepoError", "accept its terms at https://huggingface.co/meta-llama/Llama-2-7b-hf"),
+        ("RepositoryNotFoundError", "does not exist or is private"),
+        ("ConnectionError", "could not be asked for"),
+    ],
+)
+def test_access_says_in_words_where_to_ask(monkeypatch: pytest.MonkeyPatch, error: str | None, words: str) -> None:
+    def check(self: object, repo: str, *, repo_type: str) -> None:
+        response = httpx.Response(403, request=httpx.Request("GET", "https://huggingface.co"))
+        if error == "ConnectionError":
+            raise ConnectionError("no route")
+        if error:
+            raise getattr(hub_errors, error)("no", response=response)
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "auth_check", check)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    found = access("meta-llama/Llama-2-7b-hf")
+    assert found.ok is (error is None) and words in found.reason and "secret" not in found.reason
+
+
+def test_every_model_and_gated_source_is_asked_for_once_and_all_refused_are_named(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = File("a.zip", 10, (Place("me/data", "a.zip"),))
+    monkeypatch.setitem(SOURCES, "shut", Source("Gated", (file,), gated=True))
+    steps = [
+        {"step": "10", "tokenizer": GATED, "pretrain_data": "shut", "instruct_data": "llava-instruct-80k"},
+        {"step": "20", "language_model": GATED, "vision_tower": TOWER, "connector": "20_connector"},
+        {"step": "50", "base": GATED, "language_model": "assets/llm"},
+    ]
+    with pytest.raises(RunError) as error:
+        insist(checks(steps, Path("/nowhere")))
+    assert asked == [GATED, TOWER, "me/data"]
+    words = str(error.value)
+    assert f"https://huggingface.co/{GATED}" in words and "https://huggingface.co/datasets/me/data" in words
+    assert TOWER not in words and len(words.splitlines()) == 3
+
+
+def test_nobody_is_asked_for_what_is_here(asked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    local = {"language_model": str(tmp_path / "model"), "base": "assets/llm", "tokenizer": "", "quantization": ""}
+    assert checks([local], tmp_path) == []
+    assert checks([step.values for step in plans.load("embedded")[1]], tmp_path) == [] and asked == []
+    monkeypatch.setattr(needs, "_cached", lambda repo, file, kind="model": True)
+    assert [row["found"] for row in checks([{"base": GATED}], tmp_path)] == ["cached"] and asked == []
+    monkeypatch.setattr(needs, "_cached", lambda repo, file, kind="model": False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert [row["ok"] for row in checks([{"base": GATED}], tmp_path)] == [True] and asked == []
+
+
+def test_packages_and_gpus_are_looked_for_by_what_asks_for_them(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [
+        {"step": "20", "quantization": "4bit", "engine": "", "language_model": "openlm-research/open_llama_3b_v2"},
+        {"step": "30", "engine": "zero3", "processes": 8, "machines": 2, "liger": True},
+    ]
+    monkeypatch.setattr(env, "version", lambda package: None)
+    assert set(failed(steps)) == {*needs.EXTRAS, "NVIDIA GPUs"}
+    assert 'pip install "sbt[gpu]"' in failed(steps)["deepspeed"] and "of 30" in failed(steps)["deepspeed"]
+    assert 'pip install "sbt[released]"' in failed(steps)["sentencepiece"]
+    monkeypatch.setattr(env, "version", lambda package: "1.0")
+    assert failed(steps) == {"NVIDIA GPUs": "engine 'zero3' of 30, 4 processes on a machine needs 4"}
+    monkeypatch.setattr(env, "gpus", lambda: 4)
+    assert failed(steps) == {}
+    two = [{"step": "30", "engine": "ddp", "processes": 8}]
+    assert "needs 8" in failed(two)["NVIDIA GPUs"]
+    monkeypatch.setattr(env, "gpus", lambda: 0)
+    assert failed(two) == {}, "ddp trains on a CPU, too"
+
+
+def test_a_disk_too_small_for_the_downloads_is_named(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "_filesystem", lambda at: hash(at))
+    monkeypatch.setattr(downloads.env, "free_gb", lambda folder: 10.0)
+    rows = checks([{"pretrain_data": "cc3m-595k", "instruct_images_from": "coco-train2017"}], Path("/nowhere"))
+    assert [row["ok"] for row in rows] == [True, False]
+    assert "/nowhere: 19.7 GB are needed (train2017.zip 19.3 GB), 10.0 GB are free" in rows[1]["why"]
+
+
+def test_what_set_gives_reaches_the_check() -> None:
+    given = {"language_model": "assets/llm", "quantization": ""}
+    check = plans.load("colab-t4", given=given)[1][0]
+    assert check.notebook == "00_check" and check.values["changed"] == given
+    assert plans.load("colab-t4")[1][0].values["changed"] == {}
+    again = {step.values["step"]: step.values for step in plans.load("colab-t4", given=check.values["changed"])[1]}
+    assert again["20_connector"]["language_model"] == "assets/llm" and not again["30_mm-lora"]["quantization"]
+    assert plans.load("colab-t4")[1][2].values["quantization"] == "4bit" and paths.params().is_dir()
