@@ -1,5 +1,6 @@
 """params/released: it plans without a network, and with a folder of stand-ins the same steps run to a report."""
 
+import json
 import os
 import socket
 import subprocess
@@ -85,6 +86,7 @@ steps:
      set: {pretrain: 48, instruct: 48, instruct_images: 24, captions: 8, pope: 8, heldout: 4}}
 """
 FAMILY = {"projector": {}, "ft": {}, "lora": {}, "lora-adapter": {"text_lora": "adapter"}}
+SCORED = ("50_truthfulqa", "60_mme", "61_vqav2", "62_captioning", "63_pope", "64_unicorn")
 LAYOUT = {"projector": "projector", "ft": "full", "lora": "lora", "lora-adapter": "lora"}
 
 
@@ -124,17 +126,23 @@ def steps(standins: Path, outputs: Path) -> list[dict]:
         given |= {"language_model": str(standins / "base"), "strip_marks": True, **more}
         made.append({"name": f"25_x_{name}", "notebook": CONVERT, "set": given})
     data = outputs / "tiny" / "10_data"
-    needs, own = ["10_data", *(step["name"] for step in made)], {"arm_steps": ["25_x_"]}
-    read = own | {"base": str(standins / "base"), "arms": ["base", "MM-ft", "MM-lora", "MM-lora-adapter"]}
-    look = own | {"pope_data": str(data / "eval"), "images": str(data / "images"), "splits": ["adversarial"]}
-    none = dict.fromkeys(("ethics", "language", "captioning", "unicorn", "data", "text_only"), "")
-    summed = none | {"truthfulqa": "50_x", "pope": "63_x", "images": str(data / "images"), "tuned": "MM-ft"}
-    return [
-        *made,
-        {"name": "50_x", "notebook": "50_truthfulqa", "set": read | {"max_new_tokens": 4}, "needs": needs},
-        {"name": "63_x", "notebook": "63_pope", "set": look | {"max_new_tokens": 4}, "needs": needs},
-        {"name": "90_report", "notebook": "90_report", "set": summed, "needs": ["50_x", "63_x"]},
-    ]
+    needs, own = ["10_data", *(step["name"] for step in made)], {"arm_steps": ["25_x_"], "max_new_tokens": 4}
+    read = {"base": str(standins / "base"), "arms": ["base", "MM-ft", "MM-lora", "MM-lora-adapter"]}
+    vqa, few = data / "eval" / "vqav2", {"corruptions": ["fog"], "severities": [5], "corrupted_limit": 2}
+    look = {
+        "60_mme": {"mme_data": data / "eval" / "mme"},
+        "61_vqav2": {"questions_file": vqa / "questions.json", "annotations": vqa / "annotations.json", **few},
+        "62_captioning": {"references": data / "eval" / "captions.json", "other_severities": [5], **few}
+        | {"demonstrations": data / "pretrain" / "chat.json"},
+        "63_pope": {"pope_data": data / "eval", "splits": ["adversarial"]},
+        "64_unicorn": {"unicorn_data": data / "eval" / "unicorn"},
+    }
+    asked = {"50_truthfulqa": read} | {name: {**given, "images": data / "images"} for name, given in look.items()}
+    given = {name: json.loads(json.dumps(own | value, default=str)) for name, value in asked.items()}
+    scored = [{"name": name, "notebook": name, "set": value, "needs": needs} for name, value in given.items()]
+    none = dict.fromkeys(("ethics", "language", "contribution", "data", "text_only"), "")
+    summed = none | {"images": str(data / "images"), "tuned": "MM-ft"}
+    return [*made, *scored, {"name": "90_report", "notebook": "90_report", "set": summed, "needs": [*asked]}]
 
 
 def test_a_folder_of_stand_ins_runs_to_a_report(standins: Path, tmp_path: Path) -> None:
@@ -151,10 +159,11 @@ def test_a_folder_of_stand_ins_runs_to_a_report(standins: Path, tmp_path: Path) 
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     done = {file.parent.name for file in outputs.glob("tiny/*/DONE")}
-    assert done == {"10_data", *(f"25_x_{name}" for name in FAMILY), "50_x", "63_x", "90_report"}
+    assert done == {"10_data", *(f"25_x_{name}" for name in FAMILY), *SCORED, "90_report"}
     assert (outputs / "tiny" / "90_report" / "report.html").is_file()
-    scores = {step: read_json(outputs / "tiny" / step / "metrics.json") for step in ("50_x", "63_x")}
-    assert {row["arm"] for row in scores["50_x"]} == {"base", "MM-ft", "MM-lora", "MM-lora-adapter"}
-    assert {row["arm"] for row in scores["63_x"]} == {"MM-projector", "MM-ft", "MM-lora"}
-    mc2 = {r["arm"]: r["value"] for r in scores["50_x"] if (r["subset"], r["metric"]) == ("all", "mc2")}
+    scores = {step: read_json(outputs / "tiny" / step / "metrics.json") for step in SCORED}
+    assert {row["arm"] for row in scores["50_truthfulqa"]} == {"base", "MM-ft", "MM-lora", "MM-lora-adapter"}
+    for step in SCORED[1:]:
+        assert {row["arm"] for row in scores[step]} == {"MM-projector", "MM-ft", "MM-lora"}, step
+    mc2 = {r["arm"]: r["value"] for r in scores["50_truthfulqa"] if (r["subset"], r["metric"]) == ("all", "mc2")}
     assert len(set(mc2.values())) == 4  # four models, two of them of one checkpoint
