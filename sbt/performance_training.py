@@ -228,22 +228,22 @@ def _theirs(
     model: nn.Module, processor: object, rows: list, settings: Settings, folder: Path, clock: Clock, **told: object
 ) -> float:
     processor.chat_template = templates.load("v1")
-    arguments = SFTConfig(
-        output_dir=str(folder / "trl"),
-        max_steps=settings.max_steps,
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulation,
-        max_length=None,
-        use_cpu=not torch.cuda.is_available(),
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        seed=settings.seed,  # the same rows in each step as ours
-        **told,
-    )
-    given = {"args": arguments, "train_dataset": _dataset(rows, vision=True), "processing_class": processor}
     with quiet():
+        arguments = SFTConfig(
+            output_dir=str(folder / "trl"),
+            max_steps=settings.max_steps,
+            per_device_train_batch_size=settings.batch_size,
+            gradient_accumulation_steps=settings.accumulation,
+            max_length=None,
+            use_cpu=not torch.cuda.is_available(),
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            seed=settings.seed,  # the same rows in each step as ours
+            **told,
+        )
+        given = {"args": arguments, "train_dataset": _dataset(rows, vision=True), "processing_class": processor}
         trainer = SFTTrainer(model=model, **given, callbacks=[Watch(settings.max_steps, 0, clock.tick)])
         trainer.remove_callback(PrinterCallback)
         trainer.train()

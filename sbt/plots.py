@@ -246,4 +246,5 @@ def bars(frame: pd.DataFrame, by: str, columns: Sequence[str], title: str, hue: 
     if hue:
         place = {"loc": "upper right", "bbox_to_anchor": (1, 1), "bbox_transform": figure.transFigure}
         sns.move_legend(axes[0][0], **place, ncols=groups, frameon=False, title=None, fontsize=8.5)
+        axes[0][0].get_legend().set_in_layout(False)  # it stands beside the title, over all panels
     return _finish(figure)
