@@ -21,6 +21,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--only", action="append", default=[], metavar="STEP", help="30_mm-lora, or 30")
         command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter, as YAML")
     run.add_argument("--force", action="store_true", help="make the steps anew, up to date or not")
+    run.add_argument(
+        "--jobs", type=int, default=0, metavar="N", help="steps side by side; 0 (default): the study's own"
+    )
     run.add_argument("--dry-run", action="store_true", help="show the plan and do nothing")
 
     commands.add_parser("runs", help="list the finished steps of all studies")
@@ -66,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(pipeline.plan_table(words.study, words.only, params.parse_set(words.set)))
         else:
             given = params.parse_set(words.set)
-            return 0 if pipeline.run(words.study, words.only, given, words.force) else 1
+            return 0 if pipeline.run(words.study, words.only, given, words.force, words.jobs) else 1
     except SbtError as error:
         print(f"sbt: {error}", file=sys.stderr)
         return 2

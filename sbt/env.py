@@ -116,6 +116,11 @@ def free_gb(folder: Path) -> float:
     return shutil.disk_usage(folder).free / GB
 
 
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def memory_gb() -> float:
     """Memory (GB) this process may use: the machine's, or the container's limit where that is lower."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -179,13 +184,12 @@ def line(folder: Path) -> str:
 def checks(folder: Path, need_gb: float = 1.0) -> list[dict]:
     """Rows `check, found, ok, why` that tell in minute one whether minute six hundred can succeed."""
     kind, number, free = device(), dtype(), free_gb(folder)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     rows = [
         ("python", machine.python_version(), sys.version_info >= (3, 11), "3.11 or newer"),
         ("platform", platform(), True, "colab, kaggle, ci, jupyter, papermill or script"),
         ("device", kind.value, True, kind.reason),
         ("dtype", number.value, True, number.reason),
-        ("cores", str(cores), True, "the embedded study is sized for 2"),
+        ("cores", str(cores()), True, "the embedded study is sized for 2"),
         ("memory", f"{memory_gb():.0f} GB", memory_gb() >= 3.5, "the embedded study needs 4 GiB"),
         ("disk", f"{free:.0f} GB free", free >= need_gb, f"at least {need_gb:g} GB"),
         ("hub token", "yes" if has_token() else "no", True, "needed for gated models only"),

@@ -1,26 +1,21 @@
-"""Runs a study: its steps in order, each a notebook executed by papermill, skipping what is up to date.
+"""Runs a study: each step a notebook executed by papermill, after those it needs, skipping what is up to date.
 
 `plan_table` shows what would be done; `run` does it and can be killed at any moment and repeated.
 """
 
-import contextlib
-import logging
 import re
-import shutil
 import sys
-import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from sbt import env, estimate, files, paths, plans, records, results, runs, text
-from sbt.errors import DataError
+from sbt import env, estimate, files, paths, plans, records, results, runs
+from sbt.errors import DataError, ParameterError
+from sbt.execution import Execution
+from sbt.screen import Screen
 
 FORCED = records.State("to run", "forced")
-KERNEL_DIED = (
-    "the kernel died: the system ended it, probably for memory (this machine has {:.0f} GB). Close other programs or "
-    "lower the batch size; the same command resumes the work"
-)
+TICK = 0.1  # seconds between two looks at what runs
 
 
 def plan_table(study: str, only: Iterable[str] = (), given: dict | None = None) -> str:
@@ -30,7 +25,7 @@ def plan_table(study: str, only: Iterable[str] = (), given: dict | None = None) 
     words = {name: f"{s.kind}: {s.reason}" if s.reason else s.kind for name, s in states.items()}
     waiting = [step for step in steps if states[step.name].kind != "up to date"]
     costs = [step.estimate for step in waiting]
-    minutes, disk = sum(cost.minutes for cost in costs), estimate.disk_gb(costs)
+    minutes, disk = sum(cost.minutes for cost in costs) / plan.side_by_side(), estimate.disk_gb(costs)
     commands = "\n".join(step.command() for step in steps)
     time = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
     total = f"{len(waiting)} of {len(steps)} steps to run, about {time} and {disk:.1f} GB of disk"
@@ -69,27 +64,21 @@ def _executed(notebook: Path) -> bool:
     return bool(metadata.get("end_time")) and not metadata.get("exception")
 
 
-def run(study: str, only: Iterable[str] = (), given: dict | None = None, force: bool = False) -> bool:
+def run(study: str, only: Iterable[str] = (), given: dict | None = None, force: bool = False, jobs: int = 0) -> bool:
     """Run the selected steps of a study that are not up to date. False where one failed; the message is printed.
 
-    All parameters of all steps are checked before the first one starts. `force` makes the steps anew.
+    All parameters of all steps are checked before the first one starts. `force` makes the steps anew. `jobs`: how many
+    steps that do not need each other run side by side; 0 for what the study says (`plans.Plan.side_by_side`).
     """
+    if jobs < 0:
+        raise ParameterError(f"--jobs {jobs}: at least 1; leave it out for the study's own number")
     plan, steps = plans.load(study, only, given)
     busy = f"another `sbt run {plan.study}` is at work"
     with files.lock(paths.outputs() / plan.study / ".locks" / "run", 0, busy):
         # of all steps at once: a corrupt one is an error before anything starts
         states = dict.fromkeys([step.name for step in steps], FORCED) if force else _states(steps)
-        for number, step in enumerate(steps):
-            later = [other for other in steps[number + 1 :] if states[other.name].kind != "up to date"]
-            left = sum(other.estimate.minutes for other in later) * 60
-            title = f"[{number + 1:2}/{len(steps)}] {step.name:<16}"
-            state = FORCED if force else _state(step)
-            if state.kind == "up to date":
-                print(f"{title} up to date", flush=True)
-            elif problem := _execute(step, state, title, left, force):
-                print(problem, file=sys.stderr)
-                return False
-            _export(step)
+        if not _work(steps, states, force, jobs or plan.side_by_side()):
+            return False
     print("\n" + results.study_table(plan.study))
     for step in steps:
         if (step.folder / "report.html").exists():
@@ -98,84 +87,72 @@ def run(study: str, only: Iterable[str] = (), given: dict | None = None, force: 
     return True
 
 
-def _execute(step: plans.Step, state: records.State, title: str, later: float, force: bool) -> str:
-    """Execute a step's notebook and show its progress line. The problem in words, or an empty string."""
-    import papermill
-    from nbclient.exceptions import DeadKernelError
+def _work(steps: list[plans.Step], states: dict[str, records.State], force: bool, jobs: int) -> bool:
+    """Run steps, each after those it needs and up to `jobs` at once; after a failure no other begins. Whether all ran.
 
-    logging.getLogger("papermill").setLevel(logging.ERROR)
+    Steps that might not fit into memory together wait for each other.
+    """
+    titles = {step.name: f"[{number:2}/{len(steps)}] {step.name:<16}" for number, step in enumerate(steps, start=1)}
+    screen, threads = Screen(titles, jobs), max(1, env.cores() // jobs) if jobs > 1 else 0
+    waiting, running, well = {step.name: step for step in steps}, {}, True
+    try:
+        while running or (waiting and well):
+            for step in [step for step in waiting.values() if well]:
+                if any(need in waiting or need in running for need in step.needs):
+                    continue
+                if len(running) >= jobs or not _fits(step, running):
+                    continue
+                del waiting[step.name]
+                state = FORCED if force else _state(step)
+                if state.kind == "up to date":
+                    screen.say(step.name, "up to date")
+                    _export(step)
+                    continue
+                later = [other for name, other in waiting.items() if states[name].kind != "up to date"]
+                screen.waiting = sum(other.estimate.minutes for other in later) * 60
+                running[step.name] = step, _begin(step, force or state.kind == "to run", threads)
+                screen.begin(step)
+            time.sleep(TICK)
+            screen.draw()
+            for name, (step, execution) in list(running.items()):
+                if (problem := execution.problem()) is not None:
+                    del running[name]
+                    well &= _ended(step, problem, screen)
+    finally:
+        for name, (_, execution) in running.items():
+            execution.stop()
+            screen.end(name, "interrupted")
+    return well
+
+
+def _fits(step: plans.Step, running: dict[str, tuple]) -> bool:
+    """Whether a step fits into memory beside those that run."""
+    taken = sum(other.estimate.memory_gb for other, _ in running.values())
+    return not running or taken + step.estimate.memory_gb < env.memory_gb()
+
+
+def _begin(step: plans.Step, anew: bool, threads: int) -> Execution:
+    """Start a step's notebook."""
     with runs.lock(step.values["study"], step.name):
-        if force or state.kind == "to run":
+        if anew:
             records.discard(step.folder)
     output = step.folder / "notebook.ipynb"
     with files.writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-    with Line(title, step, later) as line, files.writing(output):
-        try:
-            papermill.execute_notebook(
-                paths.notebooks() / f"{step.notebook}.ipynb", output, step.values, kernel_name="python3",
-                progress_bar=False, cwd=paths.notebooks(), extra_arguments=["--log-level=40"],
-            )  # fmt: skip
-            problem = ""
-        except papermill.PapermillExecutionError as error:
-            where = f"cell In [{error.exec_count}]"
-            problem = f"{where}: {error.ename}: {error.evalue.strip()}"
-        except DeadKernelError:
-            problem = KERNEL_DIED.format(env.memory_gb())
-        line.end("failed" if problem else "done")
+    return Execution(paths.notebooks() / f"{step.notebook}.ipynb", output, step.values, threads)
+
+
+def _ended(step: plans.Step, problem: str, screen: Screen) -> bool:
+    """Close the line of a step whose notebook ended, and say what went wrong, if anything did. Whether all is well."""
     if not problem and not step.values.get("dry_run") and not (step.folder / "DONE").exists():
         problem = "the notebook came to its end without run.finish()"
-    return f"\n{step.name}: {problem}\nexecuted notebook: {paths.shown(output)}" if problem else ""
-
-
-class Line:
-    """The progress line of one step: rewritten twice a second on a terminal, begun and ended elsewhere."""
-
-    def __init__(self, title: str, step: plans.Step, later: float) -> None:
-        self.title, self.step, self.later = title, step, later
-        self.expected = step.estimate.minutes * 60
-        self.live = sys.stdout.isatty()
-        self.started = time.monotonic()
-        self.stopped = threading.Event()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "Line":
-        if self.live:
-            self.thread.start()
-        else:
-            print(f"{self.title} (about {text.duration(self.expected)}) ... ", end="", flush=True)
-        return self
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if not self.stopped.is_set():
-            self.end("interrupted" if kind is KeyboardInterrupt else "failed")
-
-    def end(self, outcome: str) -> None:
-        """Close the line with its outcome and the time it took."""
-        self.stopped.set()
-        if self.live:
-            self.thread.join()
-        took = text.duration(time.monotonic() - self.started)
-        left = f", about {text.duration(self.later)} left" if self.later and outcome == "done" else ""
-        words = f"{outcome} in {took}{left}"
-        print(f"\r\033[K{self.title} {words}" if self.live else words, flush=True)
-
-    def _watch(self) -> None:
-        while not self.stopped.wait(0.5):
-            words = f"{self.title} {self._now()}"[: shutil.get_terminal_size().columns - 1]
-            print(f"\r\033[K{words}", end="", flush=True)
-
-    def _now(self) -> str:
-        elapsed = time.monotonic() - self.started
-        left, live = self.expected - elapsed, ""
-        with contextlib.suppress(DataError):  # no loop has begun yet
-            loop = files.read_json(self.step.folder / "progress.json")
-            done, total = loop["done"], loop["total"]
-            numbers = "".join(f" {name} {text.number(value)}" for name, value in loop["numbers"].items())
-            live = f" · {text.bar(done / max(total, 1), 12)} {done}/{total}{numbers}"
-            left = max(left, loop["remaining"] or 0)
-        left = max(left, 0) + self.later
-        return text.duration(elapsed) + (f", about {text.duration(left)} left in all" if left >= 1 else "") + live
+    screen.end(step.name, "failed" if problem else "done")
+    if problem:
+        shown = paths.shown(step.folder / "notebook.ipynb")
+        print(f"\n{step.name}: {problem}\nexecuted notebook: {shown}", file=sys.stderr)
+    else:
+        _export(step)
+    return not problem
 
 
 def _export(step: plans.Step) -> None:

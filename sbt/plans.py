@@ -1,7 +1,7 @@
 """A study's plan: `params/<study>/plan.yaml` with its steps in order, read, checked and laid over the notebooks.
 
-`title: ...`, `card: ...` (the GPU it is meant for, see `costs.CARDS`; none: a CPU) and
-`steps: [{name, notebook, params: file.yaml, set: {name: value}, needs: [step, ...]}, ...]`.
+`title: ...`, `card: ...` (the GPU it is meant for, see `costs.CARDS`; none: a CPU), `jobs: ...` (steps side by side)
+and `steps: [{name, notebook, params: file.yaml, set: {name: value}, needs: [step, ...]}, ...]`.
 """
 
 import os
@@ -14,10 +14,11 @@ from pathlib import Path
 
 import yaml
 
-from sbt import estimate, params, paths, records, text
+from sbt import env, estimate, params, paths, records, text
 from sbt.errors import MissingStep, ParameterError
 
-TOP = {"title": "str", "card": "str", "steps": "list"}
+TOP = {"title": "str", "card": "str", "jobs": "int", "steps": "list"}
+MOST_JOBS = 4  # side by side on a CPU: beyond it, the longest chain of steps decides
 TYPES = {"name": str, "notebook": str, "params": str, "set": dict, "needs": list}
 
 
@@ -66,6 +67,15 @@ class Plan:
     study: str
     title: str
     steps: tuple[Step, ...]
+    card: str = ""
+    jobs: int = 0
+
+    def side_by_side(self) -> int:
+        """How many steps run at once: the plan's own number, else one on a GPU, else one a core, a few at most.
+
+        Small models gain little from a second thread, and most of a notebook's time is Python's.
+        """
+        return self.jobs or (1 if self.card else min(env.cores(), MOST_JOBS))
 
     def select(self, only: Iterable[str]) -> list[Step]:
         """Steps named by `--only`: by name, or by what stands before its first `_` (`30`). All where none is named."""
@@ -99,7 +109,8 @@ def load(study: str, only: Iterable[str] = (), given: dict | None = None) -> tup
     if not entries:
         raise ParameterError(f"{where}: no steps")
     _check_needs(entries, where)
-    bare = Plan(folder.name, plan.get("title", folder.name), _linked((_step(folder, e, {}) for e in entries), card))
+    title, jobs = plan.get("title", folder.name), plan.get("jobs", 0)
+    bare = Plan(folder.name, title, _linked((_step(folder, e, {}) for e in entries), card), card, jobs)
     if not given:
         return bare, bare.select(only)
     names = {step.name for step in bare.select(only)}
@@ -108,7 +119,7 @@ def load(study: str, only: Iterable[str] = (), given: dict | None = None) -> tup
         if name not in known:
             raise ParameterError(f"--set {name}: no selected step has this parameter{text.nearest(name, known)}")
     steps = _linked((_step(folder, e, given if e["name"] in names else {}) for e in entries), card)
-    return Plan(bare.study, bare.title, steps), [step for step in steps if step.name in names]
+    return replace(bare, steps=steps), [step for step in steps if step.name in names]
 
 
 def table(steps: Iterable[Step], states: dict[str, str]) -> str:

@@ -1,16 +1,15 @@
 """Downloads from a server of our own and a stand-in for the Hub: resumed, checked, second places, offline, gated."""
 
 import hashlib
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
 import huggingface_hub
 import pytest
+from download_fixtures import DATA, hub, server, sha  # noqa: F401 - fixtures
 from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 
@@ -18,78 +17,9 @@ from sbt import paths
 from sbt.data import downloads, formats, imagezip, sources, weblink
 from sbt.data.downloads import RECORD, fetch, plan, room
 from sbt.data.sources import SOURCES, File, Place, Source
+from sbt.data.vision_sources import BENCHMARKS, VISION
 from sbt.errors import DataError, ParameterError, RunError
 from sbt.files import read_json
-
-DATA = bytes(range(256)) * 8000
-
-
-def sha(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """`url`, `files` by path, `asked` (path, Range), and `cut`: bytes after which answers break off, one by one."""
-    state = SimpleNamespace(files={"/a.zip": DATA}, asked=[], cut=[], version='"1"')
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            state.asked.append((self.path, self.headers.get("Range")))
-            data = state.files.get(self.path)
-            if data is None:
-                self.send_error(404)
-                return
-            start = 0
-            if (asked := self.headers.get("Range")) and self.headers.get("If-Range", state.version) == state.version:
-                start = int(asked.removeprefix("bytes=").rstrip("-"))
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(data) - start))
-            self.send_header("ETag", state.version)
-            self.end_headers()
-            self.wfile.write(data[start : start + state.cut.pop(0)] if state.cut else data[start:])
-
-        def log_message(self, *words: object) -> None: ...
-
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
-    monkeypatch.setattr(weblink.time, "sleep", lambda seconds: None)
-    monkeypatch.setenv("no_proxy", "*")
-    state.url = f"http://127.0.0.1:{running.server_port}"
-    yield state
-    running.shutdown()
-    running.server_close()
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A Hub of files in a folder: `files` by (repo, path), `reported` hashes, `asked`."""
-    state = SimpleNamespace(files={}, reported={}, asked=[], refuse=None)
-
-    def download(repo: str, path: str, *, repo_type: str, revision: str | None, tqdm_class: type | None) -> str:
-        state.asked.append((repo, path, revision))
-        if state.refuse:
-            raise state.refuse
-        if (repo, path) not in state.files:
-            raise hub_errors.LocalEntryNotFoundError("not there")
-        file = tmp_path / "hub" / repo / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(state.files[repo, path])
-        if tqdm_class:
-            with tqdm_class(unit="B", unit_scale=True, total=len(DATA), initial=0, desc=path) as bar:
-                bar.update(1000)
-                bar.update(len(DATA) - 1000)
-        return str(file)
-
-    class Api:
-        def get_paths_info(self, repo: str, names: list[str], **where: object) -> list:
-            found = state.reported.get((repo, names[0]))
-            return [SimpleNamespace(lfs=SimpleNamespace(sha256=found) if found else None)]
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    return state
 
 
 @pytest.fixture
@@ -285,7 +215,10 @@ def test_offline_asks_nobody_but_the_cache(
 
 
 def test_the_registry_holds_together() -> None:
-    for name, one in SOURCES.items():
+    assert not set(SOURCES) & set(VISION)
+    for parts in BENCHMARKS.values():
+        assert parts.questions in VISION and (not parts.pictures or parts.pictures in VISION)
+    for name, one in (SOURCES | VISION).items():
         assert one.title and one.files, name
         for file in one.files:
             assert file.rows in ("", *formats.FORMATS) and (file.size or not file.places)

@@ -418,6 +418,8 @@ def test_answers_to_some_of_the_rows(scored: Callable, capsys: pytest.CaptureFix
 def test_faulty_answers(row: object, message: str, scored: Callable) -> None:
     with pytest.raises(DataError, match=message):
         scored([answer(0), row])
+    with pytest.raises(DataError, match=message.replace(":2:", ":4:")):  # blank lines are no answers, but lines
+        scored(["", answer(0), "", row])
 
 
 def test_the_command_needs_a_subset_for_ethics_and_for_nothing_else(

@@ -48,8 +48,10 @@ FLOORS = (
     },
 )
 HOUSEKEEPING = (
+    "execution",
     "plans",
     "results",
+    "screen",
     "pipeline",
     "publish",
     "__main__",

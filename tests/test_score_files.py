@@ -290,6 +290,8 @@ def test_truthfulqa_files(task_files: Callable) -> None:
         ([SCORED[0], {**SCORED[1], "mc1": [-1.0, None]}], "ll.jsonl:2: mc1 holds None"),
         ([SCORED[0], {**SCORED[1], "mc1": [-1.0, True]}], "ll.jsonl:2: mc1 holds True"),
         ([SCORED[0], "{"], "ll.jsonl:2: malformed JSON line"),
+        ([*SCORED, "", SCORED[0]], "ll.jsonl:4: question 'How\\?' stands in the file twice"),
+        (["", SCORED[0], "", {**SCORED[1], "mc2": [-1.0]}], "ll.jsonl:4: mc2 needs 2 log-likelihoods.*found 1"),
     ],
 )
 def test_faulty_truthfulqa_answers(answers: list, message: str, task_files: Callable) -> None:

@@ -156,13 +156,18 @@ def test_a_mixed_batch_has_the_labels_of_its_rows_alone(
         assert (batch["labels"][i][~kept] == -100).all()
 
 
-def test_a_batch_is_the_stock_collators_to_the_bit(processor: LlavaProcessor, small: SimpleNamespace) -> None:  # noqa: F811
+@pytest.mark.parametrize("name", templates.names())
+def test_a_batch_is_the_stock_collators_to_the_bit(
+    processor: LlavaProcessor,
+    small: SimpleNamespace,  # noqa: F811
+    name: str,
+) -> None:
     rows = [row(case, small.images) for case in CASES]
     opened = [{**one, "images": [Image.open(file).convert("RGB") for file in one["images"]]} for one in rows]
     stock = DataCollatorForVisionLanguageModeling(
-        processor, assistant_only_loss=True, chat_template=templates.load("v1")
+        processor, assistant_only_loss=True, chat_template=templates.load(name)
     )(opened)
-    collate = training.Collator(processor, "v1")
+    collate = training.Collator(processor, name)
     for ours in (collate(rows), collate(rows)):
         assert set(ours) == set(stock)
         assert all(torch.equal(ours[name], stock[name]) for name in ours)
@@ -172,9 +177,9 @@ def test_control_stock_labels_train_user_words_and_images(
     processor: LlavaProcessor,
     small: SimpleNamespace,  # noqa: F811
 ) -> None:
-    made = training.Collator(processor, "v1")
-    made.stock = DataCollatorForVisionLanguageModeling(processor, chat_template=templates.load("v1"))
-    labels = made([row("one turn", small.images)])["labels"][0].tolist()
+    stock = DataCollatorForVisionLanguageModeling(processor, chat_template=templates.load("v1"))
+    opened = [Image.open(file).convert("RGB") for file in small.images[:1]]
+    labels = stock([{**row("one turn", small.images), "images": opened}])["labels"][0].tolist()
     assert labels.count(processor.image_token_id) == 9
     assert "What colour?" in processor.tokenizer.decode([label for label in labels if label != -100])
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import tiny
 import torch
+import trl
 from datasets import Dataset
 from safetensors import SafetensorError
 from tiny_fixtures import small  # noqa: F401 - a fixture
@@ -18,7 +19,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from sbt import models, templates
 from sbt.data.llava import text_twin
 from sbt.errors import CheckpointError, DataError, ParameterError, RunError
-from sbt.training import Collator, Settings, checkpoints, sft
+from sbt.training import Collator, Settings, checkpoints, sft, trainer
 from sbt.training.sft import _arguments, _dataset
 
 POLICIES = {
@@ -323,6 +324,35 @@ def test_training_lowers_the_loss_and_leaves_the_model_as_made(tmp_path: Path, s
     assert result.samples_seen == 360
     assert "forward" not in model.__dict__
     assert not model.training
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_only_labelled_tokens_reach_the_head(
+    tmp_path: Path,
+    small: SimpleNamespace,  # noqa: F811
+    policy: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scored = []
+    plain = trl.trainer.utils._ChunkedLogProbFunction
+
+    def look(hidden: torch.Tensor, *rest: object) -> object:
+        scored.append(len(hidden))
+        return plain.apply(hidden, *rest)
+
+    monkeypatch.setattr(trl.trainer.utils, "_ChunkedLogProbFunction", SimpleNamespace(apply=look))
+    settings = Settings(learning_rate=1e-3, batch_size=12, max_steps=1, save_minutes=0)
+    model, processor = built(small, policy)
+    batch = Collator(processor, "v1")(tiny.rows(small.images))
+    result = sft(model, processor, tiny.rows(small.images), tmp_path / "ours", settings)
+    assert scored == [(batch["labels"][:, 1:] != -100).sum().item()]
+
+    monkeypatch.setattr(trainer.MendedTrainer, "compute_loss", SFTTrainer.compute_loss)
+    model, processor = built(small, policy)
+    control = sft(model, processor, tiny.rows(small.images), tmp_path / "stock", settings)
+    assert scored[1] == batch["labels"][:, 1:].numel() > 2 * scored[0]
+    for name in ("loss", "grad_norm", "accuracy"):
+        assert result.history[name][0] == pytest.approx(control.history[name][0], rel=1e-5)
 
 
 def test_training_is_quiet(tmp_path: Path, small: SimpleNamespace, capfd: pytest.CaptureFixture) -> None:  # noqa: F811

@@ -187,15 +187,17 @@ def test_a_file_becomes_rows_of_the_hub(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        (row(" "), "row 2 has no text in 'Question'"),
-        (row("How?", true=" ; "), "row 2 'How\\?' has no answer in 'Correct Answers'"),
-        (row("How?", false=""), "row 2 'How\\?' has no answer in 'Incorrect Answers'"),
-        (row("Why? "), "row 2: the question 'Why\\?' stands in the file twice. Keep one"),
+        (row(" "), r"row 2 \(line 4\) has no text in 'Question'"),
+        (row("How?", true=" ; "), "row 2 .* 'How\\?' has no answer in 'Correct Answers'"),
+        (row("How?", false=""), "row 2 .* 'How\\?' has no answer in 'Incorrect Answers'"),
+        (row("Why? "), r"row 2 \(line 4\): the question 'Why\?' stands in the file twice. Keep one"),
     ],
 )
 def test_a_faulty_row_is_named(second: dict, message: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", [row(), second])
+    path.write_text(path.read_text().replace("\n", "\n\n", 1))  # a blank line is no row, but a line
     with pytest.raises(DataError, match=rf"t\.csv, {message}"):
-        gen.load(write(tmp_path / "t.csv", [row(), second]))
+        gen.load(path)
 
 
 @pytest.mark.parametrize(
@@ -204,9 +206,9 @@ def test_a_faulty_row_is_named(second: dict, message: str, tmp_path: Path) -> No
         ("", "no column 'Question', 'Best Answer', 'Correct Answers', 'Incorrect Answers'"),
         ("Question,Best Answer,Correct Answers\na,b,c\n", "no column 'Incorrect Answers'. Give TruthfulQA.csv"),
         (",".join(COLUMNS), "holds no question"),
-        (",".join(COLUMNS) + "\n1,2,3,4,5,6\n", "row 1 has not as many fields as the header"),
-        (",".join(COLUMNS) + "\n1,2,3,4,5,6,7,8\n", "row 1 has not as many fields as the header"),
-        (",".join(COLUMNS) + '\n1,2,3,4,5,6,7\n1,2,"3', r"t\.csv, row 2: malformed CSV"),
+        (",".join(COLUMNS) + "\n1,2,3,4,5,6\n", r"row 1 \(line 2\) has not as many fields as the header"),
+        (",".join(COLUMNS) + "\n1,2,3,4,5,6,7,8\n", r"row 1 \(line 2\) has not as many fields as the header"),
+        (",".join(COLUMNS) + '\n1,2,3,4,5,6,7\n1,2,"3', r"t\.csv, row 2 \(line 3\): malformed CSV"),
     ],
 )
 def test_a_faulty_file_is_named(text: str, message: str, tmp_path: Path) -> None:
@@ -220,9 +222,9 @@ def test_a_faulty_file_is_named(text: str, message: str, tmp_path: Path) -> None
 ANSWERS = [{"question": "How?", "answer": ""}, {"question": "Why?", "answer": "A: a b c"}]
 
 
-def scored(folder: Path, answers: list[dict], *words: str) -> int:
+def scored(folder: Path, answers: list, *words: str) -> int:
     references = write(folder / "t.csv", [row(), row(" How?")])
-    (folder / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in answers))
+    (folder / "a.jsonl").write_text("".join((one and json.dumps(one)) + "\n" for one in answers))
     files = ["--answers", str(folder / "a.jsonl"), "--references", str(references)]
     return main(["score", "truthfulqa-gen", *files, *words])
 
@@ -247,6 +249,8 @@ def test_the_command_scores_answers_in_any_order(tmp_path: Path, capsys: pytest.
         ([*ANSWERS, {"question": "Who?", "answer": "x"}], r"a\.jsonl:3: question 'Who\?' is not in the reference"),
         ([ANSWERS[0], {"question": "Why?", "answer": None}], r"a\.jsonl:2: no text in 'answer'"),
         ([ANSWERS[0], {"answer": "x"}], r"a\.jsonl:2: no text in 'question'"),
+        (["", ANSWERS[0], "", {"question": "Why?"}], r"a\.jsonl:4: no text in 'answer'"),
+        ([*ANSWERS, "", ANSWERS[0]], r"a\.jsonl:4: question 'How\?' stands in the file twice"),
     ],
 )
 def test_faulty_answers_are_named(answers: list, message: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from sbt import paths
 from sbt.benchmarks import inputs
 from sbt.errors import DataError, ParameterError
-from sbt.files import read_jsonl, read_text
+from sbt.files import read_lines, read_text
 from sbt.metrics.ethics import SIZES, check_subset
 from sbt.text import nearest
 
@@ -120,17 +120,17 @@ def read_answers(path: Path, items: int) -> dict[int, list[float]]:
 
     DataError names file and line of a faulty or repeated index, or of other than two finite numbers.
     """
-    rows, name = read_jsonl(path), paths.shown(path)
-    for number, row in enumerate(rows, start=1):
+    lines, name = read_lines(path), paths.shown(path)
+    for number, row in lines:
         index, pair = row.get("index"), row.get("loglikelihoods")
         if type(index) is not int or not 0 <= index < items:
             raise DataError(f"{name}:{number}: index must be a row's number, 0 to {items - 1}, found {index!r}")
         if not isinstance(pair, list) or len(pair) != 2 or not all(map(_finite, pair)):
             raise DataError(f"{name}:{number}: loglikelihoods must be two finite numbers, found {str(pair)[:60]}")
-    inputs.once((row["index"] for row in rows), f"{name}:", "index")
-    if not rows:
+    inputs.once((row["index"] for _, row in lines), f"{name}:", "index", [number for number, _ in lines])
+    if not lines:
         raise DataError(f"{name} holds no answer")
-    return {row["index"]: row["loglikelihoods"] for row in sorted(rows, key=lambda row: row["index"])}
+    return {row["index"]: row["loglikelihoods"] for _, row in sorted(lines, key=lambda line: line[1]["index"])}
 
 
 def _finite(value: object) -> bool:

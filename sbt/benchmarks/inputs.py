@@ -21,7 +21,7 @@ def image_folder(folder: Path | str, names: Iterable[str]) -> Path:
     return folder
 
 
-def once(keys: Iterable[object], where: str, what: str, numbers: Iterable[int] | None = None) -> None:
+def once(keys: Iterable[object], where: str, what: str, numbers: Iterable[int | str] | None = None) -> None:
     """Every key is a text or a number and stands there once; `where` and a row's number, from 1, name the row.
 
     "answers.jsonl:" makes it "answers.jsonl:3", and "results.json, row " makes it "results.json, row 3". `numbers` are

@@ -12,7 +12,7 @@ from sbt.benchmarks import check_protocol, inputs
 from sbt.benchmarks.mc_task import load, report, version
 from sbt.benchmarks.primer import preset_text
 from sbt.errors import DataError
-from sbt.files import read_jsonl
+from sbt.files import read_lines
 from sbt.metrics.multiple_choice import chance, per_item, permuted
 
 __all__ = ["chance", "load", "per_item", "permuted", "preset_text", "prompt", "report", "requests",
@@ -98,9 +98,9 @@ def score_files(answers: Path | str, references: Path | str, protocol: str = "st
     """Scores of a file of {"question", "mc1": [log-likelihoods in file order], "mc2": [...]}."""
     check_protocol(protocol)
     items, name = load(Path(references).absolute()), paths.shown(answers)
-    rows, known = read_jsonl(Path(answers)), {item["question"]: item for item in items}
-    found = inputs.matched(rows, "question", known, name)
-    for number, row in enumerate(rows, start=1):
+    lines, known = read_lines(Path(answers)), {item["question"]: item for item in items}
+    found = inputs.matched([row for _, row in lines], "question", known, name, [number for number, _ in lines])
+    for number, row in lines:
         for metric in ("mc1", "mc2"):
             _check(row.get(metric), len(known[row["question"]][metric]), f"{name}:{number}: {metric}")
     return score(items, found)

@@ -24,7 +24,8 @@ _CONTENTS = {"ebbeaa3fb92f": "2021-09", "d64e57d010d4": "2025-01"}
 def load(path: Path | str) -> list[dict]:
     """Rows `type`, `category`, `question`, `best_answer`, `correct_answers`, `incorrect_answers` (lists), `source`.
 
-    A folder holds one TruthfulQA*.csv. Lists are split as the hub's loader splits them. DataError names file and row.
+    A folder holds one TruthfulQA*.csv. Lists are split as the hub's loader splits them. DataError names file, row
+    (from 1, without the header and blank lines) and its last line.
     """
     path = paths.resolve(str(path))
     if path.is_dir():
@@ -36,16 +37,17 @@ def load(path: Path | str) -> list[dict]:
     reader, rows = csv.DictReader(io.StringIO(text), strict=True), []
     try:
         for row in reader:
-            rows.append(row)
+            rows.append((f"{len(rows) + 1} (line {reader.line_num})", row))
     except csv.Error as error:
-        where = f"{name}, row {len(rows) + 1}"
+        where = f"{name}, row {len(rows) + 1} (line {reader.reader.line_num})"  # `reader` stands at the row before
         raise DataError(f"{where}: malformed CSV ({error}): the file is truncated or damaged") from None
     if missing := [column for column in _NEEDED if column not in (reader.fieldnames or ())]:
         raise DataError(f"{name}: no column {', '.join(map(repr, missing))}. Give TruthfulQA.csv as it is published")
     if not rows:
         raise DataError(f"{name} holds no question")
-    docs = [_doc(row, f"{name}, row {number}") for number, row in enumerate(rows, start=1)]
-    inputs.once((doc["question"].strip() for doc in docs), f"{name}, row ", "the question")
+    docs = [_doc(row, f"{name}, row {number}") for number, row in rows]
+    numbers = [number for number, _ in rows]
+    inputs.once((doc["question"].strip() for doc in docs), f"{name}, row ", "the question", numbers)
     return docs
 
 

@@ -14,7 +14,7 @@ from sbt.benchmarks import check_protocol, inputs, language
 from sbt.benchmarks.primer import preset_text
 from sbt.benchmarks.truthfulqa_csv import NO_COMMENT, load, prepared, version
 from sbt.errors import DataError
-from sbt.files import read_jsonl
+from sbt.files import read_lines
 from sbt.metrics import similarity
 
 __all__ = ["METRICS", "NO_COMMENT", "UNTIL", "constant", "judge", "load", "per_item", "prepared", "requests", "rows",
@@ -98,10 +98,10 @@ def samples(
 def score_files(answers: Path | str, references: Path | str, protocol: str = "standard") -> dict[str, float | int]:
     """Scores of a file of {"question", "answer"}, one a question of TruthfulQA.csv; an empty answer is an answer."""
     check_protocol(protocol, tuple(UNTIL))
-    docs, said, name = prepared(load(Path(references).absolute())), read_jsonl(Path(answers)), paths.shown(answers)
-    for number, row in enumerate(said, start=1):
+    docs, lines, name = prepared(load(Path(references).absolute())), read_lines(Path(answers)), paths.shown(answers)
+    for number, row in lines:
         if bad := [key for key in ("question", "answer") if not isinstance(row.get(key), str)]:
             raise DataError(f"{name}:{number}: no text in {bad[0]!r}")
-    said = [row | {"question": row["question"].strip()} for row in said]
-    found = inputs.matched(said, "question", {doc["question"]: doc for doc in docs}, name)
+    said, numbers = [row | {"question": row["question"].strip()} for _, row in lines], [number for number, _ in lines]
+    found = inputs.matched(said, "question", {doc["question"]: doc for doc in docs}, name, numbers)
     return score(docs, [row["answer"] for row in found], protocol)

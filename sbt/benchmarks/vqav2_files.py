@@ -13,6 +13,30 @@ from sbt.files import read_json
 
 PROTOCOLS = ("standard", "paper")
 IMAGE = "COCO_val2014_%012d.jpg"
+OFFICIAL = (
+    ("v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json"),
+    ("questions.json", "annotations.json"),
+)
+
+
+def files(questions: Path | str, annotations: Path | str = "") -> tuple[Path, Path]:
+    """The two files: those named, or of a folder val2014's official ones, else questions.json and annotations.json.
+
+    DataError where a folder has no questions, or a file of questions is named without its annotations.
+    """
+    folder = paths.resolve(str(questions))
+    if not folder.is_dir():
+        if not str(annotations):
+            raise DataError(
+                f"{paths.shown(folder)}: set `annotations` to the file with the answers to these questions"
+            )
+        return folder, paths.resolve(str(annotations))
+    for asked, answered in OFFICIAL:
+        if (folder / asked).is_file():
+            return folder / asked, paths.resolve(str(annotations)) if str(annotations) else folder / answered
+    raise DataError(
+        f"{paths.shown(folder)} holds neither {' nor '.join(asked for asked, _ in OFFICIAL)}. Name the file"
+    )
 
 
 def load(questions: Path | str, annotations: Path | str, image: str = IMAGE) -> list[dict]:

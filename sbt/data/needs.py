@@ -13,7 +13,8 @@ from huggingface_hub import errors as hub_errors
 
 from sbt import env, paths
 from sbt.data import downloads
-from sbt.data.sources import HUB, SOURCES
+from sbt.data.sources import HUB, SOURCES, get
+from sbt.data.vision_sources import asked
 from sbt.errors import RunError
 
 MODELS = ("language_model", "base", "tokenizer", "vision_tower", "checkpoint")  # parameters that may name a Hub id
@@ -54,13 +55,13 @@ def access(repo: str, kind: str = "model") -> Access:
 
 
 def checks(steps: Iterable[dict], folder: Path) -> list[dict]:
-    """Rows `check, found, ok, why` as `env.checks` gives: packages and GPUs, models and gated sources, disks.
+    """Rows `check, found, ok, why` as `env.checks` gives: packages and GPUs, models, gated sources, benchmarks, disks.
 
     `steps` are the steps' values, `folder` is what is fetched to. Models that are folders or packaged need nothing,
     nor do those in the Hub's cache; with HF_HUB_OFFLINE set nobody is asked.
     """
     steps = list(steps)
-    rows = [*_machine(steps), *_repositories(steps), *_disks(steps, folder)]
+    rows = [*_machine(steps), *_repositories(steps), *_benchmarks(steps, folder), *_disks(steps, folder)]
     return [dict(zip(("check", "found", "ok", "why"), row, strict=True)) for row in rows]
 
 
@@ -119,10 +120,25 @@ def _repositories(steps: list[dict]) -> Iterable[tuple[str, str, bool, str]]:
             yield f"{kind} {repo}", "open" if found.ok else "refused", found.ok, found.reason
 
 
+def _benchmarks(steps: list[dict], folder: Path) -> Iterable[tuple[str, str, bool, str]]:
+    """Sources of the vision benchmarks that parameters take from the hub, each with its terms and where it is from."""
+    for name in dict.fromkeys(name for values in steps for name in asked(values)):
+        source, files = get(name), downloads.plan(name, folder)
+        terms = f". {source.note[:1].upper()}{source.note[1:]}" if source.note else ""
+        said = f"{source.title}: {', '.join(files['from'])}{terms}"
+        by_hand = [folder / name / file.name for file in source.files if not file.places]
+        here = files["here"].all() or (by_hand and all(map(Path.is_file, by_hand)))
+        found = "here" if here else NOT_FOUND if by_hand else "to be fetched"
+        if found == NOT_FOUND:
+            said += f". Put it to {', '.join(map(paths.shown, by_hand))}"
+        yield f"data {name}", found, found != NOT_FOUND, said
+
+
 def _disks(steps: list[dict], folder: Path) -> Iterable[tuple[str, str, bool, str]]:
-    """Disks that training files are fetched to."""
+    """Disks that training files and benchmarks are fetched to."""
     named = [str(value) for values in steps for name, value in values.items() if name.endswith(DATA)]
-    for one in downloads.room([name for name in named if name in SOURCES], folder):
+    wanted = [name for name in named if name in SOURCES] + [name for values in steps for name in asked(values)]
+    for one in downloads.room(wanted, folder):
         yield "disk of downloads", f"{one.free:.0f} GB free", one.free >= one.need, str(one)
 
 

@@ -1,59 +1,16 @@
-"""Where the training data of the paper and of the two follow-ups comes from: repository, revision, file, size, hash.
+"""Where training data comes from: repository, revision, file, size, hash. Vision benchmarks: `vision_sources`.
 
 A hash stands here only where a public page gives it: the repository's own, or copies of the file by two others that
 agree. Where it is None, `sbt.data.downloads` compares with what the Hub reports, records what it found, and insists
 on that from then on. Sizes are rounded as those pages show them: they serve the check of the disk.
 """
 
-from dataclasses import dataclass
-
+from sbt.data.places import HUB, MB, File, Place, Source
+from sbt.data.vision_sources import VISION
 from sbt.errors import ParameterError
 from sbt.text import nearest
 
-HUB = "https://huggingface.co"
-
-
-@dataclass(frozen=True)
-class Place:
-    """One place a file can be had from: a dataset repository of the Hub (`repo`, `path`, `revision`) or a `url`."""
-
-    repo: str = ""
-    path: str = ""
-    revision: str | None = None
-    url: str = ""
-
-    def shown(self) -> str:
-        """The place for people."""
-        return self.url or f"{HUB}/datasets/{self.repo} ({self.path}, revision {self.revision or 'main'})"
-
-
-@dataclass(frozen=True)
-class File:
-    """A file, its places in the order they are tried, its size in bytes (rounded; 0: not known) and its digest.
-
-    `digest` begins with `md5:` or `sha256:`. `rows` is the form of its rows (`formats.FORMATS`), empty for images.
-    """
-
-    name: str
-    size: int
-    places: tuple[Place, ...]
-    digest: str | None = None
-    rows: str = ""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A training set: its files, whether the Hub asks for consent first, and where to ask or what to do by hand."""
-
-    title: str
-    files: tuple[File, ...]
-    gated: bool = False
-    number_repeated: bool = False
-    page: str = ""
-    note: str = ""
-
-
-MB, GB = 10**6, 10**9
+__all__ = ["HUB", "SOURCES", "File", "Place", "Source", "get"]
 _CC3M = ("liuhaotian/LLaVA-CC3M-Pretrain-595K", "814894e93db9e12a1dee78b9669e20e8606fd590")
 _INSTRUCT = ("liuhaotian/LLaVA-Instruct-150K", "011f884bcf152693aca1d531d067f31e748bea02")
 _FIGURES = ("alexshengzhili/SciGraphQA-295K-train", "846da24ffbde24b2992520cc332de677208a68bd")
@@ -205,7 +162,8 @@ SOURCES: dict[str, Source] = {
 
 
 def get(name: str) -> Source:
-    """A source by name; ParameterError with a suggestion for another one."""
-    if name not in SOURCES:
-        raise ParameterError(f"data source {name!r} is unknown{nearest(str(name), SOURCES)}")
-    return SOURCES[name]
+    """A source by name, of training data or a vision benchmark; ParameterError with a suggestion for another one."""
+    known = VISION | SOURCES
+    if name not in known:
+        raise ParameterError(f"data source {name!r} is unknown{nearest(str(name), known)}")
+    return known[name]

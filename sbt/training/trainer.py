@@ -22,11 +22,13 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.utils import ModelOutput
 from trl import SFTTrainer
 
 from sbt.errors import RunError
 from sbt.models.quiet import saving
 from sbt.training import checkpoints
+from sbt.training.collator import IGNORED
 
 Progress = Callable[..., None]
 
@@ -44,6 +46,24 @@ class MendedTrainer(SFTTrainer):
 
     def _get_train_sampler(self, *args: object, **kwargs: object) -> Sampler[int] | None:
         return self.order if self.order is not None else super()._get_train_sampler(*args, **kwargs)
+
+    def compute_loss(self, model: nn.Module, inputs: dict, *args: object, **kwargs: object) -> object:
+        """Mended: without a GPU the stock one computes the head of every token, also of those without a label."""
+        if inputs["labels"].device.type != "cpu":
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        following = inputs.pop("labels")[:, 1:]
+        labelled = following != IGNORED
+        inputs["shift_labels"] = following[labelled][None]
+
+        def keep(module: nn.Module, given: tuple, output: ModelOutput) -> ModelOutput:
+            output.last_hidden_state = output.last_hidden_state[:, :-1][labelled][None]
+            return output
+
+        hook = _core(self.accelerator.unwrap_model(model)).base_model.register_forward_hook(keep)
+        try:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        finally:
+            hook.remove()
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Only what trains. Sharded engines hand over the state that they gathered."""
@@ -82,6 +102,10 @@ class MendedTrainer(SFTTrainer):
 
     def _send_telemetry(self) -> None:
         """None: a run reports to nobody."""
+
+
+def _core(model: nn.Module) -> nn.Module:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 class Watch(TrainerCallback):
@@ -136,7 +160,7 @@ def whole_forward(model: nn.Module) -> Iterator[None]:
     exchange gradients, or parts of layers, wait for each other at every module: one that leaves the connector out
     stops them all. haotian-liu/LLaVA has a dummy image for it. Nothing changes for a language model.
     """
-    core = model.get_base_model() if isinstance(model, PeftModel) else model
+    core = _core(model)
     if not isinstance(core, LlavaForConditionalGeneration):
         yield
         return
@@ -166,7 +190,7 @@ def whole_forward(model: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def own_forward(model: nn.Module) -> Iterator[None]:
     """Every trainer wraps `forward` of the object once more; take the wrapping off before and after."""
-    core = model.get_base_model() if isinstance(model, PeftModel) else model
+    core = _core(model)
     for module in (core, model):
         module.__dict__.pop("forward", None)
     try:

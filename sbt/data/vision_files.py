@@ -1,0 +1,139 @@
+"""The vision benchmarks' own files where a parameter says "hub": fetched once, checked, unpacked as far as asked for.
+
+folder = questions("pope", p.pope_data, run.progress);  images = pictures("pope", p.pope_data, p.images, names)
+"""
+
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from sbt import env, files, paths
+from sbt.data import downloads
+from sbt.data.imagezip import ImageZip, open_zip
+from sbt.data.vision_sources import BENCHMARKS, HUB
+from sbt.errors import DataError, RunError
+
+QUESTIONS = "questions"  # below a source's downloads
+Progress = Callable[..., None] | None
+
+
+def questions(benchmark: str, given: Path | str, progress: Progress = None) -> Path | str:
+    """What `given` names, or where it is "hub" the publishers' question file, or the folder of several, unpacked.
+
+    `progress(done, total, file=...)` while something is fetched. RunError where a file cannot be had: why, from where,
+    and what to do instead.
+    """
+    if given != HUB:
+        return given
+    parts = BENCHMARKS[benchmark]
+    found = _fetched(parts.questions, f"name files of your own for {benchmark} instead of {HUB!r}", progress)
+    folder = paths.downloads() / parts.questions / QUESTIONS
+    if parts.beside:
+        return _whole(found, parts.beside, folder)
+    for name in parts.files:
+        _question_file(name, found, folder / name)
+    return folder / parts.files[0] if len(parts.files) == 1 else folder
+
+
+def pictures(benchmark: str, given: str, images: str, names: Iterable[str], progress: Progress = None) -> Path | str:
+    """The folder `images`, or with these pictures of the publishers where `images`, or `given` without it, is "hub".
+
+    They are unpacked from the publishers' zip once, only those asked for; one that the zip does not have stays
+    missing, for `vision_scores.usable` to judge. RunError where the zip cannot be had, or the disk is too small.
+    """
+    if images != HUB and (images or given != HUB):
+        return images
+    parts = BENCHMARKS[benchmark]
+    found = _fetched(parts.pictures, f"set images to a folder with the pictures of {benchmark}", progress)
+    if parts.beside:
+        return _whole(found, parts.beside, paths.downloads() / parts.questions / QUESTIONS)
+    folder = paths.downloads() / (parts.folder or parts.pictures) / "pictures"
+    opened = _zip(found)
+    members = {folder / name: member for name in sorted(set(names)) if (member := opened.find(name))}
+    _unpack(opened, members, progress)
+    return folder
+
+
+def pictures_of(named: Mapping[str, Iterable[str]], given: str, images: str, progress: Progress = None) -> Path | str:
+    """`pictures` of several benchmarks, Unicorn's tasks, whose pictures lie in one folder."""
+    (folder,) = {pictures(benchmark, given, images, names, progress) for benchmark, names in named.items()}
+    return folder
+
+
+def captions(sources: Mapping[str, Mapping], progress: Progress = None) -> dict[str, dict]:
+    """`benchmarks.captions.sources` with the file of references in place of "hub"; `pictures` takes the `images`."""
+    return {
+        name: {
+            **source,
+            "references": questions(name, source["references"], progress),
+            "images": source["images"] or (HUB if source["references"] == HUB else ""),
+        }
+        for name, source in sources.items()
+    }
+
+
+def _fetched(source: str, instead: str, progress: Progress) -> dict[str, Path]:
+    told = progress and (lambda file, done, total: progress(done, total, file=file))
+    try:
+        return downloads.fetch(source, paths.downloads(), progress=told)
+    except RunError as error:
+        raise RunError(f"{error}. Or {instead}") from error
+
+
+def _zip(found: Mapping[str, Path]) -> ImageZip:
+    (file,) = found.values()
+    return open_zip(str(file))
+
+
+def _question_file(name: str, found: Mapping[str, Path], to: Path) -> None:
+    """A question file, downloaded as it is or from one of the zips."""
+    if name in found:
+        if not _there(to, found[name].stat().st_size):
+            files.write_bytes(to, found[name].read_bytes())
+        return
+    for file in found.values():
+        opened = open_zip(str(file))
+        if member := opened.find(name):
+            _unpack(opened, {to: member})
+            return
+    raise DataError(
+        f"{', '.join(map(paths.shown, found.values()))}: there is no {name} in it. Did its owner change it?"
+    )
+
+
+def _whole(found: Mapping[str, Path], beside: str, folder: Path) -> Path:
+    """All that lies in the zip's folder that holds the folder `beside`; what macOS and others add lies elsewhere."""
+    opened = _zip(found)
+    names = [name for name in _sizes(opened) if name not in opened.refused]
+    starts = {f"/{name}".partition(f"/{beside}/")[0] for name in names if f"/{beside}/" in f"/{name}"}
+    if not starts:
+        raise DataError(f"{paths.shown(opened.file)}: there is no folder {beside} in it. Did its owner change it?")
+    start = f"{min(starts, key=len)}/".removeprefix("/")
+    _unpack(opened, {folder / name.removeprefix(start): name for name in names if name.startswith(start)})
+    return folder
+
+
+def _unpack(opened: ImageZip, members: Mapping[Path, str], progress: Progress = None) -> None:
+    """Write members to their files, but for those that are there; the disk is checked first."""
+    sizes = _sizes(opened)
+    missing = {file: name for file, name in members.items() if not _there(file, sizes[name])}
+    if not missing:
+        return
+    need = downloads.SPARE * sum(sizes[name] for name in missing.values()) / env.GB
+    folder = next(iter(missing)).parent
+    if need > (free := env.free_gb(folder)):
+        what = f"{need:.1f} GB are needed to unpack {len(missing)} files of {opened.file.name}, {free:.1f} GB are free"
+        raise RunError(f"{paths.shown(folder)}: {what}. Free some space and repeat: it goes on")
+    for done, (file, name) in enumerate(missing.items(), start=1):
+        files.write_bytes(file, opened.read(name))
+        if progress:
+            progress(done, len(missing), file=opened.file.name)
+
+
+def _sizes(opened: ImageZip) -> dict[str, int]:
+    with zipfile.ZipFile(opened.file) as listed:
+        return {one.filename: one.file_size for one in listed.infolist() if not one.is_dir()}
+
+
+def _there(file: Path, size: int) -> bool:
+    return file.is_file() and file.stat().st_size == size
