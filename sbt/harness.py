@@ -160,6 +160,8 @@ def _renderer(tokenizer: PreTrainedTokenizerBase, conversation: str) -> Callable
 class PrefixLM(HFLM):
     """A model class for `lm_eval.simple_evaluate`: HFLM's numbers, every shared prefix computed once, greedy only.
 
+    In float32 within 1e-4 of HFLM with its `softmax_dtype="float64"`; HFLM's default sums in float32, which is off by
+    as much where a choice has several hundred nats.
     Contexts longer than the model are cut from the left, as in HFLM, and listed in `truncated` as {text: tokens}.
     """
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython import display
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -119,8 +120,7 @@ def scores(frame: pd.DataFrame, title: str, chance: dict[str, float] | None = No
 
     `frame` holds metric rows: arm, value, low, high and the column `by`.
     """
-    panels = list(dict.fromkeys(frame[by]))
-    arms = list(dict.fromkeys(frame["arm"]))
+    panels, arms = list(dict.fromkeys(frame[by])), list(dict.fromkeys(frame["arm"]))
     height = 0.9 + 0.34 * len(arms)
     figure, axes = plt.subplots(
         1, len(panels), figsize=(2.0 + 2.4 * len(panels), height), sharex=True, sharey=True, squeeze=False
@@ -128,9 +128,8 @@ def scores(frame: pd.DataFrame, title: str, chance: dict[str, float] | None = No
     for axis, panel in zip(axes[0], panels, strict=True):
         rows = frame[frame[by] == panel].set_index("arm").reindex(arms)
         error = np.clip([rows["value"] - rows["low"], rows["high"] - rows["value"]], 0, None)
-        axis.barh(
-            arms, rows["value"], xerr=error, color=[colour(arm) for arm in arms], error_kw={"lw": 1.2}, height=0.7
-        )
+        inks = [colour(arm) for arm in arms]
+        axis.barh(arms, rows["value"], xerr=error, color=inks, error_kw={"lw": 1.2}, height=0.7)
         axis.set(title=panel)
         axis.grid(axis="y", visible=False)
         if chance and panel in chance:
@@ -162,17 +161,22 @@ def pairs(counts: pd.DataFrame, title: str, mark: Sequence[tuple[str, str]] = ()
     return _finish(figure)
 
 
+def _interval(axis: Axes, row: dict, place: str, ink: str) -> None:
+    """A difference and its interval: solid if 0 is excluded; with `runs`, a tick for each run's own difference."""
+    clear = row["low"] > 0 or row["high"] < 0
+    axis.plot([row["low"], row["high"]], [place] * 2, color=ink, lw=3, alpha=1 if clear else 0.4)
+    axis.plot(row["delta"], place, "o", color=ink, markersize=7)
+    for run in row.get("runs", []):
+        axis.plot(run, place, "|", color="#222222", markersize=11)
+
+
 def differences(frame: pd.DataFrame, title: str) -> Figure:
     """Paired differences from `base`: arm, benchmark, delta, low, high; an interval that excludes 0 is drawn solid."""
     names = list(dict.fromkeys(frame["benchmark"]))
     figure, axes = plt.subplots(1, len(names), figsize=(2.2 + 2.6 * len(names), 2.6), squeeze=False, sharey=True)
     for axis, name in zip(axes[0], names, strict=True):
-        for _, row in frame[frame["benchmark"] == name].iterrows():
-            clear = row["low"] > 0 or row["high"] < 0
-            axis.plot(
-                [row["low"], row["high"]], [row["arm"]] * 2, color=colour(row["arm"]), lw=3, alpha=1 if clear else 0.4
-            )
-            axis.plot(row["delta"], row["arm"], "o", color=colour(row["arm"]), markersize=7)
+        for row in frame[frame["benchmark"] == name].to_dict("records"):
+            _interval(axis, row, row["arm"], colour(row["arm"]))
         axis.axvline(0, color="#555555", linewidth=1)
         axis.set(title=name)
         axis.margins(y=0.15)
@@ -182,12 +186,10 @@ def differences(frame: pd.DataFrame, title: str) -> Figure:
 
 
 def added(frame: pd.DataFrame, title: str, ink: str) -> Figure:
-    """Differences of one pair of arms, a row a benchmark: benchmark, delta, low, high; solid if 0 is excluded."""
+    """Differences of one pair of arms, a row a benchmark: benchmark, delta, low, high, and `runs` where there are."""
     figure, axis = plt.subplots(figsize=(6.4, 0.9 + 0.3 * len(frame)))
     for row in frame.to_dict("records"):
-        clear = row["low"] > 0 or row["high"] < 0
-        axis.plot([row["low"], row["high"]], [row["benchmark"]] * 2, color=ink, lw=3, alpha=1 if clear else 0.4)
-        axis.plot(row["delta"], row["benchmark"], "o", color=ink, markersize=7)
+        _interval(axis, row, row["benchmark"], ink)
     axis.axvline(0, color="#555555", linewidth=1)
     axis.invert_yaxis()
     axis.margins(y=0.1)
@@ -209,15 +211,13 @@ def lengths(frame: pd.DataFrame, title: str) -> Figure:
 
 def times(ratios: pd.DataFrame, title: str) -> Figure:
     """How many times faster and with how many times fewer tokens, by task, on one logarithmic axis; 1 is dotted."""
-    names = ["times faster", "times fewer tokens"]
+    names, places = ["times faster", "times fewer tokens"], np.arange(len(ratios))
     figure, axis = plt.subplots(figsize=(7, 0.9 + 0.6 * len(ratios)))
-    places = np.arange(len(ratios))
     for offset, name, ink in zip((-0.2, 0.2), names, ("#1f4e9c", "#b9c6d8"), strict=True):
         axis.barh(places + offset, ratios[name], height=0.36, color=ink, label=name)
         for place, value in zip(places + offset, ratios[name], strict=True):
-            axis.annotate(
-                f"{value:.1f}", (value, place), (3, 0), textcoords="offset points", va="center", fontsize=8.5
-            )
+            beside = {"xytext": (3, 0), "textcoords": "offset points", "va": "center", "fontsize": 8.5}
+            axis.annotate(f"{value:.1f}", (value, place), **beside)
     axis.axvline(1, color="#555555", linestyle=":", linewidth=1.2)
     axis.set(xscale="log", yticks=places, yticklabels=ratios.index)
     axis.set_xlim(left=min(0.8, ratios[names].min().min()), right=2 * ratios[names].max().max())

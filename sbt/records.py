@@ -96,7 +96,8 @@ def _difference(study: Path, old: dict, new: dict) -> str:
         return f"was made by {old['notebook']}"
     names = [name for name in old["params"] | new["params"] if old["params"].get(name) != new["params"].get(name)]
     if names:
-        return f"parameter {', '.join(names)} changed"
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        return f"parameter {', '.join(names[:3])}{more} changed"
     if old["source"] != new["source"]:
         return "the notebook's code changed"
     for file, recorded in old["code"].items():

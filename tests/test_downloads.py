@@ -1,5 +1,6 @@
 """Downloads from a server of our own and a stand-in for the Hub: resumed, checked, second places, offline, gated."""
 
+# ruff: noqa: F811 - fixtures are imported
 import hashlib
 from collections.abc import Callable
 from functools import partial

@@ -5,17 +5,20 @@ from types import SimpleNamespace
 
 import datasets
 import lm_eval
+import numpy as np
 import pytest
 import torch
 from lm_eval.models.huggingface import HFLM
 from tiny_fixtures import small  # noqa: F401 - a fixture
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from sbt import harness, models
+from sbt import harness, models, paths
+from sbt.benchmarks import ethics, mc_task
 from sbt.errors import DataError, ParameterError
 from sbt.models import quiet
 
 MMLU = "mmlu/default/_default_template_yaml"
+DATA = paths.real_data()
 WORDS = ("red", "green", "blue", "star", "square", "circle", "above", "small", "picture")
 
 
@@ -92,6 +95,41 @@ def test_log_likelihoods_are_those_of_hflm(language: tuple, theirs: dict, conver
     assert [greedy for _, greedy in found] == [greedy for _, greedy in theirs[conversation]]
     assert max(values) - min(values) > 5
     assert not ours.truncated
+
+
+def real(words: PreTrainedTokenizerBase, conversation: str) -> list[list[Asked]]:
+    """By item: three questions of TruthfulQA, mc1 and mc2, and three rows of commonsense, as the harness asks them."""
+    items = mc_task.load(DATA / "truthfulqa" / "mc_task_2021-09_hf.json")[25:28]
+    targets = [
+        {f"{name}_targets": dict(zip(("choices", "labels"), zip(*one[name], strict=True), strict=True))
+         for name in ("mc1", "mc2")} | {"question": one["question"]} for one in items
+    ]  # fmt: skip
+    given = {f"truthfulqa/truthfulqa_{name}.yaml": targets for name in ("mc1", "mc2")}
+    given["hendrycks_ethics/commonsense.yaml"] = ethics.load(DATA / "ethics", "commonsense")[:3]
+    found = [
+        [Asked(args=(one["context"], text)) for text in one["continuations"]]
+        for file, docs in given.items()
+        for one in harness.requests(harness.task(file, docs), words, conversation=conversation)
+    ]
+    assert len(found) == 9
+    return found
+
+
+@pytest.mark.skipif(DATA is None, reason="the real TruthfulQA and ETHICS files are not here (SBT_DATA)")
+@pytest.mark.parametrize("conversation", ["", "v1"])
+def test_real_items_get_hflm_s_numbers_from_a_trained_model(conversation: str) -> None:
+    model, words = models.load_language_model(paths.resolve("assets/llm"))
+    by_item = real(words, conversation)
+    flat, ends = [one for own in by_item for one in own], np.cumsum([len(own) for own in by_item])[:-1]
+    with quiet():  # several hundred nats a choice: HFLM's sum in float32, its default, is itself off by up to 1e-4
+        settings = {"batch_size": 1, "max_length": 2048, "device": "cpu", "softmax_dtype": "float64"}
+        wanted = np.array(HFLM(pretrained=model, tokenizer=words, **settings).loglikelihood(flat, disable_tqdm=True))
+    best = [np.argmax(part[:, 0]) for part in np.split(wanted, ends)]
+    for size in (1, 7, 64):
+        found = np.array(harness.PrefixLM(model, words, batch_size=size).loglikelihood(flat, disable_tqdm=True))
+        assert found == pytest.approx(wanted, abs=1e-4)
+        assert [np.argmax(part[:, 0]) for part in np.split(found, ends)] == best
+    assert wanted[:, 0].min() < -100 and len(set(best)) > 1
 
 
 def test_the_harness_evaluates_with_it(language: tuple) -> None:

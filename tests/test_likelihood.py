@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from tiny_fixtures import small  # noqa: F401 - a fixture
@@ -65,6 +66,15 @@ def test_values_are_those_of_a_plain_forward(
     for request, values in zip(requests, found, strict=True):
         assert values == pytest.approx(naive(*language, request, bos), abs=1e-4)
     assert max(max(values) - min(values) for values in found) > 1
+
+
+def test_a_long_continuation_is_summed_in_float64(tmp_path: Path, language: tuple) -> None:
+    model, words = language
+    request = {"id": "long", "context": "Q: what is it?\nA:", "continuations": [" a red star, a blue circle" * 30]}
+    [[found]] = loglikelihoods(model, words, [request], cache=tmp_path / "l")
+    [exact] = naive(model, words, request, False)
+    assert found == pytest.approx(exact, abs=4e-5)
+    assert found < -1024 and found != float(np.float32(found)), "a sum in float32 is 6e-5 off in rounding alone"
 
 
 def test_the_primer_is_what_all_contexts_share(language: tuple) -> None:

@@ -89,13 +89,13 @@ class Settings:
     def of(cls, values: object, precision: str, **more: object) -> "Settings":
         """Settings from the attributes of `values` that are named as its fields, a notebook's parameters say.
 
-        `precision` is what is computed in (`env.choose_dtype`). What `set_trainable` has applied, and `loss`, which
-        names a variant there, come by `more` or not at all.
+        `precision` is what is computed in (`env.choose_dtype`). `more` goes before `values`; what `set_trainable` has
+        applied, and `loss`, which names a variant there, come by it or not at all.
         """
         apart = {"lora", "loss", "bf16", "fp16"}
         named = {field.name for field in fields(cls)} - apart
         given = {name: value for name, value in vars(values).items() if name in named}
-        return cls(**given, bf16=precision == "bfloat16", fp16=precision == "float16", **more)
+        return cls(**{**given, "bf16": precision == "bfloat16", "fp16": precision == "float16", **more})
 
     def check_available(self) -> None:
         """ParameterError where this machine lacks what the settings ask for, with what to install or to set."""

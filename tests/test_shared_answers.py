@@ -1,0 +1,141 @@
+"""Greedy answers to every vision benchmark's own requests: shared and batched as notebooks ask, or each for itself."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+from sbt import generation, models, templates, vision_scores
+from sbt.benchmarks import captions, decoding, mme, pope, unicorn, vqav2
+from sbt.data import microworld, scenes, vision_items
+from sbt.files import write_json, write_jsonl
+from sbt.models import quiet
+
+QA = tuple[str, str]
+NEW = 10  # tokens of an answer
+PAPER = {"unicorn": decoding.UNICORN}
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every vision benchmark's files, a few pictures each."""
+    folder = tmp_path_factory.mktemp("world")
+    vision_items.write(folder, 0, vision_items.Sizes(mme=1, vqav2=4, unicorn=4, oodcv=4))
+    shown, files = microworld.scenes_of("pope", 4, 0, least=3), microworld.FILES
+    vision_items.draw(folder / "images", {name: partial(scenes.render, scene) for name, scene in shown.items()})
+    write_jsonl(folder / files["pope_random"], microworld.pope_rows(shown, "random", 0))
+    write_json(folder / files["captions"], microworld.coco_captions(shown, 0))
+    write_json(folder / files["pretrain"], microworld.pretrain_rows(shown, 0))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def arm() -> models.Arm:
+    """The kept models, joined by a connector that has not learnt; weights are changed until pictures change answers."""
+    with quiet(), torch.no_grad():
+        model, processor = models.assemble("assets/llm", "assets/clip", dtype="float32")
+        grey = processor.image_processor([Image.new("RGB", (224, 224), "grey")], return_tensors="pt")
+        seen = model.model.vision_tower(**grey, output_hidden_states=True)
+        first = model.model.multi_modal_projector.linear_1
+        first.weight.mul_(8)
+        first.bias.copy_(-first.weight @ seen.hidden_states[model.config.vision_feature_layer][0, 1:].mean(0))
+        for layer in model.model.language_model.layers:
+            layer.self_attn.v_proj.weight.mul_(1.25)
+    return models.Arm(model.eval(), processor, "llava", "v1")
+
+
+def asked(name: str, world: Path, protocol: str) -> tuple[list[str], list[str], list[list[QA]]]:
+    """(prompts, pictures, demonstrations) as the benchmark's notebook makes them, of the first few pictures."""
+    tests, shots = world / "eval", []
+    if name == "mme":
+        items = mme.load(tests / "mme")[:8]
+        prompts, pictures = [mme.prompt(item) for item in items], mme.pictures(world / "images", items)
+    elif name == "vqav2":
+        items = vqav2.load(tests / "vqav2/questions.json", tests / "vqav2/annotations.json")
+        items = vqav2.select(items, protocol, questions=9, pool=3)[:12]
+        prompts, pictures = [vqav2.prompt(item, protocol) for item in items], [item["image"] for item in items]
+        shots = [item.get("demonstrations", ()) for item in items]
+    elif name == "captions":
+        items = captions.load(tests / "captions.json")
+        prompts, pictures = [captions.PROMPT] * len(items), [item["image"] for item in items]
+        paper = protocol == "paper"
+        shots = captions.demonstrations(world / "pretrain/chat.json", len(items), 0) if paper else []
+    elif name == "pope":
+        rows = pope.load(pope.files(tests, ["random"])["random"])[: 24 if protocol == "standard" else 12]
+        prompts, pictures = [pope.prompt(row) for row in rows], [row["image"] for row in rows]
+    else:
+        tasks = ("oodcv-vqa", "oodcv-counterfactual", "sketchy-vqa", "sketchy-challenging")
+        items = [item for task in tasks for item in unicorn.load(tests / "unicorn", task)[:3]]
+        prompts, pictures = [unicorn.prompt(item) for item in items], [item["image"] for item in items]
+    return prompts, pictures, shots
+
+
+def alone(arm: models.Arm, picture: Path, text: str, shots: list[QA], how: decoding.Decoding) -> str:
+    """transformers' own way, one prompt at a time: processor, pixel values, generate."""
+    style = how.conversation or arm.conversation
+    turns = [(role, said) for shot in shots for role, said in zip(("user", "assistant"), shot, strict=True)]
+    messages = [{"role": role, "content": [{"type": "text", "text": said}]} for role, said in turns]
+    messages.append({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": f"\n{text}"}]})
+    prompt = arm.processor.apply_chat_template(
+        messages, chat_template=templates.load(style), tokenize=False, add_generation_prompt=True
+    )
+    with Image.open(picture) as opened:
+        given = arm.processor(images=opened.convert("RGB"), text=prompt, return_tensors="pt", add_special_tokens=False)
+    with torch.inference_mode():
+        made = arm.model.generate(**given, max_new_tokens=how.max_new_tokens, do_sample=False)
+    answer = arm.tokenizer.decode(made[0, given["input_ids"].shape[1] :], skip_special_tokens=True)
+    before, found, _ = answer.partition(templates.stop_string(style) or "\0")
+    return (before + found if how.keep_stop else before).strip()
+
+
+def both(
+    name: str, protocol: str, world: Path, arm: models.Arm, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[str], Callable[[], list[str]]]:
+    """(answers one at a time, how to ask as the notebooks do), under a protocol at temperature 0."""
+    prompts, pictures, shots = asked(name, world, protocol)
+    monkeypatch.setattr(vision_scores.models, "vision_arms", lambda references: [("kept", arm)])
+    greedy = replace(PAPER.get(name, decoding.PAPER), temperature=0.0, max_new_tokens=NEW)
+    how = decoding.decoding(protocol, NEW, paper=greedy)
+
+    def together() -> list[str]:
+        size = {"protocol": protocol, "paper": greedy, "max_new_tokens": NEW, "batch_size": 8, "conditions": ["real"]}
+        caches = folder / str(len(list(folder.iterdir())))
+        told, _ = vision_scores.ask(
+            {"kept": ""}, prompts, pictures, world / "images", caches, demonstrations=shots, **size
+        )
+        return told["kept", "real"]
+
+    one_by_one = zip(pictures, prompts, shots or [()] * len(prompts), strict=True)
+    with quiet():
+        return [alone(arm, world / "images" / file, text, turns, how) for file, text, turns in one_by_one], together
+
+
+@pytest.mark.parametrize("protocol", ["standard", "paper"])
+@pytest.mark.parametrize("name", ["mme", "vqav2", "captions", "pope", "unicorn"])
+def test_answers_are_those_of_one_prompt_at_a_time(
+    name: str, protocol: str, world: Path, arm: models.Arm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, together = both(name, protocol, world, arm, tmp_path, monkeypatch)
+    assert together() == expected
+    assert len(set(expected)) > 2, "a model that says the same to all shows nothing"
+
+
+def test_a_neighbours_picture_is_noticed(
+    world: Path, arm: models.Arm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: sharing that gives a question the beginning of another picture answers otherwise."""
+    expected, together = both("pope", "standard", world, arm, tmp_path, monkeypatch)
+    picked, read = generation.picked, SimpleNamespace(shared=0)
+
+    def wrong(past: object, rows: list[int], config: object) -> object:
+        read.shared += 1
+        return picked(past, [(row + 1) % (max(rows) + 1) for row in rows], config)
+
+    monkeypatch.setattr(generation, "picked", wrong)
+    assert together() != expected and read.shared > 1

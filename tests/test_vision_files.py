@@ -1,0 +1,295 @@
+"""The vision benchmarks' own files by "hub": fetched from stand-ins in the publishers' layouts, unpacked, read."""
+
+# ruff: noqa: F811 - fixtures are imported
+
+import dataclasses
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from download_fixtures import hub, server, sha  # noqa: F401 - fixtures
+from huggingface_hub import constants
+from PIL import Image
+
+from sbt import paths, text_tasks
+from sbt.benchmarks import captions, mme, pope, unicorn, vqav2, vqav2_files
+from sbt.data import downloads, images, needs, vision_files, vision_sources
+from sbt.data.vision_sources import BENCHMARKS, VISION, Place, asked
+from sbt.errors import DataError, RunError
+
+COCO = [f"COCO_val2014_{number:012d}.jpg" for number in (1, 2, 3)]
+TASKS = ("oodcv-vqa", "oodcv-counterfactual", "sketchy-vqa", "sketchy-challenging")
+DRAWING, PHOTO = "skechydata/png/airplane/1.png", "phase-2/images/659.jpg"
+
+
+def picture(seed: int, kind: str = "JPEG") -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (20, 16), (40 * seed % 255, 90, 200)).save(data, kind)
+    return data.getvalue()
+
+
+def packed(members: dict[str, bytes | str | list | dict]) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, content in members.items():
+            made.writestr(name, content if isinstance(content, bytes | str) else json.dumps(content))
+    return data.getvalue()
+
+
+def vqa() -> tuple[bytes, bytes]:
+    said = [{"answer": "yes", "answer_confidence": "yes", "answer_id": number} for number in range(1, 11)]
+    told = {"question_type": "is it", "multiple_choice_answer": "yes", "answer_type": "yes/no", "answers": said}
+    questions = [{"question_id": 10 + image, "image_id": image, "question": "Is it?"} for image in (1, 2)]
+    annotations = [{"question_id": 10 + image, "image_id": image, **told} for image in (1, 2)]
+    return (
+        packed({"v2_OpenEnded_mscoco_val2014_questions.json": {"questions": questions}}),
+        packed({"v2_mscoco_val2014_annotations.json": {"annotations": annotations}}),
+    )
+
+
+def split_of(name: str) -> dict:
+    said = [{"raw": f"Caption {number}."} for number in range(5)]
+    return {"images": [{"filename": name, "split": "test", "sentences": said}]}
+
+
+def mme_zip() -> bytes:
+    inside = "MME_Benchmark_release_version/MME_Benchmark"
+    two = "Is it there? Please answer yes or no.\tYes\nIs it gone? Please answer yes or no.\tNo\n"
+    return packed(
+        {
+            f"{inside}/existence/1.jpg": picture(1),
+            f"{inside}/existence/1.txt": two,
+            f"{inside}/landmark/images/2.jpg": picture(2),
+            f"{inside}/landmark/questions_answers_YN/2.txt": two,
+            "MME_Benchmark_release_version/eval_tool/Your_Results/existence.txt": "1.jpg\tIs it there?\tYes\n",
+            f"__MACOSX/{inside}/existence/._1.jpg": b"no picture",
+        }
+    )
+
+
+def unicorn_zip() -> bytes:
+    ood, drawn = "safety_evaluation_benchmark_datasets/ood/oodcv-vqa", {"image": DRAWING, "question": "A plane?"}
+    seen = {"image": PHOTO, "question": "A bus?", "text_answer": "Yes", "situation": "iid"}
+    situation = next(iter(unicorn.metric.SITUATIONS))
+    return packed(
+        {
+            f"{ood}/oodcv-vqa.json": [seen | {"situation": situation}],
+            f"{ood}/oodcv-counterfactual.json": [seen | {"situation": situation}],
+            **{f"{ood[:-9]}sketchy-vqa/{task}.json": [drawn | {"answer": "yes"}] for task in TASKS[2:]},
+            "safety_evaluation_benchmark_datasets/gpt4v_challenging_set/oodcv-vqa-counterfactual.json": [],
+        }
+    )
+
+
+@pytest.fixture
+def publishers(
+    server: SimpleNamespace, hub: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> SimpleNamespace:
+    """The sources with the places and digests of stand-ins; what was asked for is in `asked()`."""
+    questions, annotations = vqa()
+    line = [{"question_id": n, "image": COCO[n - 1], "text": "Is there a cat?", "label": "yes"} for n in (1, 2)]
+    data = {
+        "MME_Benchmark_release_version.zip": mme_zip(),
+        "v2_Questions_Val_mscoco.zip": questions,
+        "v2_Annotations_Val_mscoco.zip": annotations,
+        "val2014.zip": packed({f"val2014/{name}": picture(number) for number, name in enumerate(COCO)}),
+        "caption_datasets.zip": packed(
+            {"dataset_coco.json": split_of(COCO[0]), "dataset_flickr30k.json": split_of("7.jpg")}
+        ),
+        "flickr30k-images.zip": packed({"flickr30k-images/7.jpg": picture(7), "__MACOSX/._7.jpg": b""}),
+        "safety_evaluation_benchmark_datasets.zip": unicorn_zip(),
+        "sketches_png.zip": packed({"png/airplane/1.png": picture(3, "PNG"), "png/filelist.txt": "airplane/1.png"}),
+        **{file.name: "".join(json.dumps(one) + "\n" for one in line).encode() for file in VISION["pope"].files},
+    }
+    for name, source in list(VISION.items()):
+        made = []
+        for file in source.files:
+            there = tuple(one if one.repo else Place(url=f"{server.url}/{file.name}") for one in file.places)
+            hub.files |= {(one.repo, one.path): data[file.name] for one in there if one.repo}
+            server.files |= {f"/{file.name}": data[file.name] for one in there if one.url}
+            digest = f"sha256:{sha(data[file.name])}" if there else None
+            made.append(dataclasses.replace(file, places=there, digest=digest, size=0 if not there else 1000))
+        monkeypatch.setitem(VISION, name, dataclasses.replace(source, files=tuple(made)))
+    monkeypatch.setenv("SBT_DOWNLOADS", str(tmp_path / "downloads"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return SimpleNamespace(data=data, asked=lambda: len(server.asked) + len(hub.asked))
+
+
+def good(folder: Path | str, names: list[str]) -> None:
+    report = images.check(Path(folder) / name for name in names)
+    assert len(report.good) == len(set(names)) > 0, report.problems
+
+
+def from_hub(name: str) -> None:
+    """What the notebook of a benchmark does with "hub"."""
+    if name in ("coco", "flickr30k"):
+        given = {name: {"references": "hub", "images": "hub" if name == "flickr30k" else "", "split": "test"}}
+        found = vision_files.captions(given)[name]
+        items = captions.load(found["references"], found["split"])
+        assert len(items[0]["references"]) == 5 and captions.demonstrations(found["references"], 1, 0, count=1)
+        return good(vision_files.pictures(name, "", found["images"], [items[0]["image"]]), [items[0]["image"]])
+    source = vision_files.questions(name, "hub")
+    if name == "mme":
+        items = mme.load(source)
+        assert [item["task"] for item in items] == ["existence"] * 2 + ["landmark"] * 2
+        shown = vision_files.pictures("mme", "hub", "", [])
+        return good(shown, mme.pictures(shown, items))
+    if name == "vqav2":
+        named = [item["image"] for item in vqav2.load(*vqav2_files.files(source))]
+    elif name == "pope":
+        found = pope.files(source, ["random", "popular", "adversarial"])
+        named = [row["image"] for file in found.values() for row in pope.load(file)]
+    else:
+        named = {task: [item["image"] for item in unicorn.load(source, task)] for task in TASKS}
+        assert list(map(len, named.values())) == [1] * 4
+        shown = vision_files.pictures_of({task: named[task] for task in TASKS[2:]}, "hub", "")
+        return good(shown, [DRAWING])
+    assert set(named) == set(COCO[:2])
+    return good(vision_files.pictures(name, "hub", "", named), named)
+
+
+@pytest.mark.parametrize("name", ["mme", "vqav2", "coco", "flickr30k", "pope", "unicorn"])
+def test_a_benchmark_comes_from_the_hub_once_and_is_what_its_reader_wants(
+    name: str, publishers: SimpleNamespace
+) -> None:
+    from_hub(name)
+    before = publishers.asked()
+    files = {file: file.stat().st_mtime_ns for file in paths.downloads().rglob("*") if file.suffix != ".json"}
+    assert before and files
+    from_hub(name)
+    assert publishers.asked() == before, "fetched twice"
+    assert {file: file.stat().st_mtime_ns for file in files} == files, "unpacked twice"
+
+
+def test_what_is_no_hub_is_left_as_it_is(publishers: SimpleNamespace, tmp_path: Path) -> None:
+    for given in ("", "data/pope", str(tmp_path)):
+        assert vision_files.questions("pope", given) == given
+        assert vision_files.pictures("pope", given, "", COCO) == ""
+        assert vision_files.pictures("pope", "hub", given or "data/coco", COCO) == (given or "data/coco")
+    assert not publishers.asked() and not paths.downloads().exists()
+
+
+def test_only_the_pictures_asked_for_are_unpacked_and_others_stay_missing(
+    publishers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    size = downloads.SPARE * len(picture(0)) / 1e9
+    monkeypatch.setattr(vision_files.env, "free_gb", lambda folder: 1.0)
+    vision_files.questions("pope", "hub", lambda *told, file: seen.append((file, *told)))
+    monkeypatch.setattr(vision_files.env, "free_gb", lambda folder: size * 0.9)
+    with pytest.raises(RunError, match=r"pictures: .* unpack 1 files of val2014.zip, .* Free some space"):
+        monkeypatch.setattr(downloads, "_rooms", lambda missing, folder: [])
+        vision_files.pictures("pope", "hub", "", COCO[:1])
+    assert not list(paths.downloads().rglob("COCO*"))
+    monkeypatch.setattr(vision_files.env, "free_gb", lambda folder: 1.0)
+    folder = vision_files.pictures("pope", "", "hub", [COCO[0], "gone.jpg"])
+    assert [file.name for file in folder.iterdir()] == [COCO[0]]
+    (folder / COCO[0]).write_bytes(b"cut off")
+    good(vision_files.pictures("vqav2", "hub", "", COCO[:2]), COCO[:2])  # the same folder, mended
+    assert {file for file, *_ in seen} >= {"coco_pope_random.json"}
+    with pytest.raises(DataError, match="leaves its folder"):
+        vision_files.pictures("pope", "hub", "", ["../x.jpg"])
+
+
+def test_what_cannot_be_had_says_what_to_do_instead(
+    publishers: SimpleNamespace, hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError) as error:
+        vision_files.pictures_of({"oodcv-vqa": [PHOTO]}, "hub", "")
+    words = str(error.value)
+    by_hand = tmp_path / "downloads" / "oodcv-images" / "oodcv-images.zip"
+    assert "Google Drive" in words and f"put it to {by_hand} by hand" in words
+    assert "vllm-safety-benchmark#datasets" in words and "Or set images to a folder with the pictures" in words
+    by_hand.parent.mkdir(parents=True, exist_ok=True)
+    by_hand.write_bytes(packed({"oodcv/phase-2/images/659.jpg": picture(5), "oodcv/phase-1/images/659.jpg": b"x"}))
+    both = vision_files.pictures_of({"oodcv-vqa": [PHOTO], "sketchy-vqa": [DRAWING]}, "hub", "")
+    good(both, [PHOTO, DRAWING])
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    before = publishers.asked()
+    with pytest.raises(RunError, match=r"(?s)val2014.zip cannot be had .HF_HUB_OFFLINE is set.*Or set images"):
+        vision_files.pictures("pope", "hub", "", COCO)
+    hub.files.clear()
+    with pytest.raises(RunError, match=r"(?s)MME_Benchmark.*by hand, from https://github.com/BradyFU.*Or name files"):
+        vision_files.questions("mme", "hub")
+    assert publishers.asked() == before + 1  # of the Hub's own cache, which has nothing
+
+
+def test_a_zip_that_its_owner_changed_is_named(publishers: SimpleNamespace, hub: SimpleNamespace) -> None:
+    for benchmark, missing in (("unicorn", "oodcv-vqa.json"), ("mme", "folder existence")):
+        source = VISION[BENCHMARKS[benchmark].questions]
+        (file,), data = source.files, packed({"other.json": []})
+        hub.files[file.places[0].repo, file.places[0].path] = data
+        changed = dataclasses.replace(file, digest=None)
+        VISION[BENCHMARKS[benchmark].questions] = dataclasses.replace(source, files=(changed,))  # put back by fixture
+        with pytest.raises(DataError, match=f"{file.name}: there is no {missing}"):
+            vision_files.questions(benchmark, "hub")
+
+
+def test_the_check_names_what_a_study_takes_from_the_hub(
+    publishers: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [
+        {"step": "60", "mme_data": "hub", "images": ""},
+        {"step": "61", "questions_file": "hub", "images": "data/val2014"},
+        {"step": "62", "references": "hub", "images": "", "demonstrations": "hub",
+         "flickr": {"references": "data/x.json", "images": "hub"}},
+        {"step": "63", "pope_data": "data/pope", "images": "hub"},
+        {"step": "64", "unicorn_data": "hub", "images": "", "tasks": ["sketchy-vqa"]},
+    ]  # fmt: skip
+    assert [asked(step) for step in steps] == [
+        ["mme"],
+        ["vqav2"],
+        ["captions", "coco-val2014", "flickr30k-images"],
+        ["coco-val2014"],
+        ["unicorn", "sketches"],
+    ]
+    folder = tmp_path / "downloads"
+    rows = {row["check"]: row for row in needs.checks(steps, folder)}
+    assert {name for name in rows if name.startswith("data ")} == {f"data {one}" for s in steps for one in asked(s)}
+    assert all(row["ok"] for row in rows.values()) and rows["data mme"]["found"] == "to be fetched"
+    assert "forms.illinois.edu" in rows["data flickr30k-images"]["why"]
+    vision_files.questions("mme", "hub")
+    steps[-1]["tasks"] = ["oodcv-vqa"]
+    rows = {row["check"]: row for row in needs.checks(steps, folder)}
+    assert rows["data mme"]["found"] == "here" and "data sketches" not in rows
+    with pytest.raises(RunError, match="data oodcv-images .missing.*Google Drive.*Put it to .*oodcv-images.zip"):
+        needs.insist(rows.values())
+    (folder / "oodcv-images").mkdir()
+    (folder / "oodcv-images" / "oodcv-images.zip").write_bytes(b"")
+    needs.insist(needs.checks(steps, folder))
+    monkeypatch.setattr(downloads.env, "free_gb", lambda at: 0.0)
+    assert not all(row["ok"] for row in needs.checks(steps, folder) if row["check"].startswith("disk"))
+
+
+@pytest.mark.parametrize("notebook", ["60_mme", "61_vqav2", "62_captioning", "63_pope", "64_unicorn"])
+def test_every_parameter_that_may_be_hub_is_known_to_the_check(notebook: str) -> None:
+    cells = json.loads((paths.notebooks() / f"{notebook}.ipynb").read_text())["cells"]
+    (cell,) = [one for one in cells if "parameters" in one["metadata"].get("tags", ())]
+    lines = [line for line in "".join(cell["source"]).splitlines() if re.search(r"#.*\bhub\b", line)]
+    found = {line.partition(":")[0]: line for line in lines if not line.startswith("images")}
+    assert len(found) == (3 if notebook == "62_captioning" else 1)
+    for name, line in found.items():
+        value = {"references": "hub", "images": "hub"} if ": dict" in line else "hub"
+        assert asked({name: value, "images": "", "tasks": TASKS}), f"{notebook} takes {name}='hub' unseen"
+        assert not asked({name: "data/folder", "images": "data/pictures", "tasks": TASKS})
+
+
+def test_vqav2s_two_files_are_found_in_a_folder_or_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds neither v2_OpenEnded.* nor questions.json"):
+        vqav2_files.files(tmp_path)
+    (tmp_path / "questions.json").write_text("{}")
+    assert vqav2_files.files(tmp_path) == (tmp_path / "questions.json", tmp_path / "annotations.json")
+    other = tmp_path / "other.json"
+    assert vqav2_files.files(tmp_path, other)[1] == other
+    assert vqav2_files.files(tmp_path / "questions.json", other) == (tmp_path / "questions.json", other)
+    with pytest.raises(DataError, match="set `annotations`"):
+        vqav2_files.files(tmp_path / "questions.json")
+
+
+def test_hub_is_one_word() -> None:
+    assert vision_sources.HUB == text_tasks.HUB
+    assert asked({"pope_data": "Hub"}) == []
