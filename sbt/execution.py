@@ -74,7 +74,7 @@ def execute(source: str, output: str, values: dict) -> str:
         with files.writing(Path(output)):
             papermill.execute_notebook(
                 source, output, values, kernel_name="python3", progress_bar=False, cwd=paths.notebooks(),
-                extra_arguments=["--log-level=40"],
+                extra_arguments=["--log-level=50"],
             )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         return f"cell In [{error.exec_count}]: {error.ename}: {error.evalue.strip()}"

@@ -92,11 +92,13 @@ def _work(steps: list[plans.Step], states: dict[str, records.State], force: bool
 
     Steps that might not fit into memory together wait for each other.
     """
-    titles = {step.name: f"[{number:2}/{len(steps)}] {step.name:<16}" for number, step in enumerate(steps, start=1)}
+    width = max(len(step.name) for step in steps)
+    titles = {step.name: f"[{place:2}/{len(steps)}] {step.name:<{width}}" for place, step in enumerate(steps, start=1)}
     screen, threads = Screen(titles, jobs), max(1, env.cores() // jobs) if jobs > 1 else 0
     waiting, running, well = {step.name: step for step in steps}, {}, True
+    finished: list[plans.Step] = []  # their pages are written while the next ones run
     try:
-        while running or (waiting and well):
+        while running or finished or (waiting and well):
             for step in [step for step in waiting.values() if well]:
                 if any(need in waiting or need in running for need in step.needs):
                     continue
@@ -106,18 +108,23 @@ def _work(steps: list[plans.Step], states: dict[str, records.State], force: bool
                 state = FORCED if force else _state(step)
                 if state.kind == "up to date":
                     screen.say(step.name, "up to date")
-                    _export(step)
+                    finished.append(step)
                     continue
                 later = [other for name, other in waiting.items() if states[name].kind != "up to date"]
                 screen.waiting = sum(other.estimate.minutes for other in later) * 60
                 running[step.name] = step, _begin(step, force or state.kind == "to run", threads)
                 screen.begin(step)
+            if finished:
+                _export(finished.pop(0))
             time.sleep(TICK)
             screen.draw()
             for name, (step, execution) in list(running.items()):
                 if (problem := execution.problem()) is not None:
                     del running[name]
-                    well &= _ended(step, problem, screen)
+                    if _ended(step, problem, screen):
+                        finished.append(step)
+                    else:
+                        well = False
     finally:
         for name, (_, execution) in running.items():
             execution.stop()
@@ -150,8 +157,6 @@ def _ended(step: plans.Step, problem: str, screen: Screen) -> bool:
     if problem:
         shown = paths.shown(step.folder / "notebook.ipynb")
         print(f"\n{step.name}: {problem}\nexecuted notebook: {shown}", file=sys.stderr)
-    else:
-        _export(step)
     return not problem
 
 

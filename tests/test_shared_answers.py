@@ -37,7 +37,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def arm() -> models.Arm:
-    """The kept models, joined by a connector that has not learnt; weights are changed until pictures change answers."""
+    """The kept models, joined by a connector that has not learnt; weights changed until pictures change answers."""
     with quiet(), torch.no_grad():
         model, processor = models.assemble("assets/llm", "assets/clip", dtype="float32")
         grey = processor.image_processor([Image.new("RGB", (224, 224), "grey")], return_tensors="pt")

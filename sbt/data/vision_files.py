@@ -77,7 +77,7 @@ def _fetched(source: str, instead: str, progress: Progress) -> dict[str, Path]:
     try:
         return downloads.fetch(source, paths.downloads(), progress=told)
     except RunError as error:
-        raise RunError(f"{error}. Or {instead}") from error
+        raise RunError(f"{error}\nOr {instead}") from error
 
 
 def _zip(found: Mapping[str, Path]) -> ImageZip:
