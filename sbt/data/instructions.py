@@ -38,10 +38,10 @@ def llava_row(name: str, image: str, turns: list[language.QA], rng: random.Rando
 def conversation(scene: Scene, rng: random.Random, turns: int = 4) -> list[language.QA]:
     """Several questions about one picture, a caption among them now and then.
 
-    One in five wants a short answer, as in LLaVA-1.5's mix, or no arm would know MME's and VQAv2's requests.
+    Two in five want a short answer, as in LLaVA-1.5's mix: with fewer, arms answer MME's and VQAv2's requests blindly.
     """
     asked = language.questions(scene, rng, turns, SEEN)
-    asked = [language.briefly(*turn, rng) if rng.random() < 0.2 else turn for turn in asked]
+    asked = [language.briefly(*turn, rng) if rng.random() < 0.4 else turn for turn in asked]
     if rng.random() < 0.25:
         asked[rng.randrange(turns)] = (CAPTION, language.caption(scene, rng))
     return asked
