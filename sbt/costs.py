@@ -38,7 +38,7 @@ CARDS = {
     "H100-80GB": Card(85.0, 989, 67, 0.40),
     "H200-141GB": Card(150.0, 989, 67, 0.40),
 }
-PROCESSOR = Card(0.0, 0.1, 0.1, 1.0, bfloat16=False)  # two cores on small matrices, measured
+PROCESSOR = Card(0.0, 0.07, 0.07, 1.0, bfloat16=False)  # one core on small matrices, measured
 
 
 @dataclass(frozen=True)
