@@ -69,7 +69,12 @@ def test_after_a_failure_nothing_begins_and_what_runs_is_kept(meeting: Path, cap
 
 @pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGKILL])
 def test_whatever_ends_the_command_ends_its_notebooks(meeting: Path, ended_by: signal.Signals) -> None:
-    command = [sys.executable, "-m", "sbt", "run", "tiny", "--set", "other=nobody", "--set", "patience=90.0"]
+    # where the tests themselves run in the background, SIGINT is ignored, and what they start inherits that
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from sbt.__main__ import main; "
+    )
+    words = ["run", "tiny", "--set", "other=nobody", "--set", "patience=90.0"]
+    command = [sys.executable, "-c", f"{code} sys.exit(main({words}))"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     files = [meeting / "outputs" / "tiny" / step / "pid" for step in ("10_left", "10_right")]
     deadline = time.monotonic() + 60
