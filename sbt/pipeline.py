@@ -92,6 +92,7 @@ def _work(steps: list[plans.Step], states: dict[str, records.State], force: bool
 
     Steps that might not fit into memory together wait for each other.
     """
+    jobs = min(jobs, max(1, sum(state.kind != "up to date" for state in states.values())))  # one alone has all cores
     width = max(len(step.name) for step in steps)
     titles = {step.name: f"[{place:2}/{len(steps)}] {step.name:<{width}}" for place, step in enumerate(steps, start=1)}
     screen, threads = Screen(titles, jobs), max(1, env.cores() // jobs) if jobs > 1 else 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sbt import costs, estimate, params, paths, pipeline, plans
+from sbt import costs, env, estimate, params, paths, pipeline, plans
 from sbt.data import sources
 
 PARAMS = paths.package().parent / "params"
@@ -94,6 +94,13 @@ def test_the_check_asks_for_the_disk_that_the_plan_needs(study: str) -> None:
     all_costs = [step.estimate for step in found.values()]
     need = estimate.disk_gb(all_costs) - (sum(cost.fetched_gb for cost in all_costs) if study in SMALL else 0)
     assert need == pytest.approx(found["00_check"].values["min_free_gb"], rel=0.15, abs=5)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_only_the_micro_world_runs_steps_side_by_side(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(env, "cores", lambda: 16)
+    small = study in ("embedded", "embedded-types") or len(steps(study)) == 1
+    assert (plans.load(study)[0].side_by_side() == 1) is not small
 
 
 def test_the_papers_steps() -> None:

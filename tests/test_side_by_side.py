@@ -52,6 +52,20 @@ def test_two_steps_run_at_once_and_a_third_after_them(meeting: Path, capsys: pyt
     assert lines[4:] == [["20_after", "begins,"], ["20_after", "done"]]
 
 
+def test_cores_are_shared_by_what_runs(meeting: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(env, "cores", lambda: 6)
+    write_notebook(
+        meeting / "notebooks" / "10_meet.ipynb",
+        [*MEET[:-1], "_ = run.path('threads').write_text(os.environ.get('OMP_NUM_THREADS', 'all'))", MEET[-1]],
+    )
+    assert main(["run", "tiny"]) == 0
+    assert main(["run", "tiny", "--only", "20_after", "--force"]) == 0
+    outputs = meeting / "outputs" / "tiny"
+    found = [(outputs / step / "threads").read_text() for step in ("10_left", "10_right", "20_after")]
+    assert found == ["3", "3", "all"] and (outputs / "20_after.stale" / "threads").read_text() == "3"
+
+
 def test_control_one_at_a_time_they_never_meet(meeting: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["run", "tiny", "--jobs", "1", "--set", "patience=1.0"]) == 1
     assert "10_left: cell In [4]: AssertionError: nobody came" in capsys.readouterr().err
