@@ -12,7 +12,8 @@ def scores(seed: int, level: float) -> list[float]:
 
 
 PER_ITEM = {"base": {"acc": scores(0, 0.4)}, "a": {"acc": scores(1, 0.6)}}
-RUNS = PER_ITEM | {arm_runs.run_name("b", k): {"acc": scores(k + 2, level)} for k, level in ((1, 0.5), (2, 0.9))}
+LEVELS = ((1, 0.5), (2, 0.9))
+RUNS = PER_ITEM | {f"b (run {k})": {"acc": scores(k + 2, level)} for k, level in LEVELS}
 
 
 def test_runs_of_an_arm_are_grouped() -> None:

@@ -12,9 +12,9 @@ _RUN = re.compile(r" \(run \d+\)$")
 PerItem = Mapping[str, Mapping[str, Sequence[float]]]  # scores of every item, by name and metric
 
 
-def run_name(arm: str, number: int) -> str:
-    """Name of one of several runs of an arm, numbered from 1."""
-    return f"{arm} (run {number})"
+def run_names(arm: str, count: int) -> list[str]:
+    """Names of `count` runs of an arm, numbered from 1; of a single one, the arm's own."""
+    return [arm] if count == 1 else [f"{arm} (run {number})" for number in range(1, count + 1)]
 
 
 def group(names: Iterable[str]) -> dict[str, list[str]]:

@@ -4,10 +4,11 @@ Several steps may have scored runs of one arm: a study with more seeds scores th
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import pandas as pd
 
-from sbt.benchmarks.arm_runs import group, run_name
+from sbt.benchmarks.arm_runs import group, run_names
 from sbt.errors import DataError
 
 TRUTHFULQA = ("mc1", "mc2", "rougeL_acc")
@@ -58,9 +59,6 @@ def together(steps: Sequence[Mapping[str, pd.DataFrame]]) -> Scores:
             for arm, names in group(one.columns).items():
                 if arm != BASE or BASE not in columns:
                     columns.setdefault(arm, []).extend(one.loc[table.index, name] for name in names)
-        named = {arm: [arm] if len(runs) == 1 else [run_name(arm, k + 1) for k in range(len(runs))]
-                 for arm, runs in columns.items()}  # fmt: skip
-        found[benchmark] = pd.DataFrame(
-            {name: run for arm, runs in columns.items() for name, run in zip(named[arm], runs, strict=True)}
-        )
+        named = (zip(run_names(arm, len(runs)), runs, strict=True) for arm, runs in columns.items())
+        found[benchmark] = pd.DataFrame(dict(chain.from_iterable(named)))
     return found

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sbt import paths
-from sbt.benchmarks.arm_runs import run_name
+from sbt.benchmarks.arm_runs import run_names
 from sbt.errors import CheckpointError, ParameterError
 from sbt.files import read_json
 from sbt.models.arms import ARM_FILE
@@ -52,8 +52,7 @@ def arms(
             runs.setdefault(info["arm"], []).append(str(folder / "model"))
     found = {"base": base} if base and not vision else {}
     for arm, models in runs.items():
-        names = [arm] if len(models) == 1 else [run_name(arm, k) for k in range(1, len(models) + 1)]
-        found |= dict(zip(names, models, strict=True))
+        found |= dict(zip(run_names(arm, len(models)), models, strict=True))
     for name in only:
         if name not in found:
             raise ParameterError(f"arms: {name!r} is not among the arms of this study{nearest(name, found)}")
