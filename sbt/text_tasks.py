@@ -24,10 +24,10 @@ from sbt.benchmarks import (
     truthfulqa_gen,
 )
 from sbt.benchmarks.language import PROTOCOLS
+from sbt.data.vision_sources import HUB
 from sbt.errors import DataError, ParameterError
 from sbt.text import nearest
 
-HUB = "hub"
 BENCHMARKS = {module.NAME: module for module in (mmlu, gsm8k, mathqa, boolq, squad2)}
 FILES = {
     "mmlu": "mmlu/default/mmlu_{}.yaml",

@@ -6,9 +6,11 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from sbt.benchmarks import vqav2_files
 from sbt.data.places import MB, File, Place, Source
+from sbt.metrics.unicorn import OODCV, TASKS
 
-HUB = "hub"  # value of a data parameter
+HUB = "hub"  # value of a data parameter, of the text benchmarks' too
 _COCO = ("http://images.cocodataset.org/zips", "https://s3.amazonaws.com/images.cocodataset.org/zips")
 _VQA = "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa"
 # The files since their spelling was mended, in November 2023; the first had 2,910 random questions, not 3,000.
@@ -147,16 +149,14 @@ class Parts(NamedTuple):
     folder: str = ""
 
 
-_TASKS = ("oodcv-vqa", "oodcv-counterfactual", "sketchy-vqa", "sketchy-challenging")
-_VQA_FILES = ("v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json")
 BENCHMARKS = {
     "mme": Parts("mme", "mme", beside="existence"),
-    "vqav2": Parts("vqav2", "coco-val2014", _VQA_FILES),
+    "vqav2": Parts("vqav2", "coco-val2014", vqav2_files.OFFICIAL[0]),
     "coco": Parts("captions", "coco-val2014", ("dataset_coco.json",)),
     "flickr30k": Parts("captions", "flickr30k-images", ("dataset_flickr30k.json",)),
     "pope": Parts("pope", "coco-val2014", tuple(file.name for file in VISION["pope"].files)),
-    "unicorn": Parts("unicorn", "", tuple(f"{task}.json" for task in _TASKS)),
-    **{task: Parts("unicorn", "oodcv-images" if "oodcv" in task else "sketches", folder="unicorn") for task in _TASKS},
+    "unicorn": Parts("unicorn", "", tuple(f"{task}.json" for task in TASKS)),
+    **{task: Parts("unicorn", "oodcv-images" if task in OODCV else "sketches", folder="unicorn") for task in TASKS},
 }
 # By data parameter: the benchmark, and whether the parameter `images` of the same step is of its pictures.
 _PARAMETERS = {
