@@ -78,12 +78,13 @@ def signed(row: Mapping) -> str:
 
 def published(rows: Iterable[dict], arms: Sequence[str] = ("base", "mm-full", "mm-lora")) -> pd.DataFrame:
     """Published results whose metric we compute too, how each was read, and `ours` of some arms beside them."""
-    ours: dict[tuple[str, str], list[str]] = {}
+    ours: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:
         key = row["benchmark"], row["metric"]
         shown = key[0], row["subset"], key[1]
         if row["arm"] in arms and shown in HEADLINE and row["subset"] != "heldout":
-            ours.setdefault(key, []).append(f"{row['arm']} {row['value']:.2f}")
+            ours.setdefault(key, {}).setdefault(row["arm"], row["value"])  # of two protocols the first
     table = pd.DataFrame(yaml.safe_load((paths.package() / "published.yaml").read_text(encoding="utf-8")))
     keys = zip(table["benchmark"], table["metric"], strict=True)
-    return table.assign(ours=[", ".join(ours.get(key, ["not computed"])) for key in keys])
+    said = {key: ", ".join(f"{arm} {value:.2f}" for arm, value in found.items()) for key, found in ours.items()}
+    return table.assign(ours=[said.get(key, "not computed") for key in keys])

@@ -36,6 +36,11 @@ def test_published_numbers_stand_beside_ours_of_the_same_metric_only():
     assert ours["captions"] == "not computed"
 
 
+def test_of_two_protocols_ours_is_the_first():
+    table = tables.published([*ROWS, row("mm-full", "pope", "adversarial", "f1", 0.25)])
+    assert set(table.set_index("benchmark").ours["pope"]) == {"mm-full 0.88"}
+
+
 def test_every_headline_table_is_written_that_has_an_arm():
     text = tables.as_text(ROWS)
     assert "Truthfulness and ethics" in text and "Vision" in text and "Language ability" not in text
