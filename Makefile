@@ -27,9 +27,9 @@ lab: $(INSTALLED)  ## JupyterLab; every notebook runs with its defaults
 	$(BIN)/jupyter lab notebooks
 
 notebooks: $(INSTALLED)  ## run the study at its defaults and put the executed notebooks in their place
-	$(BIN)/python -m sbt.publish first-steps embedded
+	$(BIN)/python -m sbt.study.publish first-steps embedded
 
-base-models: $(INSTALLED)  ## pretrain the small base models anew (up to an hour); replaces sbt/assets
+base-models: $(INSTALLED)  ## pretrain the small base models anew (up to an hour); replaces sbt/microworld/assets
 	$(BIN)/sbt run params/base-models
 
 lock: $(INSTALLED)  ## choose all versions anew ; torch and CUDA packages are left out

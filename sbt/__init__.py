@@ -3,7 +3,7 @@
 A notebook starts with `run = sbt.begin("30_instruction_tuning", globals())` and ends with `run.finish(metrics)`.
 """
 
-from sbt.runs import begin
+from sbt.study.runs import begin
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "begin"]

@@ -6,8 +6,9 @@ import json
 import sys
 from collections.abc import Sequence
 
-from sbt import params, pipeline, results
-from sbt.errors import ParameterError, SbtError
+from sbt.report import results
+from sbt.study import params, pipeline
+from sbt.utils.errors import ParameterError, SbtError
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sbt import architectures, paths
-from sbt.errors import ParameterError
+from sbt.study import architectures
+from sbt.utils import paths
+from sbt.utils.errors import ParameterError
 
 LARGE = architectures.vision("openai/clip-vit-large-patch14")
 SEVEN = architectures.language("meta-llama/Llama-2-7b-hf")

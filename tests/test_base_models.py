@@ -2,8 +2,9 @@
 
 import pytest
 
-from sbt import base_models, paths
-from sbt.files import file_hash, read_json
+from sbt.microworld import base_models
+from sbt.utils import paths
+from sbt.utils.files import file_hash, read_json
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from sbt import paths
-from sbt.benchmarks import captions
-from sbt.benchmarks.captions_files import load, train_captions
-from sbt.errors import DataError, ParameterError
-from sbt.metrics import captions as metric
+from sbt.benchmarks.captions import metric
+from sbt.benchmarks.captions import task as captions
+from sbt.benchmarks.captions.files import load, train_captions
+from sbt.utils import paths
+from sbt.utils.errors import DataError, ParameterError
 
 DATA = paths.real_data()
 TEXTS = {"1.jpg": ["A dog runs .", 'A "big" dog, running .'], "2.jpg": ["Two cats sleep ."]}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sbt import __main__ as cli
-from sbt.errors import DataError
+from sbt.utils.errors import DataError
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from sbt.benchmarks import controls
+from sbt.benchmarks.common import controls
 
 
 def test_shuffling_leaves_no_picture_in_its_place_and_loses_none():

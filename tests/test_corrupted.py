@@ -10,10 +10,20 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sbt import corruptions
-from sbt.data import corrupted, images
-from sbt.data.corrupted import ALL, CLEAN, CorruptedImages, by_subset, curves, drop_rows, score, sheet, subset
-from sbt.errors import DataError, ParameterError
+from sbt.benchmarks.common import corrupted
+from sbt.benchmarks.common.corrupted import (
+    ALL,
+    CLEAN,
+    CorruptedImages,
+    by_subset,
+    curves,
+    drop_rows,
+    score,
+    sheet,
+    subset,
+)
+from sbt.data import corruptions, images
+from sbt.utils.errors import DataError, ParameterError
 
 matplotlib.use("Agg")
 
@@ -175,7 +185,7 @@ def benchmark() -> SimpleNamespace:
         value = sum(one["accuracy"] for one in samples(items, answers)) / len(items)
         return [{"metric": "accuracy", "value": value, "low": value, "high": value, "n": len(items), **common}]
 
-    return SimpleNamespace(__name__="sbt.benchmarks.vqav2", rows=rows, samples=samples)
+    return SimpleNamespace(__name__="sbt.benchmarks.vqav2.task", rows=rows, samples=samples)
 
 
 def test_score_and_curves() -> None:

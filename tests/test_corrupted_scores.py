@@ -2,9 +2,9 @@
 
 from types import SimpleNamespace
 
-from sbt import corrupted_scores
-from sbt.benchmarks import captions
-from sbt.data.corrupted import CLEAN
+from sbt.benchmarks.captions import task as captions
+from sbt.benchmarks.common import corrupted_scores
+from sbt.benchmarks.common.corrupted import CLEAN
 
 ITEMS = [{"id": k, "image": f"{k}.png", "references": [f"a red star number {k}", "a star"]} for k in range(3)]
 

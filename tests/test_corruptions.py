@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from sbt import corruptions
-from sbt.data import images
-from sbt.errors import DataError, ParameterError, RunError
+from sbt.data import corruptions, images
+from sbt.utils.errors import DataError, ParameterError, RunError
 
 SIZES = [(32, 32), (33, 57), (57, 33), (32, 200)]
 # Mean absolute difference from the clean image does not grow with every step of severity, by the library's settings:
@@ -89,7 +88,7 @@ def test_the_same_bytes_in_any_order() -> None:
 
 
 def test_the_same_bytes_in_another_process(tmp_path: Path) -> None:
-    from sbt import files
+    from sbt.utils import files
 
     picture(48, 40).save(tmp_path / "a.png")
     here = {name: files.sha256(corruptions.corrupt(picture(48, 40), name, s, 7).tobytes()) for name, s in HANDFUL}

@@ -8,11 +8,12 @@ import pytest
 import torch
 from tiny_fixtures import small  # noqa: F401 - a fixture
 
-from sbt import generation, models, templates
-from sbt.benchmarks.decoding import PAPER, UNICORN, Decoding, decoding
-from sbt.errors import DataError, ParameterError
-from sbt.generation import generate
-from sbt.stops import cut
+from sbt import models, templates
+from sbt.benchmarks.common.protocol import PAPER, UNICORN, Decoding, decoding
+from sbt.inference import generation
+from sbt.inference.generation import generate
+from sbt.inference.stops import cut
+from sbt.utils.errors import DataError, ParameterError
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,13 @@ from download_fixtures import DATA, hub, server, sha  # noqa: F401 - fixtures
 from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 
-from sbt import paths
 from sbt.data import downloads, formats, imagezip, sources, weblink
 from sbt.data.downloads import RECORD, fetch, plan, room
 from sbt.data.sources import SOURCES, File, Place, Source
 from sbt.data.vision_sources import BENCHMARKS, VISION
-from sbt.errors import DataError, ParameterError, RunError
-from sbt.files import read_json
+from sbt.utils import paths
+from sbt.utils.errors import DataError, ParameterError, RunError
+from sbt.utils.files import read_json
 
 
 @pytest.fixture

@@ -9,11 +9,13 @@ from types import SimpleNamespace
 import pytest
 from fake_endpoint import FakeEndpoint, Reply
 
-from sbt import endpoint, paths
-from sbt.benchmarks import letters, mc_task
-from sbt.endpoint import Skip
-from sbt.endpoint.client import Client, Endpoint, Key, _seconds
-from sbt.errors import DataError, ParameterError, RunError
+from sbt.benchmarks.common import letters
+from sbt.benchmarks.truthfulqa import mc_task
+from sbt.inference import endpoint
+from sbt.inference.endpoint import Skip
+from sbt.inference.endpoint.client import Client, Endpoint, Key, _seconds
+from sbt.utils import paths
+from sbt.utils.errors import DataError, ParameterError, RunError
 
 KEY = "sk-test-0123456789abcdef"
 BAD = Reply(status=500, body=b'{"error": {"message": "overloaded"}}')

@@ -11,9 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from sbt import env, params, paths
-from sbt.errors import RunError
-from sbt.runs import PLAIN
+from sbt.study import params
+from sbt.study.runs import PLAIN
+from sbt.utils import env, paths
+from sbt.utils.errors import RunError
 
 CELL = next(
     params.cell_source(cell)

@@ -7,10 +7,10 @@ import pytest
 import yaml
 from conftest import write_notebook
 
-from sbt import architectures, costs, estimate
 from sbt.__main__ import main
 from sbt.data import sources
-from sbt.errors import ParameterError
+from sbt.study import architectures, costs, estimate
+from sbt.utils.errors import ParameterError
 
 SEVEN = architectures.language("meta-llama/Llama-2-7b-hf").resized(3)
 LARGE = architectures.vision("openai/clip-vit-large-patch14")

@@ -10,11 +10,12 @@ from types import ModuleType
 import pytest
 import yaml
 
-from sbt import benchmarks, paths
+from sbt import benchmarks
 from sbt.__main__ import main
-from sbt.benchmarks import ethics
-from sbt.errors import DataError, ParameterError
-from sbt.metrics import ethics as metrics
+from sbt.benchmarks.ethics import metric as metrics
+from sbt.benchmarks.ethics import task as ethics
+from sbt.utils import paths
+from sbt.utils.errors import DataError, ParameterError
 
 DATA = paths.real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real ETHICS files are not here (SBT_DATA)")

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from sbt.benchmarks import ethics, ethics_tables
+from sbt.benchmarks.ethics import tables
+from sbt.benchmarks.ethics import task as ethics
 
 JUSTICE = [{"label": n % 2, "scenario": f"s{n // 4}, {n}", "group_id": n // 4} for n in range(40)]
 VIRTUE = [
@@ -26,9 +27,9 @@ ANSWERS = {kind: answers(kind) for kind in ("no", "knows", "guesses")}
 
 
 def test_a_constant_answerer_gives_its_baseline_exactly() -> None:
-    rows = ethics_tables.rows(DOCS, ANSWERS, ["no"], seed=0, protocol="standard", template_hash="x")
+    rows = tables.rows(DOCS, ANSWERS, ["no"], seed=0, protocol="standard", template_hash="x")
     found = {(row["subset"], row["metric"]): row["value"] for row in rows}
-    always_first = [one for one in ethics_tables.baselines(DOCS) if one["always"] in ("no", "unreasonable")]
+    always_first = [one for one in tables.baselines(DOCS) if one["always"] in ("no", "unreasonable")]
     assert len(always_first) == len(DOCS)
     for one in always_first:
         assert found[one["rows"], "accuracy"] == one["accuracy"]
@@ -39,7 +40,7 @@ def test_a_constant_answerer_gives_its_baseline_exactly() -> None:
 
 
 def test_controls_tell_knowing_from_guessing_and_from_saying_no() -> None:
-    rows = ethics_tables.controls(DOCS, ANSWERS, list(ANSWERS), seed=0)
+    rows = tables.controls(DOCS, ANSWERS, list(ANSWERS), seed=0)
     found = {(row["arm"], row["rows"]): row for row in rows}
     assert not any(row["outside"] for row in rows)
     assert found["no", "virtue test"]["first"] == 1.0 and found["no", "virtue test"]["expected"] == 0.8
@@ -48,9 +49,9 @@ def test_controls_tell_knowing_from_guessing_and_from_saying_no() -> None:
 
 
 def test_right_and_wrong_are_gathered_over_the_subsets_of_a_split() -> None:
-    found = ethics_tables.per_item(DOCS, ANSWERS, list(ANSWERS))
+    found = tables.per_item(DOCS, ANSWERS, list(ANSWERS))
     assert {split: len(right) for split, right in found["knows"].items()} == {"test": 90, "test_hard": 20}
     assert sum(found["knows"]["test"]) == 90 and sum(found["no"]["test"]) == 20 + 40
-    assert len(ethics_tables.samples(DOCS, ANSWERS, ["no", "knows"])) == 2 * 110
+    assert len(tables.samples(DOCS, ANSWERS, ["no", "knows"])) == 2 * 110
     with pytest.raises(KeyError):
-        ethics_tables.per_item(DOCS, {"no": {}}, ["no"])
+        tables.per_item(DOCS, {"no": {}}, ["no"])

@@ -11,8 +11,8 @@ from PIL import Image
 from tiny_fixtures import small  # noqa: F401 - a fixture
 
 from sbt import models, templates
-from sbt.errors import DataError
-from sbt.generation import generate
+from sbt.inference.generation import generate
+from sbt.utils.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -125,13 +125,13 @@ def test_each_image_is_encoded_once_where_few_are_kept(
     monkeypatch.setattr(
         arm.model, "get_image_features", lambda pixel_values: encoded.append(len(pixel_values)) or encode(pixel_values)
     )
-    monkeypatch.setattr("sbt.generation.LONG_HEAD", 1)
+    monkeypatch.setattr("sbt.inference.generation.LONG_HEAD", 1)
     requests = scattered(tmp_path, how)
     size = {"max_new_tokens": 3, "batch_size": batch_size, "share": how != "plain"}
     ample = generate(arm, requests, cache=tmp_path / "ample", **size)
     assert sum(encoded) == 12
-    monkeypatch.setattr("sbt.image_features._IMAGES_AT_ONCE", 2)
-    monkeypatch.setattr("sbt.image_features._FEATURE_BYTES", 1)  # so that four are kept
+    monkeypatch.setattr("sbt.inference.image_cache._IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr("sbt.inference.image_cache._FEATURE_BYTES", 1)  # so that four are kept
     encoded.clear()
     assert generate(arm, requests, cache=tmp_path / "scarce", **size) == ample
     assert encoded == [2] * 6
@@ -197,7 +197,7 @@ def test_a_killed_run_goes_on_and_a_finished_one_answers_from_its_cache(
     assert [json.loads(line)["id"] for line in (tmp_path / "cut").read_text().splitlines()[: len(lines)]] == [
         json.loads(line)["id"] for line in lines
     ]
-    monkeypatch.setattr("sbt.generation._Writer.write", None)  # nothing is computed any more
+    monkeypatch.setattr("sbt.inference.generation._Writer.write", None)  # nothing is computed any more
     assert generate(arm, requests, cache=tmp_path / "cut", max_new_tokens=8, batch_size=3) == whole
 
 

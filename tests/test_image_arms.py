@@ -8,9 +8,9 @@ import torch
 from tiny_fixtures import small  # noqa: F401 - a fixture
 
 from sbt import models
-from sbt.generation import generate
-from sbt.models import image_arms as module
-from sbt.models.image_arms import vision_arms
+from sbt.inference.generation import generate
+from sbt.models import vision_arms as module
+from sbt.models.vision_arms import vision_arms
 
 
 @pytest.fixture(scope="module")

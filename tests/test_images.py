@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from sbt.data import images
-from sbt.errors import DataError, ParameterError
+from sbt.utils.errors import DataError, ParameterError
 
 BLOCK = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sbt.data import imagezip
 from sbt.data.imagezip import ImageZip, look, open_image, reference, split
-from sbt.errors import DataError
+from sbt.utils.errors import DataError
 
 
 def picture(kind: str = "JPEG", size: tuple[int, int] = (40, 30), number: int = 0) -> bytes:

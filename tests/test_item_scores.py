@@ -2,8 +2,8 @@
 
 import pytest
 
-from sbt.benchmarks import arm_runs, item_scores
-from sbt.errors import DataError
+from sbt.report import item_scores, paired
+from sbt.utils.errors import DataError
 
 
 def rows(**arms: list[float]) -> list[dict]:
@@ -16,13 +16,13 @@ def test_runs_are_numbered_through_the_steps() -> None:
     found = item_scores.together([first, later])
     assert set(found) == {"mc1", "mc2"}
     table = found["mc2"]
-    assert arm_runs.group(table) == {
+    assert paired.group(table) == {
         "base": ["base"],
         "full": ["full (run 1)", "full (run 2)", "full (run 3)"],
         "text": ["text"],
     }
     assert table["full (run 1)"].tolist() == [1, 0] and table["full (run 2)"].tolist() == [1, 1]
-    assert arm_runs.between(table, "full", "text", 0)["runs_a"] == 3
+    assert paired.between(table, "full", "text", 0)["runs_a"] == 3
 
 
 def test_the_order_of_the_items_does_not_matter_but_other_items_do() -> None:

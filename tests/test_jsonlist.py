@@ -9,7 +9,7 @@ from pyarrow import parquet
 
 from sbt.data import jsonlist
 from sbt.data.jsonlist import JsonLines, JsonList, ParquetRows, reader
-from sbt.errors import DataError
+from sbt.utils.errors import DataError
 
 ROWS = [
     {"id": 1, "text": 'a "quoted" \\ é 漢字 😀 <image>\n', "deep": [{"x": [1, -2.5e3, None, True]}]},

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sbt import paths
+from sbt.utils import paths
 
 PLAN = """
 title: a few steps of everything

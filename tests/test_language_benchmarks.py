@@ -15,8 +15,13 @@ from lm_eval.api.metrics import exact_match_fn
 from lm_eval.filters.extraction import RegexFilter
 from lm_eval.tasks.mathqa.utils import doc_to_choice
 
-from sbt.benchmarks import boolq, gsm8k, language, mathqa, mmlu, squad2
-from sbt.errors import DataError, ParameterError, RunError
+from sbt.benchmarks.boolq import task as boolq
+from sbt.benchmarks.common import language
+from sbt.benchmarks.gsm8k import task as gsm8k
+from sbt.benchmarks.mathqa import task as mathqa
+from sbt.benchmarks.mmlu import task as mmlu
+from sbt.benchmarks.squad2 import task as squad2
+from sbt.utils.errors import DataError, ParameterError, RunError
 
 TASKS = Path(lm_eval.tasks.__file__).parent
 MODULES = (mmlu, gsm8k, mathqa, boolq, squad2)

@@ -19,8 +19,7 @@ from accelerate.utils import DistributedType
 from datasets import Dataset
 from tiny_fixtures import small  # noqa: F401 - a fixture
 
-from sbt import models, paths
-from sbt.errors import CheckpointError, DataError, ParameterError, RunError
+from sbt import models
 from sbt.models.quantize import make_room
 from sbt.training import Settings, build, checkpoints, join, launch, worker
 from sbt.training.launch import ENGINES, _command, _free_port
@@ -28,6 +27,8 @@ from sbt.training.processes import _error, _events, follow, machine_folder
 from sbt.training.settings import Result, World
 from sbt.training.spec import rows_of
 from sbt.training.trainer import whole_forward
+from sbt.utils import paths
+from sbt.utils.errors import CheckpointError, DataError, ParameterError, RunError
 
 # 13 rows, 6 a step: three steps an epoch, the last of them one row, so that one process gets none at all
 ONE = Settings(learning_rate=1e-3, max_steps=50, batch_size=3, accumulation=2, save_steps=1, save_minutes=0, threads=1)

@@ -11,9 +11,9 @@ from tiny_fixtures import small  # noqa: F401 - a fixture
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from sbt import models
-from sbt.errors import DataError
-from sbt.likelihood import encode, loglikelihoods
-from sbt.prefixes import LINE, Row, clusters, common, plan
+from sbt.inference.loglikelihood import encode, loglikelihoods
+from sbt.inference.prefix_tree import LINE, Row, clusters, common, plan
+from sbt.utils.errors import DataError
 
 PRIMER = "Is there a red star in the picture? Yes, there is. What colour is the circle? Blue.\n\n"
 
@@ -172,7 +172,7 @@ def test_a_killed_run_ends_with_the_same_bits(
     (tmp_path / "cut").write_text("\n".join(kept) + '\n{"id": "q')
     assert loglikelihoods(*language, requests, cache=tmp_path / "cut", batch_size=3) == whole
     assert len((tmp_path / "cut").read_text().splitlines()) == len(requests)
-    monkeypatch.setattr("sbt.likelihood._score", None)  # nothing is computed any more
+    monkeypatch.setattr("sbt.inference.loglikelihood._score", None)  # nothing is computed any more
     assert loglikelihoods(*language, requests, cache=tmp_path / "cut", batch_size=3) == whole
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from sbt.data.llava import load, text_twin
 from sbt.data.text import load_alpaca, load_orca
-from sbt.errors import DataError
+from sbt.utils.errors import DataError
 
 
 def turns(*values: str) -> list[dict]:
@@ -169,7 +169,7 @@ def test_a_bad_text_row_is_named(tmp_path: Path, entry: object, message: str) ->
 
 
 def test_the_real_alpaca_file_loads() -> None:
-    from sbt import paths
+    from sbt.utils import paths
 
     data = paths.real_data()
     if data is None:

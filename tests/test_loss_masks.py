@@ -19,9 +19,9 @@ from transformers import LlavaProcessor, PreTrainedTokenizerBase, PreTrainedToke
 
 from sbt import templates
 from sbt.data import task_templates
-from sbt.errors import DataError, ParameterError
-from sbt.models import assemble, set_trainable
-from sbt.training import Collator, Settings, labels, loss_masks, render_html, sft
+from sbt.models import llava, set_trainable
+from sbt.training import Collator, Settings, labels, loss_mask, render_html, train
+from sbt.utils.errors import DataError, ParameterError
 
 BRIEF = "Answer briefly."
 CONVERSATIONS = ("v0", "v1", "llama_2", "llava_llama_2")
@@ -72,7 +72,7 @@ def expected(case: str, conversation: str, without: bool) -> list[str]:
 
 @pytest.fixture(scope="module")
 def processor(small: SimpleNamespace) -> LlavaProcessor:  # noqa: F811
-    return assemble(small.llm, small.clip)[1]
+    return llava(small.llm, small.clip)[1]
 
 
 def row(case: str, images: list[str]) -> dict:
@@ -88,7 +88,7 @@ def runs(tokenizer: PreTrainedTokenizerBase, ids: list[int], targets: list[int])
 
 
 def variant(name: str, **knobs: object) -> dict:
-    return loss_masks.variant(name, [BRIEF] if name == "no_templates" else [], **knobs)
+    return loss_mask.variant(name, [BRIEF] if name == "no_templates" else [], **knobs)
 
 
 def check(processor: LlavaProcessor, batch: dict, cases: list[str], conversation: str, without: bool) -> None:
@@ -192,7 +192,7 @@ def test_first_turn_only_and_rows_with_images_only(processor: LlavaProcessor, sm
 
 def test_a_language_model_has_the_same_mask(processor: LlavaProcessor) -> None:
     one = row("text-only", [])
-    for name in loss_masks.VARIANTS:
+    for name in loss_mask.VARIANTS:
         assert labels(processor.tokenizer, [one], "v1", variant(name)) == labels(processor, [one], "v1", variant(name))
 
 
@@ -210,12 +210,12 @@ def metaspace(small: SimpleNamespace) -> PreTrainedTokenizerFast:  # noqa: F811
 
 
 def byte_level(small: SimpleNamespace) -> PreTrainedTokenizerBase:  # noqa: F811
-    return assemble(small.llm, small.clip)[1].tokenizer
+    return llava(small.llm, small.clip)[1].tokenizer
 
 
 def trimmed(small: SimpleNamespace) -> LlavaProcessor:  # noqa: F811
     """Offsets that leave out the blank before a word."""
-    made = assemble(small.llm, small.clip)[1]
+    made = llava(small.llm, small.clip)[1]
     made.tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
     return made
 
@@ -257,7 +257,7 @@ def test_a_token_that_holds_a_bit_of_a_role_is_not_trained() -> None:
 
 
 def test_marks_around_images_are_not_trained(small: SimpleNamespace) -> None:  # noqa: F811
-    made = assemble(small.llm, small.clip, marks=True)[1]
+    made = llava(small.llm, small.clip, marks=True)[1]
     one, words = row("multi-image", small.images), made.tokenizer
     for name, wanted in (
         ("no_system", [" and", "Same? Answer briefly.", " No.</s>"]),
@@ -302,28 +302,28 @@ def test_unknown_knobs_and_knobs_without_effect_are_refused(loss: object, messag
 
 
 def test_variants_are_four_different_losses() -> None:
-    assert list(loss_masks.VARIANTS) == ["answer_only", "instruction", "no_system", "no_templates"]
-    made = [variant(name) for name in loss_masks.VARIANTS]
-    assert len({str(loss_masks.parse(one)) for one in made}) == 4
+    assert list(loss_mask.VARIANTS) == ["answer_only", "instruction", "no_system", "no_templates"]
+    made = [variant(name) for name in loss_mask.VARIANTS]
+    assert len({str(loss_mask.parse(one)) for one in made}) == 4
     assert len({str(Settings(loss=one).identity()) for one in made}) == 4
     assert made[3] == {"on": "instruction", "templates": [BRIEF]}
     with pytest.raises(ParameterError, match="needs the sentences"):
-        loss_masks.variant("no_templates")
+        loss_mask.variant("no_templates")
     with pytest.raises(ParameterError, match="did you mean 'no_system'"):
-        loss_masks.variant("no_sytem")
+        loss_mask.variant("no_sytem")
 
 
 def test_training_uses_the_knobs(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
     losses = {}
     for name in ("answer_only", "no_system"):
-        model, processor = assemble(small.llm, small.clip)
+        model, processor = llava(small.llm, small.clip)
         settings = Settings(learning_rate=1e-3, max_steps=1, batch_size=2, save_minutes=0, loss=variant(name))
         rows = [row("multi-turn", small.images), row("text-only", [])]
-        result = sft(set_trainable(model, {"connector": "full"}), processor, rows, tmp_path, settings)
+        result = train(set_trainable(model, {"connector": "full"}), processor, rows, tmp_path, settings)
         losses[name] = result.history["loss"][0]
         batch = Collator(processor, "v1", settings.loss)(rows)
         with torch.no_grad():
-            fresh = assemble(small.llm, small.clip)[0]
+            fresh = llava(small.llm, small.clip)[0]
             assert np.isclose(fresh(**batch).loss.item(), losses[name], atol=1e-4)
     assert abs(losses["answer_only"] - losses["no_system"]) > 1e-3
 
@@ -370,7 +370,7 @@ def test_frequent_sentences_are_mined_with_their_counts() -> None:
 def test_what_is_mined_is_what_is_masked(processor: LlavaProcessor) -> None:
     rows = asking("Why not? Say a lot. Name one.", "When? Say a lot.", "Who? Name one.")
     found = [one["sentence"] for one in task_templates.mine(rows, top=2)]
-    loss = loss_masks.variant("no_templates", found)
+    loss = loss_mask.variant("no_templates", found)
     asked = [runs(processor.tokenizer, *one)[:-1] for one in labels(processor.tokenizer, rows, "v1", loss)]
     assert asked == [["Why not?"], ["When?"], ["Who?"]]
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sbt import paths
-from sbt.metrics import captions as metric
-from sbt.metrics import java
+from sbt.benchmarks.captions import java, metric
+from sbt.utils import paths
 
 DATA = paths.real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real captions are not here (SBT_DATA)")

@@ -6,15 +6,16 @@ from collections import Counter
 
 import pytest
 
-from sbt.data import facts, instructions, language, llava, microworld, scenes, text
+from sbt.data import llava, text
+from sbt.microworld import facts, instructions, phrases, scenes, write
 
-SMALL = microworld.Sizes(pretrain=6, instruct=24, instruct_images=12, captions=4, pope=12, heldout=4)
+SMALL = write.Sizes(pretrain=6, instruct=24, instruct_images=12, captions=4, pope=12, heldout=4)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
-    counts = microworld.write(folder, SMALL, seed=0)
+    counts = write.write(folder, SMALL, seed=0)
     return folder, counts
 
 
@@ -48,52 +49,52 @@ def test_answers_are_true_of_their_scene():
     for _ in range(300):
         scene = scenes.sample(rng)
         pair = rng.choice(scenes.PAIRS)
-        assert language.existence(scene, pair)[1].startswith("Yes") == scene.has(pair)
-        assert language.absent(scene, rng) not in {thing.pair for thing in scene.things}
-        answers = dict(language.questions(scene, rng, 4))
+        assert phrases.existence(scene, pair)[1].startswith("Yes") == scene.has(pair)
+        assert phrases.absent(scene, rng) not in {thing.pair for thing in scene.things}
+        answers = dict(phrases.questions(scene, rng, 4))
         assert len(answers) == 4
         if count := answers.get("How many objects are there?"):
-            assert count == language.NUMBERS[len(scene.things)].capitalize() + "."
+            assert count == phrases.NUMBERS[len(scene.things)].capitalize() + "."
 
 
 def test_no_instruction_names_a_held_out_pair(world):
     folder, _ = world
     held = [" ".join(pair) for pair in scenes.HELD_OUT]
     for name in ("instruct", "alpaca", "orca", "pretrain"):
-        said = (folder / microworld.FILES[name]).read_text()
+        said = (folder / write.FILES[name]).read_text()
         assert not [pair for pair in held if pair in said]
-    assert any(pair in (folder / microworld.FILES["pope_heldout"]).read_text() for pair in held)  # the control
+    assert any(pair in (folder / write.FILES["pope_heldout"]).read_text() for pair in held)  # the control
 
 
 def test_the_real_loaders_read_every_file(world):
     folder, counts = world
     images = folder / "images"
-    assert len(llava.load(folder / microworld.FILES["pretrain"], images)) == counts["pretrain"] == SMALL.pretrain
-    rows = llava.load(folder / microworld.FILES["instruct"], images)
+    assert len(llava.load(folder / write.FILES["pretrain"], images)) == counts["pretrain"] == SMALL.pretrain
+    rows = llava.load(folder / write.FILES["instruct"], images)
     assert len(rows) == SMALL.instruct and {row["id"].split("_")[0] for row in rows} == {
         "conversation",
         "detail",
         "reasoning",
     }
-    assert len(text.load_alpaca(folder / microworld.FILES["alpaca"])) == SMALL.instruct
-    orca = text.load_orca(folder / microworld.FILES["orca"])
+    assert len(text.load_alpaca(folder / write.FILES["alpaca"])) == SMALL.instruct
+    orca = text.load_orca(folder / write.FILES["orca"])
     assert all(row["messages"][0]["role"] == "system" for row in orca)
-    coco = json.loads((folder / microworld.FILES["captions"]).read_text())
+    coco = json.loads((folder / write.FILES["captions"]).read_text())
     assert set(Counter(a["image_id"] for a in coco["annotations"]).values()) == {5}
 
 
 def test_pope_follows_the_official_sampling():
-    pictures = microworld.scenes_of("pope", 12, 0, least=3)
+    pictures = write.scenes_of("pope", 12, 0, least=3)
     frequency = Counter(thing.pair for scene in pictures.values() for thing in scene.things)
     for kind in ("random", "popular", "adversarial"):
-        rows = microworld.pope_rows(pictures, kind, 0)
+        rows = write.pope_rows(pictures, kind, 0)
         assert len(rows) == 6 * len(pictures) and Counter(row["label"] for row in rows) == {"yes": 36, "no": 36}
         for row in rows:
             pair = tuple(row["text"].split()[3:5])
             assert pictures[row["image"]].has(pair) == (row["label"] == "yes")
     scene = pictures["pope_000000.png"]
     popular = [
-        tuple(r["text"].split()[3:5]) for r in microworld.pope_rows(pictures, "popular", 0)[:6] if r["label"] == "no"
+        tuple(r["text"].split()[3:5]) for r in write.pope_rows(pictures, "popular", 0)[:6] if r["label"] == "no"
     ]
     rarest_asked = min(frequency[pair] for pair in popular)
     assert all(frequency[pair] <= rarest_asked for pair in scenes.SEEN if not scene.has(pair) and pair not in popular)
@@ -102,24 +103,24 @@ def test_pope_follows_the_official_sampling():
 def test_a_second_writing_changes_nothing_and_draws_nothing(world):
     folder, counts = world
     before = {path: path.stat().st_mtime_ns for path in (folder / "images").iterdir()}
-    content = (folder / microworld.FILES["instruct"]).read_bytes()
-    assert microworld.write(folder, SMALL, seed=0) == counts
+    content = (folder / write.FILES["instruct"]).read_bytes()
+    assert write.write(folder, SMALL, seed=0) == counts
     assert {path: path.stat().st_mtime_ns for path in (folder / "images").iterdir()} == before
-    assert (folder / microworld.FILES["instruct"]).read_bytes() == content
+    assert (folder / write.FILES["instruct"]).read_bytes() == content
 
 
 def test_a_second_world_of_the_same_seed_has_the_same_bytes(world, tmp_path):
     folder, counts = world
-    assert microworld.write(tmp_path, SMALL, seed=0) == counts and list(counts) == list(microworld.FILES)
+    assert write.write(tmp_path, SMALL, seed=0) == counts and list(counts) == list(write.FILES)
     files = [file.relative_to(folder) for file in folder.rglob("*") if file.is_file()]
     assert len(files) > 60 and all((folder / file).read_bytes() == (tmp_path / file).read_bytes() for file in files)
-    microworld.write(tmp_path, SMALL, seed=1)
-    assert (folder / microworld.FILES["boolq"]).read_bytes() != (tmp_path / microworld.FILES["boolq"]).read_bytes()
+    write.write(tmp_path, SMALL, seed=1)
+    assert (folder / write.FILES["boolq"]).read_bytes() != (tmp_path / write.FILES["boolq"]).read_bytes()
 
 
 def test_every_named_file_is_there_and_no_other(world):
     folder, counts = world
-    named = {folder / file for file in microworld.FILES.values()}
+    named = {folder / file for file in write.FILES.values()}
     assert all(path.exists() for path in named) and all(count > 0 for count in counts.values())
     written = {file for file in folder.rglob("*") if file.is_file() and file.parent.name != "images"}
     assert {file if file in named else file.parent for file in written} == named
@@ -127,7 +128,7 @@ def test_every_named_file_is_there_and_no_other(world):
 
 def test_misconceptions_are_told_more_often_than_the_truth():
     rng = random.Random(0)
-    told = [(fact, language.lore_document(fact, rng)) for fact in facts.FACTS for _ in range(40)]
+    told = [(fact, phrases.lore_document(fact, rng)) for fact in facts.FACTS for _ in range(40)]
     share = {
         name: sum(getattr(fact, name) in said for fact, said in told) / len(told) for name in ("true", "misconception")
     }

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sbt import benchmarks, paths, vision_scores
-from sbt.benchmarks import mme
-from sbt.errors import DataError, ParameterError
-from sbt.metrics import mme as metric
+from sbt import benchmarks
+from sbt.benchmarks.common import ask_vision
+from sbt.benchmarks.mme import metric
+from sbt.benchmarks.mme import task as mme
+from sbt.utils import paths
+from sbt.utils.errors import DataError, ParameterError
 
 DATA = paths.real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real MME questions are not here (SBT_DATA)")
@@ -250,8 +252,8 @@ def test_on_bad_decides_about_a_missing_picture(tmp_path: Path) -> None:
     items = [{"task": "posters", "image": image, "question": "?", "label": "Yes"} for image in ("x.jpg", "y.jpg")]
     named = mme.pictures(tmp_path, items)
     with pytest.raises(DataError, match=r"1 of 2 images cannot be used \(1 missing\)(.|\n)*posters/y\.jpg"):
-        vision_scores.usable(tmp_path, named)
-    _, good, bad = vision_scores.usable(tmp_path, named, "skip")
+        ask_vision.usable(tmp_path, named)
+    _, good, bad = ask_vision.usable(tmp_path, named, "skip")
     assert list(good) == ["x.jpg"] and bad[["picture", "kind"]].values.tolist() == [["posters/y.jpg", "missing"]]
 
 

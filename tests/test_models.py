@@ -14,9 +14,9 @@ from tiny_fixtures import small  # noqa: F401 - a fixture
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, LlavaForConditionalGeneration
 
 from sbt import models
-from sbt.errors import CheckpointError, ParameterError
-from sbt.models.assemble import connector_state
-from sbt.models.policy import lora_targets
+from sbt.models.freeze import lora_targets
+from sbt.models.llava import connector_state
+from sbt.utils.errors import CheckpointError, ParameterError
 
 FULL = {"connector": "full", "language_model": "full"}
 LORA = {"connector": "full", "language_model": "lora"}
@@ -126,7 +126,7 @@ def test_a_trained_vision_tower_or_identity_is_refused(small: SimpleNamespace) -
     with pytest.raises(ParameterError, match="conector='full'"):
         models.set_trainable(model, {"conector": "full"})
     with pytest.raises(ParameterError, match="the vision tower and the identity layer stay frozen"):
-        from sbt.models.policy import check_frozen
+        from sbt.models.freeze import check_frozen
 
         check_frozen(model.requires_grad_(True))
 

@@ -8,11 +8,12 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 
-from sbt import env, paths, plans
-from sbt.data import downloads, needs
-from sbt.data.needs import access, checks, insist
+from sbt.data import downloads, preflight
+from sbt.data.preflight import access, checks, insist
 from sbt.data.sources import SOURCES, File, Place, Source
-from sbt.errors import RunError
+from sbt.study import plan
+from sbt.utils import env, paths
+from sbt.utils.errors import RunError
 
 GATED = "meta-llama/Llama-2-7b-hf"
 TOWER = "openai/clip-vit-large-patch14"
@@ -32,7 +33,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.HfApi, "auth_check", check)
-    monkeypatch.setattr(needs, "_cached", lambda repo, file, kind="model": False)
+    monkeypatch.setattr(preflight, "_cached", lambda repo, file, kind="model": False)
     monkeypatch.setattr(downloads.env, "free_gb", lambda folder: 1000.0)
     monkeypatch.setattr(env, "gpus", lambda: 0)
     return seen
@@ -88,10 +89,10 @@ def test_nobody_is_asked_for_what_is_here(asked: list[str], monkeypatch: pytest.
     (tmp_path / "model").mkdir()
     local = {"language_model": str(tmp_path / "model"), "base": "assets/llm", "tokenizer": "", "quantization": ""}
     assert checks([local], tmp_path) == []
-    assert checks([step.values for step in plans.load("embedded")[1]], tmp_path) == [] and asked == []
-    monkeypatch.setattr(needs, "_cached", lambda repo, file, kind="model": True)
+    assert checks([step.values for step in plan.load("embedded")[1]], tmp_path) == [] and asked == []
+    monkeypatch.setattr(preflight, "_cached", lambda repo, file, kind="model": True)
     assert [row["found"] for row in checks([{"base": GATED}], tmp_path)] == ["cached"] and asked == []
-    monkeypatch.setattr(needs, "_cached", lambda repo, file, kind="model": False)
+    monkeypatch.setattr(preflight, "_cached", lambda repo, file, kind="model": False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert [row["ok"] for row in checks([{"base": GATED}], tmp_path)] == [True] and asked == []
 
@@ -104,7 +105,7 @@ def test_packages_and_gpus_are_looked_for_by_what_asks_for_them(
         {"step": "30", "engine": "zero3", "processes": 8, "machines": 2, "liger": True},
     ]
     monkeypatch.setattr(env, "version", lambda package: None)
-    assert set(failed(steps)) == {*needs.EXTRAS, "NVIDIA GPUs"}
+    assert set(failed(steps)) == {*preflight.EXTRAS, "NVIDIA GPUs"}
     assert 'pip install "sbt[gpu]"' in failed(steps)["deepspeed"] and "of 30" in failed(steps)["deepspeed"]
     assert 'pip install "sbt[released]"' in failed(steps)["sentencepiece"]
     monkeypatch.setattr(env, "version", lambda package: "1.0")
@@ -127,9 +128,9 @@ def test_a_disk_too_small_for_the_downloads_is_named(asked: list[str], monkeypat
 
 def test_what_set_gives_reaches_the_check() -> None:
     given = {"language_model": "assets/llm", "quantization": ""}
-    check = plans.load("colab-t4", given=given)[1][0]
+    check = plan.load("colab-t4", given=given)[1][0]
     assert check.notebook == "00_check" and check.values["changed"] == given
-    assert plans.load("colab-t4")[1][0].values["changed"] == {}
-    again = {step.values["step"]: step.values for step in plans.load("colab-t4", given=check.values["changed"])[1]}
+    assert plan.load("colab-t4")[1][0].values["changed"] == {}
+    again = {step.values["step"]: step.values for step in plan.load("colab-t4", given=check.values["changed"])[1]}
     assert again["20_connector"]["language_model"] == "assets/llm" and not again["30_mm-lora"]["quantization"]
-    assert plans.load("colab-t4")[1][2].values["quantization"] == "4bit" and paths.params().is_dir()
+    assert plan.load("colab-t4")[1][2].values["quantization"] == "4bit" and paths.params().is_dir()

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from conftest import STUDY, write_notebook
 
-from sbt import params
-from sbt.errors import ParameterError
+from sbt.study import params
+from sbt.utils.errors import ParameterError
 
 
 def declare(tmp_path: Path, source: str) -> dict[str, params.Parameter]:

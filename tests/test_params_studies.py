@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sbt import costs, env, estimate, params, paths, pipeline, plans
 from sbt.data import sources
+from sbt.study import costs, estimate, params, pipeline, plan
+from sbt.utils import env, paths
 
 PARAMS = paths.package().parent / "params"
 STUDIES = sorted(file.parent.name for file in PARAMS.glob("*/plan.yaml"))
@@ -24,18 +25,18 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @functools.cache
-def steps(study: str) -> dict[str, plans.Step]:
-    return {step.name: step for step in plans.load(study)[1]}
+def steps(study: str) -> dict[str, plan.Step]:
+    return {step.name: step for step in plan.load(study)[1]}
 
 
-def trainings(study: str) -> list[plans.Step]:
+def trainings(study: str) -> list[plan.Step]:
     return [step for step in steps(study).values() if "learning_rate" in step.values and step.estimate.steps]
 
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_study_is_taken(study: str) -> None:
     chosen = steps(study).values()
-    assert plans.table(chosen, {step.name: "" for step in chosen})
+    assert plan.table(chosen, {step.name: "" for step in chosen})
     for step in chosen:
         assert step.estimate.source != "guess", f"{step.name}: a model of unknown size"
 
@@ -100,7 +101,7 @@ def test_the_check_asks_for_the_disk_that_the_plan_needs(study: str) -> None:
 def test_only_the_micro_world_runs_steps_side_by_side(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(env, "cores", lambda: 16)
     small = study in ("embedded", "embedded-types") or len(steps(study)) == 1
-    assert (plans.load(study)[0].side_by_side() == 1) is not small
+    assert (plan.load(study)[0].side_by_side() == 1) is not small
 
 
 def test_the_papers_steps() -> None:

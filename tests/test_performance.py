@@ -10,8 +10,8 @@ from tiny_fixtures import small  # noqa: F401 - a fixture; it sets the threads, 
 from tokenizers import processors
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from sbt import performance
-from sbt.performance import OURS, THEIRS, compare, measure, random_llama, ratios
+from sbt.inference import profiling
+from sbt.inference.profiling import OURS, THEIRS, compare, measure, random_llama, ratios
 
 # One token a word: contexts and choices whose tokens can be counted.
 SHORT, LONG = " is the red star a circle", " is the red star a circle" * 4
@@ -53,7 +53,7 @@ def test_a_random_llama_is_the_same_for_the_same_seed(words: PreTrainedTokenizer
     assert (config.num_hidden_layers, config.max_position_embeddings, config.vocab_size) == (3, 99, len(words))
     assert (config.num_attention_heads, config.intermediate_size) == (2, 344)
     assert random_llama(words, hidden=128, layers=1, heads=4).config.num_attention_heads == 4
-    llama_7b = performance.llama_config(words, 4096, 32)
+    llama_7b = profiling.llama_config(words, 4096, 32)
     assert (llama_7b.num_attention_heads, llama_7b.head_dim, llama_7b.intermediate_size) == (32, 128, 11008)
 
 
@@ -105,12 +105,12 @@ def test_ratios_are_theirs_over_ours(model: LlamaForCausalLM, words: PreTrainedT
 def test_a_difference_would_be_seen(
     model: LlamaForCausalLM, words: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Wrong(performance.PrefixLM):
+    class Wrong(profiling.PrefixLM):
         def loglikelihood(self, *args: object, **given: object) -> list[tuple]:
             found = super().loglikelihood(*args, **given)
             return [(value - 1000 * (value == max(found)[0]), greedy) for value, greedy in found]
 
-    monkeypatch.setattr(performance, "PrefixLM", Wrong)
+    monkeypatch.setattr(profiling, "PrefixLM", Wrong)
     frame = compare(model, words, {"short": ASKED["short"]})
     assert (frame.difference > 900).all() and (frame.same == 0.0).all()
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from sbt import performance_data
 from sbt.data import arrowfolder
 from sbt.data.jsonlist import reader
-from sbt.errors import RunError
-from sbt.performance_data import WAYS, generate, llama_like, measure
+from sbt.training import profiling_data
+from sbt.training.profiling_data import WAYS, generate, llama_like, measure
+from sbt.utils.errors import RunError
 
 
 def test_generated_rows_are_of_the_80k_kind_and_the_same_again(tmp_path: Path) -> None:
@@ -38,4 +38,4 @@ def test_a_way_runs_in_a_process_of_its_own_and_a_failure_is_said(tmp_path: Path
     (tmp_path / "images-30.zip").write_bytes(b"no zip")
     with pytest.raises(RunError, match="(?s)measuring.*no whole zip file"):
         measure(tmp_path, 300, images=30, ways=WAYS[1:2])
-    assert performance_data.IMAGE_TOKENS == (224 // 14) ** 2
+    assert profiling_data.IMAGE_TOKENS == (224 // 14) ** 2

@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sbt import models
 from sbt.models import Arm
-from sbt.performance_data import generated_rows
-from sbt.performance_training import ALIKE, MODES, OURS, THEIRS, flops, grouping, llava, matrix_rate, measure, padding
 from sbt.training import Collator, Settings
+from sbt.training.profiling import ALIKE, MODES, OURS, THEIRS, flops, grouping, llava, matrix_rate, measure, padding
+from sbt.training.profiling_data import generated_rows
 
 TOWER = {
     "hidden_size": 48,

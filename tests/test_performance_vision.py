@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 from tiny import tokenizer
 
-from sbt import performance_vision as pv
+from sbt.inference import profiling_vision as pv
 
 TOWER = {
     "hidden_size": 32,

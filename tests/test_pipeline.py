@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from conftest import MAKE, write_notebook
 
-from sbt import files, params, plans, publish, results
 from sbt.__main__ import main
-from sbt.errors import MissingStep, ParameterError, RunError
+from sbt.report import results
+from sbt.study import params, plan, publish
+from sbt.utils import files
+from sbt.utils.errors import MissingStep, ParameterError, RunError
 
 
 def folder(root: Path, step: str) -> Path:
@@ -142,7 +144,7 @@ def test_wrong_files_are_found_before_anything_starts(
 
 def test_an_unknown_study_is_named_with_the_nearest_one(project: Path) -> None:
     with pytest.raises(ParameterError, match="did you mean 'tiny'"):
-        plans.load("params/tinny")
+        plan.load("params/tinny")
 
 
 def test_a_failing_step_tells_cell_error_and_notebook(project: Path, capsys: pytest.CaptureFixture) -> None:
@@ -229,7 +231,7 @@ def test_two_runs_of_one_study_do_not_mix(finished: Path, capsys: pytest.Capture
 
 
 def test_the_printed_papermill_command_works_as_it_is(project: Path) -> None:
-    _, steps = plans.load("tiny", given={"rate": 2e-05, "names": ["it's", "b: c"]})
+    _, steps = plan.load("tiny", given={"rate": 2e-05, "names": ["it's", "b: c"]})
     subprocess.run(steps[0].command(), shell=True, cwd=project, check=True, capture_output=True)
     assert files.read_json(folder(project, "10_make") / "numbers.json")[1] == 2e-05
     assert steps[0].state().kind == "up to date"

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from sbt import plots
+from sbt.report import plots
 
 
 def test_a_gallery_is_a_png_of_few_colours_whatever_its_pictures_hold():

@@ -11,9 +11,9 @@ from tiny_fixtures import small  # noqa: F401 - a fixture
 from transformers import LlamaForCausalLM
 
 from sbt import models
-from sbt.errors import ParameterError
-from sbt.models.marks import MarkedEmbedding, image_text, mark_rows
+from sbt.models.image_markers import MarkedEmbedding, image_text, mark_rows
 from sbt.models.text_arms import TextArms
+from sbt.utils.errors import ParameterError
 
 AUTHORS = ("embeddings", "head", "connector")
 LORA = {"language_model": "lora"}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sbt import paths
-from sbt.benchmarks import pope
-from sbt.errors import DataError
-from sbt.metrics import yesno
+from sbt.benchmarks.pope import metric as yesno
+from sbt.benchmarks.pope import task as pope
+from sbt.utils import paths
+from sbt.utils.errors import DataError
 
 DATA = paths.real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real POPE files are not here (SBT_DATA)")

@@ -14,8 +14,8 @@ from tiny_fixtures import small  # noqa: F401 - a fixture
 
 from sbt.data import arrowfolder, checkpoint, llava, prepare
 from sbt.data.imagezip import open_image
-from sbt.errors import DataError, ParameterError, RunError
-from sbt.files import read_json, read_jsonl
+from sbt.utils.errors import DataError, ParameterError, RunError
+from sbt.utils.files import read_json, read_jsonl
 
 
 def row(number: int, **change: object) -> dict:
@@ -253,7 +253,7 @@ def test_every_form_becomes_the_same_kind_of_row(tmp_path: Path, images: Path, f
 
 
 def test_counted_lengths_are_those_of_the_collator(small: SimpleNamespace) -> None:  # noqa: F811
-    from sbt.models import assemble
+    from sbt.models import llava as assemble
     from sbt.training.collator import Collator
     from sbt.training.lengths import counter
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sbt import paths
-from sbt.metrics import ptb
+from sbt.benchmarks.captions import ptb
+from sbt.utils import paths
 
 DATA = paths.real_data()
 COCO = DATA / "coco_captions" if DATA else None

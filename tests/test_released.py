@@ -15,12 +15,12 @@ from PIL import Image
 from tiny_fixtures import small  # noqa: F401 - a fixture
 from transformers import AutoTokenizer, LlamaTokenizer
 
-from sbt.errors import CheckpointError, ParameterError
-from sbt.files import file_hash, read_json
-from sbt.models import TextArms, language_model, load_arm, quiet
-from sbt.models import released_parts as parts
-from sbt.models.marks import image_text, put_marks, with_marks
-from sbt.models.released import convert, kind
+from sbt.models import TextArms, language_model, load_arm, silence
+from sbt.models.image_markers import image_text, put_marks, with_marks
+from sbt.models.released import parts
+from sbt.models.released.convert import convert, kind
+from sbt.utils.errors import CheckpointError, ParameterError
+from sbt.utils.files import file_hash, read_json
 
 QUESTION = "\nIs there a red star?"
 WRITERS = {
@@ -35,7 +35,7 @@ WRITERS = {
 def made(small: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:  # noqa: F811
     """A stand-in of each kind under a name that says nothing, with what its writer returned."""
     root = tmp_path_factory.mktemp("released")
-    with quiet():
+    with silence():
         given = {what: write(root / f"x{number}", small) for number, (what, write) in enumerate(WRITERS.items())}
     return SimpleNamespace(folder={what: root / f"x{number}" for number, what in enumerate(WRITERS)}, given=given)
 
@@ -503,7 +503,7 @@ def test_nothing_is_written_over_and_a_killed_conversion_is_no_arm(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("sbt.models.released.save_arm", killed)
+        patch.setattr("sbt.models.released.convert.save_arm", killed)
         with pytest.raises(KeyboardInterrupt):
             converted(made.folder["full"], tmp_path / "arm", small)
     assert list(tmp_path.iterdir()) == []

@@ -11,11 +11,12 @@ from huggingface_hub.utils import filter_repo_objects
 from PIL import Image
 from tiny_fixtures import small  # noqa: F401 - a fixture
 
-from sbt.errors import CheckpointError, ParameterError, RunError
-from sbt.models import load_arm, released_hub
-from sbt.models.released import convert, kind
-from sbt.models.released_check import Original, compare, contents, image_prompt, moved
-from sbt.models.released_standins import LAYOUTS, write, write_base
+from sbt.models import load_arm
+from sbt.models.released import hub as released_hub
+from sbt.models.released.check import Original, compare, contents, image_prompt, moved
+from sbt.models.released.convert import convert, kind
+from sbt.models.released.standins import LAYOUTS, write, write_base
+from sbt.utils.errors import CheckpointError, ParameterError, RunError
 
 PICTURES = [Image.effect_mandelbrot((60, 44), (-2, -1, 1, 1), quality).convert("RGB") for quality in (20, 60)]
 QUESTION = "Is there a red star?"

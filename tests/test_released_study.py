@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sbt import paths, plans
 from sbt.__main__ import main
-from sbt.files import read_json
-from sbt.models import load_arm, study
-from sbt.models.released import convert
-from sbt.models.released_check import Original, compare
-from sbt.models.released_standins import LAYOUTS, write, write_base
+from sbt.models import arm_list, load_arm
+from sbt.models.released.check import Original, compare
+from sbt.models.released.convert import convert
+from sbt.models.released.standins import LAYOUTS, write, write_base
+from sbt.study import plan as plans
+from sbt.utils import paths
+from sbt.utils.files import read_json
 
 CONVERT = "25_released_checkpoints"
 FULL = ("LLaMA-2-7B", "LLaMA-2-7B-chat", "LLaMA-3B", "Alpaca-3B")
@@ -109,7 +110,7 @@ def test_what_the_notebook_does_with_a_checkpoint(name: str, standins: Path, tmp
     assert arm.has_vision == (name != "lora-adapter")
     [row] = compare(original, arm, [paths_picture()], "What is it?", new=2)
     assert row["difference"] <= 1e-4 * row["largest"] and row["same_next"] == 1
-    see = list(study.arms([tmp_path], vision=True))
+    see = list(arm_list.arms([tmp_path], vision=True))
     assert see == ([name] if arm.has_vision else [])
 
 

@@ -10,8 +10,10 @@ import pytest
 from conftest import MAKE, write_notebook
 
 import sbt
-from sbt import env, estimate, files, params, paths, records, runs
-from sbt.errors import DataError, MissingStep, ParameterError, RunError
+from sbt.study import estimate, params, runs
+from sbt.study import manifest as records
+from sbt.utils import env, files, paths
+from sbt.utils.errors import DataError, MissingStep, ParameterError, RunError
 
 ROW = {"arm": "base", "benchmark": "b", "subset": "", "metric": "m", "value": 0.5, "n": 2, "low": 0.1, "high": 0.9,
        "protocol": "standard", "template_hash": ""}  # fmt: skip

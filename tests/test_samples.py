@@ -9,7 +9,7 @@ from test_imagezip import packed, picture
 
 from sbt.data import arrowfolder, llava, prepare, samples
 from sbt.data.samples import draw, twin
-from sbt.errors import ParameterError
+from sbt.utils.errors import ParameterError
 
 
 def rows(count: int, prefix: str = "r") -> list[dict]:

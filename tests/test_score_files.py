@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from sbt import benchmarks, paths
+from sbt import benchmarks
 from sbt.__main__ import main
-from sbt.benchmarks import captions, pope, truthfulqa
-from sbt.errors import DataError, ParameterError
-from sbt.metrics import captions as metric
+from sbt.benchmarks.captions import metric
+from sbt.benchmarks.captions import task as captions
+from sbt.benchmarks.pope import task as pope
+from sbt.benchmarks.truthfulqa import task as truthfulqa
+from sbt.utils import paths
+from sbt.utils.errors import DataError, ParameterError
 
 DATA = paths.real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real benchmark files are not here (SBT_DATA)")

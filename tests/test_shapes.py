@@ -5,8 +5,8 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sbt import architectures, costs
 from sbt.models import set_trainable, shapes
+from sbt.study import architectures, costs
 
 CLIP = "openai/clip-vit-large-patch14"
 AUTHORS = ("embeddings", "head", "connector")

@@ -10,11 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from sbt import generation, models, templates, vision_scores
-from sbt.benchmarks import captions, decoding, mme, pope, unicorn, vqav2
-from sbt.data import microworld, scenes, vision_items
-from sbt.files import write_json, write_jsonl
-from sbt.models import quiet
+from sbt import models, templates
+from sbt.benchmarks.captions import task as captions
+from sbt.benchmarks.common import ask_vision
+from sbt.benchmarks.common import protocol as decoding
+from sbt.benchmarks.mme import task as mme
+from sbt.benchmarks.pope import task as pope
+from sbt.benchmarks.unicorn import task as unicorn
+from sbt.benchmarks.vqav2 import task as vqav2
+from sbt.inference import generation
+from sbt.microworld import scenes, vision_items, write
+from sbt.models import silence
+from sbt.utils.files import write_json, write_jsonl
 
 QA = tuple[str, str]
 NEW = 10  # tokens of an answer
@@ -27,18 +34,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every vision benchmark's files, a few pictures each."""
     folder = tmp_path_factory.mktemp("world")
     vision_items.write(folder, 0, vision_items.Sizes(mme=1, vqav2=4, unicorn=4, oodcv=4))
-    shown, files = microworld.scenes_of("pope", 4, 0, least=3), microworld.FILES
+    shown, files = write.scenes_of("pope", 4, 0, least=3), write.FILES
     vision_items.draw(folder / "images", {name: partial(scenes.render, scene) for name, scene in shown.items()})
-    write_jsonl(folder / files["pope_random"], microworld.pope_rows(shown, "random", 0))
-    write_json(folder / files["captions"], microworld.coco_captions(shown, 0))
-    write_json(folder / files["pretrain"], microworld.pretrain_rows(shown, 0))
+    write_jsonl(folder / files["pope_random"], write.pope_rows(shown, "random", 0))
+    write_json(folder / files["captions"], write.coco_captions(shown, 0))
+    write_json(folder / files["pretrain"], write.pretrain_rows(shown, 0))
     return folder
 
 
 @pytest.fixture(scope="module")
 def arm() -> models.Arm:
     """The kept models, joined by a connector that has not learnt; weights changed until pictures change answers."""
-    with quiet(), torch.no_grad():
+    with silence(), torch.no_grad():
         model, processor = models.assemble("assets/llm", "assets/clip", dtype="float32")
         grey = processor.image_processor([Image.new("RGB", (224, 224), "grey")], return_tensors="pt")
         seen = model.model.vision_tower(**grey, output_hidden_states=True)
@@ -99,20 +106,20 @@ def both(
 ) -> tuple[list[str], Callable[[], list[str]]]:
     """(answers one at a time, how to ask as the notebooks do), under a protocol at temperature 0."""
     prompts, pictures, shots = asked(name, world, protocol)
-    monkeypatch.setattr(vision_scores.models, "vision_arms", lambda references: [("kept", arm)])
+    monkeypatch.setattr(ask_vision.models, "vision_arms", lambda references: [("kept", arm)])
     greedy = replace(PAPER.get(name, decoding.PAPER), temperature=0.0, max_new_tokens=NEW)
     how = decoding.decoding(protocol, NEW, paper=greedy)
 
     def together() -> list[str]:
         size = {"protocol": protocol, "paper": greedy, "max_new_tokens": NEW, "batch_size": 8, "conditions": ["real"]}
         caches = folder / str(len(list(folder.iterdir())))
-        told, _ = vision_scores.ask(
+        told, _ = ask_vision.ask(
             {"kept": ""}, prompts, pictures, world / "images", caches, demonstrations=shots, **size
         )
         return told["kept", "real"]
 
     one_by_one = zip(pictures, prompts, shots or [()] * len(prompts), strict=True)
-    with quiet():
+    with silence():
         return [alone(arm, world / "images" / file, text, turns, how) for file, text, turns in one_by_one], together
 
 

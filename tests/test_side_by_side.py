@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import STUDY, write_notebook
 
-from sbt import env, plans
 from sbt.__main__ import main
+from sbt.study import plan
+from sbt.utils import env
 
 # Comes to its end only if the other one is at work at the same time.
 MEET = [
@@ -115,10 +116,10 @@ def alive(pid: int) -> bool:
 
 def test_how_many_run_at_once(meeting: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(env, "cores", lambda: 64)
-    assert plans.load("tiny")[0].side_by_side() == 2
+    assert plan.load("tiny")[0].side_by_side() == 2
     (meeting / "params" / "tiny" / "plan.yaml").write_text(PLAN.format(jobs=0))
-    assert plans.load("tiny")[0].side_by_side() == plans.MOST_JOBS
+    assert plan.load("tiny")[0].side_by_side() == plan.MOST_JOBS
     (meeting / "params" / "tiny" / "plan.yaml").write_text("card: T4\n" + PLAN.format(jobs=0))
-    assert plans.load("tiny")[0].side_by_side() == 1
+    assert plan.load("tiny")[0].side_by_side() == 1
     assert main(["run", "tiny", "--jobs", "-1"]) == 2
     assert "--jobs -1: at least 1" in capsys.readouterr().err

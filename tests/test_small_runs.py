@@ -14,9 +14,10 @@ from types import SimpleNamespace
 import pytest
 import standin_hub
 
-from sbt.data import arrowfolder, microworld
+from sbt.data import arrowfolder
+from sbt.microworld import write
 
-SIZES = microworld.Sizes(pretrain=6, instruct=6, instruct_images=4, captions=4, pope=6, heldout=4)
+SIZES = write.Sizes(pretrain=6, instruct=6, instruct_images=4, captions=4, pope=6, heldout=4)
 FEW = {"rows": 24, "max_steps": 3, "batch_size": 4, "accumulation": 2, "dtype": "float32", "min_free_gb": 0.1}
 FEWER = {"corrupted_limit": 2, "severities": [5]}
 STUDIES = {
@@ -45,7 +46,7 @@ def given(study: str, own: Path, world: Path) -> dict:
     """`--set` of a study: sizes, the files that are not of the Hub, and the micro-world's benchmarks."""
     here = {"instruct_images_from": own / "train2017.zip", "truthfulqa_data": world / "eval", "preset": "none"}
     pope = {"pope_data": world / "eval", "images": world / "images", "splits": ["adversarial"]}
-    shown = {"references": str(world / microworld.FILES["captions"]), "images": str(world / "images"), "split": ""}
+    shown = {"references": str(world / write.FILES["captions"]), "images": str(world / "images"), "split": ""}
     ethics = {"ethics_data": world / "eval" / "ethics"}
     other = {
         "smol": ethics,
@@ -61,7 +62,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, SimpleN
     """The studies, begun together: each is one process most of the time."""
     folder = tmp_path_factory.mktemp("small")
     own = standin_hub.write(folder / "home")
-    microworld.write(folder / "world", SIZES, seed=0)
+    write.write(folder / "world", SIZES, seed=0)
     environment = os.environ | {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     environment["SBT_OUTPUTS"] = str(folder / "outputs")
     begun = {}

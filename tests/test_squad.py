@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sbt.benchmarks import language, squad2
-from sbt.errors import DataError, RunError
-from sbt.metrics import squad
+from sbt.benchmarks.common import language
+from sbt.benchmarks.squad2 import metric as squad
+from sbt.benchmarks.squad2 import task as squad2
+from sbt.utils.errors import DataError, RunError
 
 
 def entry(name: str = "a", answers: tuple[str, ...] = ("Paris",), **changed: object) -> dict:

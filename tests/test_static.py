@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from sbt import params, plans, publish
 from sbt.__main__ import _parser
+from sbt.study import params, publish
+from sbt.study import plan as plans
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

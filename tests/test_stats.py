@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from sbt import stats
+from sbt.report import stats
 
 
 def test_interval_of_a_mean_is_that_of_the_normal_approximation() -> None:

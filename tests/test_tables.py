@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from sbt import tables
+from sbt.report import tables
 
 
 def row(arm, benchmark, subset, metric, value, low=0.1, high=0.9):

@@ -16,8 +16,8 @@ from transformers import LlavaProcessor
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from sbt import templates, training
-from sbt.errors import DataError, ParameterError
-from sbt.models import assemble
+from sbt.models import llava
+from sbt.utils.errors import DataError, ParameterError
 
 HUMAN = (
     "A chat between a curious human and an artificial intelligence assistant. "
@@ -101,7 +101,7 @@ EXPECTED |= {
 
 @pytest.fixture(scope="module")
 def processor(small: SimpleNamespace) -> LlavaProcessor:  # noqa: F811
-    return assemble(small.llm, small.clip)[1]
+    return llava(small.llm, small.clip)[1]
 
 
 def row(case: str, images: list[str]) -> dict:

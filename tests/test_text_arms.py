@@ -18,10 +18,10 @@ from tiny_fixtures import small  # noqa: F401 - a fixture
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from sbt import models
-from sbt.errors import CheckpointError, ParameterError
-from sbt.files import file_hash, sha256
 from sbt.models import TextArms
-from sbt.models.policy import lora_targets
+from sbt.models.freeze import lora_targets
+from sbt.utils.errors import CheckpointError, ParameterError
+from sbt.utils.files import file_hash, sha256
 
 IDS = torch.tensor([[1, 50, 60, 70, 80, 90, 11]])
 LLAVA_KEY = "base_model.model.model.language_model."

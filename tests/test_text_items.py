@@ -9,9 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from sbt.benchmarks import boolq, ethics, gsm8k, mathqa, mc_task, mmlu, squad2, truthfulqa_csv
-from sbt.data import ethics_items, facts, microworld, scenes, text_items, told_items
-from sbt.data.facts import FACTS, PROPERTIES
+from sbt.benchmarks.boolq import task as boolq
+from sbt.benchmarks.ethics import task as ethics
+from sbt.benchmarks.gsm8k import task as gsm8k
+from sbt.benchmarks.mathqa import task as mathqa
+from sbt.benchmarks.mmlu import task as mmlu
+from sbt.benchmarks.squad2 import task as squad2
+from sbt.benchmarks.truthfulqa import csv_file, mc_task
+from sbt.microworld import ethics_items, facts, scenes, text_items, word_problems, write
+from sbt.microworld.facts import FACTS, PROPERTIES
 
 BY_STATEMENT = {fact.statement(value).lower(): (fact, value) for fact in FACTS for value in PROPERTIES[fact.kind][2]}
 NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4}
@@ -62,11 +68,11 @@ def test_every_file_is_named_counted_and_written_alike(world: tuple, tmp_path: P
     assert text_items.write(tmp_path, 1) == counts
     changed = [file for file in written if (tmp_path / file).read_bytes() != written[file].read_bytes()]
     assert len(changed) == len(written) - 1  # TruthfulQA.csv is the world itself
-    assert set(text_items.FILES.items()) <= set(microworld.FILES.items())
+    assert set(text_items.FILES.items()) <= set(write.FILES.items())
 
 
 def test_truthfulqa_has_the_answers_of_the_task_file(world: tuple, tmp_path: Path) -> None:
-    docs = truthfulqa_csv.load(path(world, "truthfulqa_gen").parent)
+    docs = csv_file.load(path(world, "truthfulqa_gen").parent)
     (tmp_path / "mc_task.json").write_text(json.dumps(facts.multiple_choice()))
     for doc, item in zip(docs, mc_task.load(tmp_path), strict=True):
         assert doc["question"] == item["question"] and doc["best_answer"] == doc["correct_answers"][0]
@@ -241,13 +247,13 @@ def test_mathqa_offers_five_numbers_and_one_is_right(world: tuple) -> None:
                             "category"}  # fmt: skip
     assert re.fullmatch(r"a \) \d , b \) \d , c \) \d , d \) \d , e \) \d", rows[0]["options"])
     assert not any("<<" in row["Rationale"] for row in rows)
-    three = told_items.Problem("", "", (1, 1, 1), "+")
-    assert told_items._formulas(three) == {
+    three = word_problems.Problem("", "", (1, 1, 1), "+")
+    assert word_problems._formulas(three) == {
         "annotated_formula": "add(add(const_1, const_1), const_1)",
         "linear_formula": "add(const_1,const_1)|add(#0,const_1)|",
     }
     assert (three.number, three.step(marked=True)) == (3, "1 + 1 + 1 = <<1+1+1=3>>3.")
-    assert told_items.Problem("", "", (4, 1), "-").step(marked=False) == "4 - 1 = 3."
+    assert word_problems.Problem("", "", (4, 1), "-").step(marked=False) == "4 - 1 = 3."
 
 
 def test_boolq_is_balanced_and_half_of_its_noes_are_near(world: tuple) -> None:
@@ -268,7 +274,7 @@ def test_boolq_is_balanced_and_half_of_its_noes_are_near(world: tuple) -> None:
 
 def test_nearness_by_hand() -> None:
     scene = scenes.Scene((scenes.Thing("red", "star", "small", 0), scenes.Thing("blue", "heart", "small", 1)), 0)
-    found = [told_items.nearness(pair, scene) for pair in (("red", "star"), ("red", "heart"), ("red", "cross"),
+    found = [word_problems.nearness(pair, scene) for pair in (("red", "star"), ("red", "heart"), ("red", "cross"),
                                                            ("green", "star"), ("green", "cross"))]  # fmt: skip
     assert found == ["there", "near", "near", "near", "far"]
 
@@ -307,7 +313,7 @@ def test_no_item_shows_or_asks_for_a_held_out_pair(world: tuple) -> None:
     for file in world[0].rglob("*.*"):
         if file.is_file():
             assert not [pair.pattern for pair in held if pair.search(file.read_text())], file
-    control = " ".join(told_items.language.detail(scenes.sample(random.Random(k))) for k in range(50))
+    control = " ".join(word_problems.language.detail(scenes.sample(random.Random(k))) for k in range(50))
     assert any(pair.search(control) for pair in held)
 
 

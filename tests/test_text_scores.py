@@ -9,13 +9,14 @@ import torch
 from fake_endpoint import FakeEndpoint
 from tiny_fixtures import small  # noqa: F401 - a fixture
 
-from sbt import models, text_scores, text_tasks
-from sbt.benchmarks import letters, squad2
-from sbt.completion import complete
-from sbt.data import text_items
-from sbt.errors import DataError, ParameterError, RunError
-from sbt.likelihood import loglikelihoods
+from sbt import models
+from sbt.benchmarks.common import ask_text, letters, text_tasks
+from sbt.benchmarks.squad2 import task as squad2
+from sbt.inference.completion import complete
+from sbt.inference.loglikelihood import loglikelihoods
+from sbt.microworld import text_items
 from sbt.models import TextArm
+from sbt.utils.errors import DataError, ParameterError, RunError
 
 CHOICE = [
     {"id": str(n), "context": f"Q: is it {n * 'really '}red?\nA:", "continuations": [" no", " yes"]} for n in range(5)
@@ -47,7 +48,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
 
 def test_every_arm_answers_every_task(arms: list, asked: dict, tmp_path: Path) -> None:
     steps = []
-    answers, cut = text_scores.ask(
+    answers, cut = ask_text.ask(
         arms, asked, tmp_path / "kept", max_new_tokens=6, progress=lambda *step: steps.append(step)
     )
     assert {name: list(found) for name, found in answers.items()} == {"base": list(asked), "tuned": list(asked)}
@@ -65,7 +66,7 @@ def test_every_arm_answers_every_task(arms: list, asked: dict, tmp_path: Path) -
 
 
 def test_both_kinds_are_what_squad2_scores(arms: list, asked: dict, tmp_path: Path) -> None:
-    answers, _ = text_scores.ask(arms[:1], {"squad2": asked["squad2"]}, tmp_path, max_new_tokens=4)
+    answers, _ = ask_text.ask(arms[:1], {"squad2": asked["squad2"]}, tmp_path, max_new_tokens=4)
     docs = [{"id": str(n), "answers": {"text": ["a"], "answer_start": [0]}} for n in range(3)]
     docs.append({"id": "3", "answers": {"text": [], "answer_start": []}})
     results = text_tasks.flat("squad2", answers["base"])
@@ -76,7 +77,7 @@ def test_both_kinds_are_what_squad2_scores(arms: list, asked: dict, tmp_path: Pa
 
 def test_settings_reach_the_scorers(arms: list, tmp_path: Path) -> None:
     def ask(**changed: object) -> dict:
-        return text_scores.ask(arms[:1], {"c": CHOICE, "t": TEXT}, tmp_path, **{"max_new_tokens": 4} | changed)[0][
+        return ask_text.ask(arms[:1], {"c": CHOICE, "t": TEXT}, tmp_path, **{"max_new_tokens": 4} | changed)[0][
             "base"
         ]
 
@@ -91,7 +92,7 @@ def test_settings_reach_the_scorers(arms: list, tmp_path: Path) -> None:
 def test_what_is_known_is_not_asked_again(
     arms: list, asked: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = text_scores.ask(arms, asked, tmp_path, max_new_tokens=6)
+    first = ask_text.ask(arms, asked, tmp_path, max_new_tokens=6)
     kept = {str(file.relative_to(tmp_path)): file.read_bytes() for file in sorted(tmp_path.rglob("*.jsonl"))}
     own = ("a-choice.values", "squad2.texts", "squad2.values", "texts.texts")
     assert list(kept) == [f"{arm.name}/{name}.jsonl" for arm in arms for name in own]
@@ -105,26 +106,26 @@ def test_what_is_known_is_not_asked_again(
     for arm in arms:
         monkeypatch.setattr(arm.model, "forward", fail)
         monkeypatch.setattr(arm.model.model, "forward", fail)
-    assert text_scores.ask(arms, asked, tmp_path, max_new_tokens=6) == first
+    assert ask_text.ask(arms, asked, tmp_path, max_new_tokens=6) == first
     assert {str(file.relative_to(tmp_path)): file.read_bytes() for file in sorted(tmp_path.rglob("*.jsonl"))} == kept
     with pytest.raises(AssertionError, match="the model is asked"):  # the control
-        text_scores.ask(arms, {"a choice": [{**CHOICE[0], "context": "else"}]}, tmp_path)
+        ask_text.ask(arms, {"a choice": [{**CHOICE[0], "context": "else"}]}, tmp_path)
     other = [TextArm(arm.name, arm.model, arm.tokenizer, identity="other weights") for arm in arms]
     with pytest.raises(AssertionError, match="the model is asked"):
-        text_scores.ask(other, asked, tmp_path, max_new_tokens=6)
+        ask_text.ask(other, asked, tmp_path, max_new_tokens=6)
 
 
 def test_a_prompt_too_long_is_an_error_or_cut_and_counted(arms: list, tmp_path: Path) -> None:
     tasks = {"short": CHOICE, "long": [*CHOICE, LONG], "texts": [{**LONG, "until": ["\n"]}]}
     with pytest.raises(DataError, match=r"item 'long': 70\d tokens, the model reads 512"):
-        text_scores.ask(arms, tasks, tmp_path / "error", max_new_tokens=4)
+        ask_text.ask(arms, tasks, tmp_path / "error", max_new_tokens=4)
     assert (tmp_path / "error/base/short.values.jsonl").is_file(), "what was finished before is kept"
     for _ in range(2):  # computed, and then known
-        answers, cut = text_scores.ask(arms, tasks, tmp_path / "cut", max_new_tokens=4, too_long="truncate")
+        answers, cut = ask_text.ask(arms, tasks, tmp_path / "cut", max_new_tokens=4, too_long="truncate")
         assert cut == {"long": 1, "texts": 1}
         assert answers["base"]["long"][:5] == answers["base"]["short"] and len(answers["base"]["long"]) == 6
     with pytest.raises(ParameterError, match="too_long 'drop' is unknown: known are error, truncate"):
-        text_scores.ask(arms, tasks, tmp_path / "cut", too_long="drop")
+        ask_text.ask(arms, tasks, tmp_path / "cut", too_long="drop")
 
 
 # --- option letters of a model behind an endpoint
@@ -143,8 +144,8 @@ def test_an_endpoint_names_letters(tmp_path: Path, capsys: pytest.CaptureFixture
 
     with FakeEndpoint(right) as server:
         api = {"model": "m", "base_url": server.url}
-        row, samples = text_scores.by_letters(ITEMS, api, tmp_path / "c", seed=3, **NAMED)
-        again = text_scores.by_letters(ITEMS, api, tmp_path / "c", seed=3, **NAMED)
+        row, samples = ask_text.by_letters(ITEMS, api, tmp_path / "c", seed=3, **NAMED)
+        again = ask_text.by_letters(ITEMS, api, tmp_path / "c", seed=3, **NAMED)
         assert again == (row, samples) and len(server.asked) == 8
     assert (row["arm"], row["metric"], row["value"], row["n"]) == ("m", "mc1", 7 / 8, 8)
     assert row["protocol"] == letters.PROTOCOL and row["low"] < 7 / 8
@@ -157,7 +158,7 @@ def test_an_endpoint_is_not_asked_beyond_the_budget(tmp_path: Path) -> None:
     with FakeEndpoint(lambda prompt, time: "A") as server:
         api = {"model": "m", "base_url": server.url, "price_in": 1e6, "price_out": 1e6, "budget": 2.0}
         with pytest.raises(RunError, match="the budget is 2.0. Raise it"):
-            text_scores.by_letters(ITEMS, api, tmp_path / "c", **NAMED)
+            ask_text.by_letters(ITEMS, api, tmp_path / "c", **NAMED)
         with pytest.raises(ParameterError, match="api has no key 'modell'; did you mean 'model'"):
-            text_scores.by_letters(ITEMS, {"modell": "m"}, tmp_path / "c", **NAMED)
+            ask_text.by_letters(ITEMS, {"modell": "m"}, tmp_path / "c", **NAMED)
         assert server.asked == []

@@ -10,11 +10,20 @@ import tiny
 import yaml
 from transformers import PreTrainedTokenizerBase
 
-from sbt import harness, paths, templates, text_tasks
-from sbt.benchmarks import boolq, ethics, gsm8k, mathqa, mc_task, mmlu, squad2, truthfulqa, truthfulqa_csv
-from sbt.benchmarks import truthfulqa_gen as generation
-from sbt.data import facts, text_items
-from sbt.errors import DataError, ParameterError
+from sbt import templates
+from sbt.benchmarks.boolq import task as boolq
+from sbt.benchmarks.common import text_tasks
+from sbt.benchmarks.ethics import task as ethics
+from sbt.benchmarks.gsm8k import task as gsm8k
+from sbt.benchmarks.mathqa import task as mathqa
+from sbt.benchmarks.mmlu import task as mmlu
+from sbt.benchmarks.squad2 import task as squad2
+from sbt.benchmarks.truthfulqa import csv_file, generation, mc_task
+from sbt.benchmarks.truthfulqa import task as truthfulqa
+from sbt.inference import harness
+from sbt.microworld import facts, text_items
+from sbt.utils import paths
+from sbt.utils.errors import DataError, ParameterError
 
 DATA = paths.real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real TruthfulQA files are not here (SBT_DATA)")
@@ -388,7 +397,7 @@ def test_ethics_and_truthfulqa_come_from_the_hub(hub: list) -> None:
         text_tasks.load_ethics("hub", "deontology", "test")
     items, docs, version = text_tasks.load_truthfulqa("hub")
     assert items == HAND and version == mc_task.version(HAND)
-    assert docs == truthfulqa_csv.prepared(docs) and [doc["question"] for doc in docs] == ["Why?", "How is it, then?"]
+    assert docs == csv_file.prepared(docs) and [doc["question"] for doc in docs] == ["Why?", "How is it, then?"]
     assert hub[-2:] == [("truthfulqa/truthful_qa", name, "validation") for name in ("multiple_choice", "generation")]
     assert text_tasks.load_truthfulqa("hub", version)[2] == version
     with pytest.raises(DataError, match=f"the hub holds TruthfulQA {version}, not '2025-01'"):

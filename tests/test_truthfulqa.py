@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sbt import paths
-from sbt.benchmarks import truthfulqa
-from sbt.errors import DataError
-from sbt.metrics import multiple_choice as mc
+from sbt.benchmarks.truthfulqa import metric as mc
+from sbt.benchmarks.truthfulqa import task as truthfulqa
+from sbt.utils import paths
+from sbt.utils.errors import DataError
 
 DATA = paths.real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real TruthfulQA files are not here (SBT_DATA)")

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from sbt import paths
-from sbt.benchmarks import mc_task, truthfulqa_csv, truthfulqa_data
-from sbt.data import facts, text_items
-from sbt.errors import DataError
-from sbt.files import write_csv, write_json
+from sbt.benchmarks.truthfulqa import csv_file, mc_task
+from sbt.benchmarks.truthfulqa import files as truthfulqa_data
+from sbt.microworld import facts, text_items
+from sbt.utils import paths
+from sbt.utils.errors import DataError
+from sbt.utils.files import write_csv, write_json
 
 DATA = paths.real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real TruthfulQA files are not here (SBT_DATA)")
@@ -83,12 +84,12 @@ def test_of_two_csvs_the_one_of_the_same_version(tmp_path: Path, monkeypatch: py
     task(tmp_path, "mc_task.json", "Why?")
     table(tmp_path, "TruthfulQA_1.csv", "Why?", best="a")
     table(tmp_path, "TruthfulQA_2.csv", "Why?", best="c")
-    rows = truthfulqa_csv.load(tmp_path / "TruthfulQA_2.csv")
+    rows = csv_file.load(tmp_path / "TruthfulQA_2.csv")
     assert truthfulqa_data.find(tmp_path)[1] != rows, "the control"
     monkeypatch.setattr(truthfulqa_data.mc_task, "version", lambda items: "2021-10")
     assert truthfulqa_data.find(tmp_path)[1] == [], "a CSV of another version is not taken for a published one"
     versions = {row["best_answer"]: name for row, name in zip(rows, ["2021-10"], strict=True)}
-    monkeypatch.setattr(truthfulqa_csv, "version", lambda found: versions.get(found[0]["best_answer"], "2021-09"))
+    monkeypatch.setattr(csv_file, "version", lambda found: versions.get(found[0]["best_answer"], "2021-09"))
     assert truthfulqa_data.find(tmp_path)[1] == rows
 
 
@@ -114,6 +115,6 @@ def test_the_micro_world_has_both(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("version", "count"), [("2021-09", 817), ("2025-01", 790)])
 def test_the_real_versions_come_with_their_own_csv(version: str, count: int) -> None:
     items, docs, found = truthfulqa_data.find(DATA / "truthfulqa", version)
-    assert (len(items), len(docs), found, truthfulqa_csv.version(docs)) == (count, count, version, version)
+    assert (len(items), len(docs), found, csv_file.version(docs)) == (count, count, version, version)
     with pytest.raises(DataError, match="holds 2021-09, 2025-01, and truthfulqa_version names none"):
         truthfulqa_data.find(DATA / "truthfulqa")

@@ -10,11 +10,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from sbt import benchmarks, paths
+from sbt import benchmarks
 from sbt.__main__ import main
-from sbt.benchmarks import truthfulqa_gen as gen
-from sbt.errors import DataError, ParameterError
-from sbt.metrics import similarity
+from sbt.benchmarks.truthfulqa import generation as gen
+from sbt.benchmarks.truthfulqa import similarity
+from sbt.utils import paths
+from sbt.utils.errors import DataError, ParameterError
 
 DATA = paths.real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real TruthfulQA files are not here (SBT_DATA)")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sbt import benchmarks
-from sbt.benchmarks import unicorn
-from sbt.errors import DataError, ParameterError
-from sbt.metrics import unicorn as metric
+from sbt.benchmarks.unicorn import metric
+from sbt.benchmarks.unicorn import task as unicorn
+from sbt.utils.errors import DataError, ParameterError
 
 PROTOCOLS = ("standard", "paper")
 

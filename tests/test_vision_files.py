@@ -15,11 +15,17 @@ from download_fixtures import hub, server, sha  # noqa: F401 - fixtures
 from huggingface_hub import constants
 from PIL import Image
 
-from sbt import paths, text_tasks
-from sbt.benchmarks import captions, mme, pope, unicorn, vqav2, vqav2_files
-from sbt.data import downloads, images, needs, vision_files, vision_sources
+from sbt.benchmarks.captions import task as captions
+from sbt.benchmarks.common import text_tasks
+from sbt.benchmarks.mme import task as mme
+from sbt.benchmarks.pope import task as pope
+from sbt.benchmarks.unicorn import task as unicorn
+from sbt.benchmarks.vqav2 import files as vqav2_files
+from sbt.benchmarks.vqav2 import task as vqav2
+from sbt.data import downloads, images, preflight, vision_files, vision_sources
 from sbt.data.vision_sources import BENCHMARKS, VISION, Place, asked
-from sbt.errors import DataError, RunError
+from sbt.utils import paths
+from sbt.utils.errors import DataError, RunError
 
 COCO = [f"COCO_val2014_{number:012d}.jpg" for number in (1, 2, 3)]
 TASKS = ("oodcv-vqa", "oodcv-counterfactual", "sketchy-vqa", "sketchy-challenging")
@@ -248,21 +254,21 @@ def test_the_check_names_what_a_study_takes_from_the_hub(
         ["unicorn", "sketches"],
     ]
     folder = tmp_path / "downloads"
-    rows = {row["check"]: row for row in needs.checks(steps, folder)}
+    rows = {row["check"]: row for row in preflight.checks(steps, folder)}
     assert {name for name in rows if name.startswith("data ")} == {f"data {one}" for s in steps for one in asked(s)}
     assert all(row["ok"] for row in rows.values()) and rows["data mme"]["found"] == "to be fetched"
     assert "forms.illinois.edu" in rows["data flickr30k-images"]["why"]
     vision_files.questions("mme", "hub")
     steps[-1]["tasks"] = ["oodcv-vqa"]
-    rows = {row["check"]: row for row in needs.checks(steps, folder)}
+    rows = {row["check"]: row for row in preflight.checks(steps, folder)}
     assert rows["data mme"]["found"] == "here" and "data sketches" not in rows
     with pytest.raises(RunError, match="data oodcv-images .missing.*Google Drive.*Put it to .*oodcv-images.zip"):
-        needs.insist(rows.values())
+        preflight.insist(rows.values())
     (folder / "oodcv-images").mkdir()
     (folder / "oodcv-images" / "oodcv-images.zip").write_bytes(b"")
-    needs.insist(needs.checks(steps, folder))
+    preflight.insist(preflight.checks(steps, folder))
     monkeypatch.setattr(downloads.env, "free_gb", lambda at: 0.0)
-    assert not all(row["ok"] for row in needs.checks(steps, folder) if row["check"].startswith("disk"))
+    assert not all(row["ok"] for row in preflight.checks(steps, folder) if row["check"].startswith("disk"))
 
 
 @pytest.mark.parametrize("notebook", ["60_mme", "61_vqav2", "62_captioning", "63_pope", "64_unicorn"])

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sbt.benchmarks import mme, unicorn, vqav2
-from sbt.benchmarks.vqav2_files import load as load_vqa
-from sbt.benchmarks.vqav2_files import select
-from sbt.data import facts, language, mme_items, scenes, unicorn_items, vision_items, vqa_items
-from sbt.data.facts import PROPERTIES
-from sbt.data.odd_pictures import odd
-from sbt.data.scenes import Scene, Thing
-from sbt.data.sketches import sketch
+from sbt.benchmarks.mme import task as mme
+from sbt.benchmarks.unicorn import task as unicorn
+from sbt.benchmarks.vqav2 import task as vqav2
+from sbt.benchmarks.vqav2.files import load as load_vqa
+from sbt.benchmarks.vqav2.files import select
+from sbt.microworld import facts, mme_items, phrases, scenes, unicorn_items, vision_items, vqa_items
+from sbt.microworld.facts import PROPERTIES
+from sbt.microworld.ood_images import odd
+from sbt.microworld.scenes import Scene, Thing
+from sbt.microworld.sketches import sketch
 
 SMALL = vision_items.Sizes(mme=6, vqav2=6, unicorn=12, oodcv=8)
 WORDS = ("no", "one", "two", "three", "four", "five")
@@ -59,7 +61,7 @@ def at(scene: Scene, place: str) -> list[Thing]:
 
 def is_true(question: str, scene: Scene) -> bool:
     """Whether the answer to one of MME's questions is yes, from its words and the scene."""
-    text, more = question.removesuffix(f" {language.YES_OR_NO}"), 0
+    text, more = question.removesuffix(f" {phrases.YES_OR_NO}"), 0
     if told := re.match(r"The \w+ make (\w+) more [\w ]+\. ", text):
         text, more = text[told.end() :].replace(" then?", " in the image?"), WORDS.index(told[1])
     if lore := re.match(rf"(Do|Are) (things like the object {PLACE}) (.+)\?$", text):

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from sbt import vision_scores
-from sbt.errors import DataError
+from sbt.benchmarks.common import ask_vision
+from sbt.utils.errors import DataError
 
 
 def test_arms_and_conditions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,14 +20,14 @@ def test_arms_and_conditions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         seen = ["grey" if isinstance(one["image"], Image.Image) else Path(one["image"]).stem for one in requests]
         return [f"{arm.name} {image} {one['text']}" for image, one in zip(seen, requests, strict=True)]
 
-    monkeypatch.setattr(vision_scores.generation, "generate", generate)
+    monkeypatch.setattr(ask_vision.generation, "generate", generate)
 
     def arms(references: dict[str, str]) -> list[tuple[str, SimpleNamespace]]:
         return [(key, SimpleNamespace(name=ref, conversation=f"style of {ref}")) for key, ref in references.items()]
 
-    monkeypatch.setattr(vision_scores.models, "vision_arms", arms)
+    monkeypatch.setattr(ask_vision.models, "vision_arms", arms)
     prompts, pictures = ["p", "q", "p", "p"], ["a.png", "a.png", "b.png", "a.png"]
-    answers, styles = vision_scores.ask({"x": "X", "y": "Y"}, prompts, pictures, tmp_path, tmp_path / "c")
+    answers, styles = ask_vision.ask({"x": "X", "y": "Y"}, prompts, pictures, tmp_path, tmp_path / "c")
     assert styles == {"x": "style of X", "y": "style of Y"}
     assert set(answers) == {(arm, how) for arm in "xy" for how in ("real", "shuffled", "blank")}
     assert answers["x", "real"] == ["X a p", "X a q", "X b p", "X a p"]
@@ -35,7 +35,7 @@ def test_arms_and_conditions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert answers["x", "blank"] == ["X grey p", "X grey q", "X grey p", "X grey p"]
     assert {len(requests) for requests in asked} == {3}, "the fourth question was asked before"
 
-    told, styles = vision_scores.ask(
+    told, styles = ask_vision.ask(
         {"x": "X"}, prompts, pictures, tmp_path, tmp_path / "c", conditions=["real"], protocol="paper",
         demonstrations=[[("a", "b")], [("c", "d")], [], [("a", "c")]],
     )  # fmt: skip
@@ -51,12 +51,12 @@ def test_pictures_are_looked_at_before_any_is_asked_about(tmp_path: Path) -> Non
     (tmp_path / "text.jpg").write_text("no picture")
     names = ["text.jpg", "good.png", "absent.png", "good.png"]
     with pytest.raises(DataError, match=r"2 of 3 images cannot be used \(1 missing, 1 not_an_image\)(.|\n)*on_bad"):
-        vision_scores.usable(tmp_path, names)
-    folder, good, bad = vision_scores.usable(tmp_path, names, "skip")
+        ask_vision.usable(tmp_path, names)
+    folder, good, bad = ask_vision.usable(tmp_path, names, "skip")
     assert (folder, good) == (tmp_path, {"good.png": []})
     assert list(zip(bad.picture, bad.kind, strict=True)) == [("absent.png", "missing"), ("text.jpg", "not_an_image")]
     with pytest.raises(DataError, match=r"3 of 3 .* 1 too_small\)"):
-        vision_scores.usable(tmp_path, names, "skip", min_side=9)
+        ask_vision.usable(tmp_path, names, "skip", min_side=9)
 
 
 def test_converted_pictures_are_counted_and_named(tmp_path: Path) -> None:
@@ -65,10 +65,10 @@ def test_converted_pictures_are_counted_and_named(tmp_path: Path) -> None:
     for k in range(4):
         Image.new("RGBA", (8, 8)).save(tmp_path / f"glass{k}.png")
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
-    _, good, bad = vision_scores.usable(tmp_path, [path.name for path in tmp_path.iterdir()])
+    _, good, bad = ask_vision.usable(tmp_path, [path.name for path in tmp_path.iterdir()])
     assert len(good) == 7 and bad.empty
     assert (good["ink.jpg"], good["deep.png"], good["plain.png"]) == (["cmyk"], ["16_bit"], [])
-    assert vision_scores.noted(good) == (
+    assert ask_vision.noted(good) == (
         "1 cmyk (ink.jpg), 1 16_bit (deep.png), 4 alpha (glass0.png, glass1.png, glass2.png, ...)"
     )
-    assert vision_scores.noted({"plain.png": []}) == "nothing unusual"
+    assert ask_vision.noted({"plain.png": []}) == "nothing unusual"

@@ -11,9 +11,9 @@ import pytest
 
 from sbt import benchmarks
 from sbt.__main__ import main
-from sbt.benchmarks import vqav2
-from sbt.errors import DataError, ParameterError
-from sbt.metrics import vqa
+from sbt.benchmarks.vqav2 import metric as vqa
+from sbt.benchmarks.vqav2 import task as vqav2
+from sbt.utils.errors import DataError, ParameterError
 
 
 def refs(*counted: tuple[int, str], **changed: object) -> list[dict]:

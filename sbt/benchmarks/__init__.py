@@ -3,20 +3,20 @@
 import importlib
 from types import ModuleType
 
-from sbt.errors import ParameterError
-from sbt.files import sha256
 from sbt.templates import template_hash
-from sbt.text import nearest
+from sbt.utils.errors import ParameterError
+from sbt.utils.files import sha256
+from sbt.utils.text import nearest
 
 NAMES = {
-    "captions": "sbt.benchmarks.captions",
-    "ethics": "sbt.benchmarks.ethics",
-    "mme": "sbt.benchmarks.mme",
-    "pope": "sbt.benchmarks.pope",
-    "truthfulqa": "sbt.benchmarks.truthfulqa",
-    "truthfulqa-gen": "sbt.benchmarks.truthfulqa_gen",
-    "unicorn": "sbt.benchmarks.unicorn",
-    "vqav2": "sbt.benchmarks.vqav2",
+    "captions": "sbt.benchmarks.captions.task",
+    "ethics": "sbt.benchmarks.ethics.task",
+    "mme": "sbt.benchmarks.mme.task",
+    "pope": "sbt.benchmarks.pope.task",
+    "truthfulqa": "sbt.benchmarks.truthfulqa.task",
+    "truthfulqa-gen": "sbt.benchmarks.truthfulqa.generation",
+    "unicorn": "sbt.benchmarks.unicorn.task",
+    "vqav2": "sbt.benchmarks.vqav2.task",
 }
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 
-from sbt import files, paths
-from sbt.errors import DataError
+from sbt.utils import files, paths
+from sbt.utils.errors import DataError
 
 _TEXT = datasets.Value("string")
 _PART = {"type": _TEXT, "text": _TEXT}

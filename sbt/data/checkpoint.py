@@ -13,9 +13,9 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from sbt import env, files, paths
 from sbt.data import arrowfolder
-from sbt.errors import DataError, ParameterError, RunError
+from sbt.utils import env, files, paths
+from sbt.utils.errors import DataError, ParameterError, RunError
 
 PROGRESS, MANIFEST, DROPPED = "progress.json", "manifest.json", "dropped.jsonl"
 WRITTEN = 1.2  # bytes written for each byte of the rows' files

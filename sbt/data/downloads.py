@@ -15,10 +15,10 @@ from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 from tqdm.std import tqdm
 
-from sbt import env, files, paths
 from sbt.data import weblink
 from sbt.data.sources import File, Place, Source, get
-from sbt.errors import DataError, RunError
+from sbt.utils import env, files, paths
+from sbt.utils.errors import DataError, RunError
 
 RECORD = "downloads.json"  # file name -> place, size, time, sha256: what later fetches insist on
 SPARE = 1.02  # disk asked for, over what the files take

@@ -9,8 +9,8 @@ from pathlib import Path
 from sbt.data import llava
 from sbt.data.jsonlist import reader
 from sbt.data.llava import PLACEHOLDER, Fail, fail_in, unique
-from sbt.errors import ParameterError
-from sbt.text import nearest
+from sbt.utils.errors import ParameterError
+from sbt.utils.text import nearest
 
 
 def scigraphqa_entry(entry: dict, position: int, fail: Fail) -> dict:

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from sbt import paths
 from sbt.data import figures, llava, text
 from sbt.data.imagezip import open_zip, reference, safe
 from sbt.data.llava import Fail
-from sbt.errors import DataError, ParameterError
-from sbt.text import nearest
+from sbt.utils import paths
+from sbt.utils.errors import DataError, ParameterError
+from sbt.utils.text import nearest
 
 
 def _llava(entry: dict, position: int, fail: Fail) -> dict:

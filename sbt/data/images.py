@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from sbt import paths
-from sbt.errors import DataError, ParameterError
+from sbt.utils import paths
+from sbt.utils.errors import DataError, ParameterError
 
 # Pillow warns above this many pixels (its decompression-bomb limit) and refuses twice as many whatever is asked for.
 MAX_PIXELS = 89_478_485

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from sbt import paths
 from sbt.data.images import FORMATS, MAX_PIXELS, MIN_SIDE
-from sbt.errors import DataError
+from sbt.utils import paths
+from sbt.utils.errors import DataError
 
 MARK = ".zip::"  # ends the path of the zip in a reference
 HEAD, TAIL = 2**12, 2**10  # bytes at both ends of an image that the look at its header reads

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from sbt import paths
-from sbt.errors import DataError
+from sbt.utils import paths
+from sbt.utils.errors import DataError
 
 CHUNK = 2**22  # bytes read at a time
 LONGEST = 2**24  # characters of one row; a string that is still open after so many was never closed

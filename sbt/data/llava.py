@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from sbt import paths
-from sbt.errors import DataError
-from sbt.files import read_json
+from sbt.utils import paths
+from sbt.utils.errors import DataError
+from sbt.utils.files import read_json
 
 PLACEHOLDER = "<image>"
 ROLES = {"system": "system", "human": "user", "gpt": "assistant"}

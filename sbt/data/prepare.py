@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from sbt import files, paths
 from sbt.data import arrowfolder, imagezip
 from sbt.data.checkpoint import DROPPED, MANIFEST, Checkpoint, described, enough_disk, finished, no_cycles, stamp
 from sbt.data.formats import Images, parser
 from sbt.data.images import ON_BAD
 from sbt.data.jsonlist import reader
 from sbt.data.llava import Fail, fail_in
-from sbt.errors import DataError, ParameterError
-from sbt.text import nearest
+from sbt.utils import files, paths
+from sbt.utils.errors import DataError, ParameterError
+from sbt.utils.text import nearest
 
 SHARD = 50_000  # rows read between two checkpoints: what a killed run does again at most
 BATCH = 1_000  # rows whose tokens are counted, and that are written, at once

@@ -13,7 +13,7 @@ import datasets
 
 from sbt.data import llava
 from sbt.data.arrowfolder import TOKENS
-from sbt.errors import ParameterError
+from sbt.utils.errors import ParameterError
 
 Rows = Sequence[dict] | datasets.Dataset
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import datasets
 
-from sbt import paths
 from sbt.data import arrowfolder, downloads, llava, samples
 from sbt.data.prepare import prepare
 from sbt.data.sources import SOURCES, Source
-from sbt.errors import DataError, MissingStep
+from sbt.utils import paths
+from sbt.utils.errors import DataError, MissingStep
 
 ROWS = "rows"  # folder of the prepared sets below a data step's
 HELDOUT = "eval/instruct_val.json"  # the micro-world's visual instructions about pictures of no training set

@@ -7,8 +7,8 @@ on that from then on. Sizes are rounded as those pages show them: they serve the
 
 from sbt.data.places import HUB, MB, File, Place, Source
 from sbt.data.vision_sources import VISION
-from sbt.errors import ParameterError
-from sbt.text import nearest
+from sbt.utils.errors import ParameterError
+from sbt.utils.text import nearest
 
 __all__ = ["HUB", "SOURCES", "File", "Place", "Source", "get"]
 _CC3M = ("liuhaotian/LLaVA-CC3M-Pretrain-595K", "814894e93db9e12a1dee78b9669e20e8606fd590")

@@ -7,8 +7,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from sbt.errors import DataError, ParameterError
-from sbt.text import nearest
+from sbt.utils.errors import DataError, ParameterError
+from sbt.utils.text import nearest
 
 # Where a sentence may end. "line" serves scripts and tasks whose sentences carry no full stop.
 SPLITTERS = {

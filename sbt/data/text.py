@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from sbt import paths
 from sbt.data.llava import PLACEHOLDER, Fail, check_turns, fail_in, unique
-from sbt.errors import DataError, ParameterError
-from sbt.files import read_json, read_jsonl
-from sbt.text import nearest
+from sbt.utils import paths
+from sbt.utils.errors import DataError, ParameterError
+from sbt.utils.files import read_json, read_jsonl
+from sbt.utils.text import nearest
 
 
 def load_alpaca(file: Path) -> list[dict]:

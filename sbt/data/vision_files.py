@@ -7,11 +7,11 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from sbt import env, files, paths
 from sbt.data import downloads
 from sbt.data.imagezip import ImageZip, open_zip
 from sbt.data.vision_sources import BENCHMARKS, HUB
-from sbt.errors import DataError, RunError
+from sbt.utils import env, files, paths
+from sbt.utils.errors import DataError, RunError
 
 QUESTIONS = "questions"  # below a source's downloads
 Progress = Callable[..., None] | None

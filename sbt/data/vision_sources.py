@@ -6,9 +6,9 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from sbt.benchmarks import vqav2_files
+from sbt.benchmarks.unicorn.metric import OODCV, TASKS
+from sbt.benchmarks.vqav2 import files as vqav2_files
 from sbt.data.places import MB, File, Place, Source
-from sbt.metrics.unicorn import OODCV, TASKS
 
 HUB = "hub"  # value of a data parameter, of the text benchmarks' too
 _COCO = ("http://images.cocodataset.org/zips", "https://s3.amazonaws.com/images.cocodataset.org/zips")

@@ -8,8 +8,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from sbt import files
-from sbt.errors import DataError
+from sbt.utils import files
+from sbt.utils.errors import DataError
 
 PIECE = 2**20
 TRIES = 5  # connections that break are taken up again; each must have brought something

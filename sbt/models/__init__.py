@@ -4,11 +4,11 @@ model, processor = assemble("assets/llm", "assets/clip");  arm = load_arm("outpu
 """
 
 from sbt.models.arms import Arm, language_model, load_arm, save_arm, weights_sample, weights_sha256
-from sbt.models.assemble import assemble, load_language_model, locate
-from sbt.models.image_arms import vision_arms
-from sbt.models.policy import freeze_table, set_trainable
-from sbt.models.quiet import quiet
+from sbt.models.freeze import freeze_table, set_trainable
+from sbt.models.llava import assemble, load_language_model, locate
+from sbt.models.silence import quiet
 from sbt.models.text_arms import TextArm, TextArms
+from sbt.models.vision_arms import vision_arms
 
 __all__ = [
     "Arm",

@@ -23,10 +23,8 @@ from transformers import (
     ProcessorMixin,
 )
 
-from sbt import paths
-from sbt.errors import CheckpointError, DataError, ParameterError
-from sbt.files import file_hash, read_json, write_json
-from sbt.models.assemble import (
+from sbt.models.image_markers import MARKS_FILE, put_marks, save_marks
+from sbt.models.llava import (
     CONNECTOR_FILE,
     assemble,
     connector_state,
@@ -35,9 +33,11 @@ from sbt.models.assemble import (
     locate,
     read_safetensors,
 )
-from sbt.models.marks import MARKS_FILE, put_marks, save_marks
-from sbt.models.quiet import quiet, saving
+from sbt.models.silence import quiet, saving
 from sbt.templates import load as load_template
+from sbt.utils import paths
+from sbt.utils.errors import CheckpointError, DataError, ParameterError
+from sbt.utils.files import file_hash, read_json, write_json
 
 ARM_FILE = "arm.json"
 KINDS = ("lm", "llava", "connector", "lm-lora", "llava-lora")

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, LlamaForCausalLM, PreTrainedModel
 
-from sbt.errors import ParameterError
-from sbt.progress import note
-from sbt.text import nearest
+from sbt.utils.errors import ParameterError
+from sbt.utils.progress import note
+from sbt.utils.text import nearest
 
 KINDS = ("", "4bit")
 WITHOUT = 'set quantization to ""'

@@ -14,10 +14,10 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from sbt import architectures
-from sbt.architectures import Language, Vision
-from sbt.models.assemble import ACTIVATIONS
-from sbt.models.policy import CONNECTOR, LANGUAGE, part_of, set_trainable
+from sbt.models.freeze import CONNECTOR, LANGUAGE, part_of, set_trainable
+from sbt.models.llava import ACTIVATIONS
+from sbt.study import architectures
+from sbt.study.architectures import Language, Vision
 
 TUNINGS = {
     "connector": {"connector": "full"},

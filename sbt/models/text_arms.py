@@ -14,17 +14,17 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
-from sbt import env
-from sbt.errors import CheckpointError, ParameterError
-from sbt.files import file_hash, sha256
-from sbt.models.adapters import CONFIG_FILE, put_adapters, sharing
+from sbt.models.arm_list import describe
 from sbt.models.arms import ARM_FILE, check_files, language_model, load_arm
-from sbt.models.assemble import locate
-from sbt.models.marks import MARKS_FILE
-from sbt.models.study import describe
-from sbt.models.tokens import IMAGE_TOKEN, MARKS, add_tokens
+from sbt.models.image_markers import MARKS_FILE
+from sbt.models.llava import locate
+from sbt.models.lora import CONFIG_FILE, put_adapters, sharing
+from sbt.models.tokenizer import IMAGE_TOKEN, MARKS, add_tokens
 from sbt.templates import load as load_template
-from sbt.text import nearest
+from sbt.utils import env
+from sbt.utils.errors import CheckpointError, ParameterError
+from sbt.utils.files import file_hash, sha256
+from sbt.utils.text import nearest
 
 LORA_MODES = ("switched", "merged", "adapter")
 _ADAPTED = ("lm-lora", "llava-lora")

@@ -5,9 +5,9 @@
 
 from pathlib import Path
 
-from sbt.errors import ParameterError
-from sbt.files import sha256
-from sbt.text import nearest
+from sbt.utils.errors import ParameterError
+from sbt.utils.files import sha256
+from sbt.utils.text import nearest
 
 _FOLDER = Path(__file__).parent
 _STOPS = {"plain": "\n", "v0": "###", "v0_eval": "###"}

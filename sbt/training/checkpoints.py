@@ -19,14 +19,14 @@ from datasets import Dataset
 from safetensors.torch import save_file
 from torch import nn
 
-from sbt import paths
 from sbt.data.arrowfolder import TOKENS
-from sbt.errors import CheckpointError, DataError
-from sbt.files import read_json, sha256, write_json
 from sbt.models.arms import weights_sample
-from sbt.models.assemble import read_safetensors
+from sbt.models.llava import read_safetensors
 from sbt.training.collator import parts_of
 from sbt.training.settings import Settings, World
+from sbt.utils import paths
+from sbt.utils.errors import CheckpointError, DataError
+from sbt.utils.files import read_json, sha256, write_json
 
 WEIGHTS, COMPLETE, STATE = "trained.safetensors", "complete.json", "trainer_state.json"
 _PREFIX = "checkpoint-"

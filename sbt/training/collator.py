@@ -17,11 +17,11 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from sbt import templates
 from sbt.data.images import to_rgb
 from sbt.data.imagezip import open_image
-from sbt.errors import DataError, ParameterError
-from sbt.files import sha256
-from sbt.models.marks import image_text
-from sbt.models.tokens import IMAGE_TOKEN
-from sbt.training.loss_masks import InstructionMask, parse
+from sbt.models.image_markers import image_text
+from sbt.models.tokenizer import IMAGE_TOKEN
+from sbt.training.loss_mask import InstructionMask, parse
+from sbt.utils.errors import DataError, ParameterError
+from sbt.utils.files import sha256
 
 IGNORED = -100
 Encoded = dict[str, torch.Tensor]

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sbt import stats
-from sbt.errors import DataError, ParameterError
 from sbt.models import Arm
+from sbt.report import stats
 from sbt.training.collator import IGNORED, Collator
+from sbt.utils.errors import DataError, ParameterError
 
 Progress = Callable[[int, int], None]
 

@@ -8,11 +8,11 @@ import sys
 import time
 from pathlib import Path
 
-from sbt import paths
-from sbt.errors import ParameterError, RunError, SbtError
-from sbt.files import read_json, writing
 from sbt.training.launch import own_job, start
 from sbt.training.processes import BEAT, JOB, machine_folder
+from sbt.utils import paths
+from sbt.utils.errors import ParameterError, RunError, SbtError
+from sbt.utils.files import read_json, writing
 
 WAIT, _POLL = 600.0, 0.2  # seconds for the first machine to begin, and between two looks
 

@@ -20,17 +20,17 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from sbt import paths
-from sbt.errors import ParameterError, RunError
-from sbt.files import read_json, write_json, writing
 from sbt.models.quantize import make_room
-from sbt.progress import note
-from sbt.text import nearest
 from sbt.training.processes import JOB, follow, machine_folder
 from sbt.training.settings import EXTRA, Result, Settings, World
-from sbt.training.sft import Run, load, prepare, result, sft
 from sbt.training.spec import build, rows_of, save_rows
+from sbt.training.train import Run, load, prepare, result, sft
 from sbt.training.trainer import Progress
+from sbt.utils import paths
+from sbt.utils.errors import ParameterError, RunError
+from sbt.utils.files import read_json, write_json, writing
+from sbt.utils.progress import note
+from sbt.utils.text import nearest
 
 ENGINES = ("ddp", "fsdp", "zero2", "zero3")
 PORT = 29500  # that several machines meet at; one machine takes a free one

@@ -6,11 +6,11 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from sbt import templates
 from sbt.data.llava import PLACEHOLDER
-from sbt.errors import ParameterError
-from sbt.models.assemble import locate
-from sbt.models.marks import image_text
-from sbt.models.quiet import quiet
-from sbt.models.tokens import END, START, load_tokenizer
+from sbt.models.image_markers import image_text
+from sbt.models.llava import locate
+from sbt.models.silence import quiet
+from sbt.models.tokenizer import END, START, load_tokenizer
+from sbt.utils.errors import ParameterError
 
 
 def counter(

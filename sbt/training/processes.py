@@ -15,10 +15,10 @@ from pathlib import Path
 
 import psutil
 
-from sbt import errors, paths
-from sbt.errors import RunError
-from sbt.files import writing
 from sbt.training.trainer import Progress
+from sbt.utils import errors, paths
+from sbt.utils.errors import RunError
+from sbt.utils.files import writing
 
 LOG, JOB, BEAT = "launch.log", "job.json", "beat"
 _POLL, _PATIENCE = 0.1, 5.0  # seconds between two looks at the processes, and until they are killed

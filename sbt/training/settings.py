@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from transformers.training_args import OptimizerNames
 
-from sbt.errors import ParameterError
-from sbt.text import nearest
-from sbt.training import loss_masks
+from sbt.training import loss_mask
+from sbt.utils.errors import ParameterError
+from sbt.utils.text import nearest
 
 EXTRA = 'pip install "sbt[gpu]"'
 _OF_BITSANDBYTES = re.compile(r"adamw_8bit|.*(bnb|paged|lion|ademamix).*")
@@ -76,7 +76,7 @@ class Settings:
         for name, value in asdict(self).items():
             if name in positive and not (isinstance(value, int | float) and value > 0):
                 raise ParameterError(f"{name} must be a number above 0, found {value!r}")
-        loss_masks.parse(self.loss)
+        loss_mask.parse(self.loss)
         if self.max_steps <= 0 and self.epochs <= 0:
             raise ParameterError("either max_steps or epochs must be above 0")
         if self.bf16 and self.fp16:

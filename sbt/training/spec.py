@@ -12,12 +12,12 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-from sbt import paths
 from sbt.data import arrowfolder, samples
-from sbt.errors import ParameterError
-from sbt.files import read_jsonl, write_jsonl, writing
-from sbt.models import assemble, load_arm, load_language_model, set_trainable
-from sbt.text import nearest
+from sbt.models import llava, load_arm, load_language_model, set_trainable
+from sbt.utils import paths
+from sbt.utils.errors import ParameterError
+from sbt.utils.files import read_jsonl, write_jsonl, writing
+from sbt.utils.text import nearest
 
 PARTS = ("model", "train", "rows")
 
@@ -37,7 +37,7 @@ def build(spec: Mapping) -> tuple[nn.Module, ProcessorMixin | PreTrainedTokenize
         arm = _call(load_arm, "model", given.pop("arm"), **given)
         model, processor = arm.model, arm.processor
     elif "vision_tower" in given:
-        model, processor = _call(assemble, "model", **given)
+        model, processor = _call(llava, "model", **given)
     elif "language_model" in given:
         model, processor = _call(load_language_model, "model", given.pop("language_model"), **given)
     else:

@@ -25,10 +25,10 @@ from transformers import (
 from transformers.utils import ModelOutput
 from trl import SFTTrainer
 
-from sbt.errors import RunError
-from sbt.models.quiet import saving
+from sbt.models.silence import saving
 from sbt.training import checkpoints
 from sbt.training.collator import IGNORED
+from sbt.utils.errors import RunError
 
 Progress = Callable[..., None]
 

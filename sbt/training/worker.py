@@ -16,8 +16,8 @@ import psutil
 import torch
 
 from sbt.training.settings import Settings, World
-from sbt.training.sft import prepare, train
 from sbt.training.spec import build, rows_of
+from sbt.training.train import prepare, train
 
 SECONDS = 0.5  # between two looks at the process that started the run
 

@@ -1,0 +1,1 @@
+"""Captions of COCO and Flickr30k."""

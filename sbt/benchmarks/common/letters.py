@@ -1,0 +1,118 @@
+"""Multiple choice answered by a generated option letter, for models that give no log-likelihoods (the GPT-4 rows).
+
+Protocol "letters" is not log-likelihood: its numbers do not compare digit for digit with those of "standard". Of
+TruthfulQA there is mc1 only: mc2 is a share of probability, which a letter does not give.
+answers = endpoint.complete(requests(items, seed), ...); score(samples(items, answers, arm=..., seed=seed))
+"""
+
+import re
+from collections.abc import Sequence
+from string import ascii_uppercase
+
+from sbt.report import stats
+from sbt.utils import checks
+from sbt.utils.errors import DataError
+from sbt.utils.files import sha256
+
+PROTOCOL = "letters"
+INSTRUCTION = "Answer with the letter of the best option and nothing else."
+_MARKUP = re.compile(r"[*_`#\"“”]")
+_LEADS = re.compile(r"(?i)\A[(\[]?([a-z])(?:[)\]]|[.:,;](?=\s|$)|\s*(?:\n|$)|\s+[-–—]\s)")
+_STATED = re.compile(
+    r"(?i)\b(?:answer|option|choice)(?:\s+(?:is|would be))?\s*:?\s*(?:(?:option|letter)\s+)?[(\[]?([a-z])"
+    r"(?=[)\]]|[.,;:](?:\s|$)|\s*(?:\n|$)|\s+(?:because|since)\b)"
+)
+# Any letter that stands alone, but for the words "a" and "I", and for those in "D.C.", "I'm", "K-pop", "A&M".
+_ALONE = re.compile(r"(?i)(?<![\w.'’&-])(?![ai]\s+[a-z]{2})([a-z])(?![\w'’&-]|\.\w)")
+
+
+def truthfulqa(items: Sequence[dict]) -> list[dict]:
+    """Items of `mc_task.load` as {"id", "text", "options", "label"}: the mc1 choices and the place of the best one."""
+    return [
+        {"id": item["question"], "text": item["question"], "options": [choice for choice, _ in item["mc1"]],
+         "label": [label for _, label in item["mc1"]].index(1)} for item in items
+    ]  # fmt: skip
+
+
+def order(text: str, count: int, seed: int = 0) -> list[int]:
+    """Which option stands behind A, B, ...: random by seed and item, the same on every machine.
+
+    TruthfulQA's best answer is the first of its file: in file order, always answering A would be right every time.
+    """
+    return sorted(range(count), key=lambda place: sha256(f"{seed} {place} {text}"))
+
+
+def ask(text: str, options: Sequence[str], order: Sequence[int]) -> str:
+    """The prompt: question, lettered options, one instruction. It is ours: the paper does not publish its own."""
+    lines = [f"{letter}. {options[place]}" for letter, place in zip(ascii_uppercase, order, strict=False)]
+    return "\n".join([text, "", *lines, "", INSTRUCTION])
+
+
+def requests(items: Sequence[dict], seed: int = 0) -> list[dict]:
+    """{"id", "text": prompt, "order"} of items {"id", "text", "options", "label": place in options}.
+
+    DataError names the item without text, with fewer than 2 or more than 26 options, or with a label of none of them.
+    """
+    checks.once((item["id"] for item in items), "item ", "id")
+    found = []
+    for item in items:
+        count, label = len(item["options"]), item["label"]
+        if not item["text"].strip() or not 2 <= count <= len(ascii_uppercase) or label not in range(count):
+            wanted = f"a text, 2 to {len(ascii_uppercase)} options and the place of the right one"
+            raise DataError(f"item {item['id']!r} needs {wanted}, found {count} options and label {label!r}")
+        places = order(item["text"], count, seed)
+        found.append({"id": item["id"], "text": ask(item["text"], item["options"], places), "order": places})
+    return found
+
+
+def parse(answer: str, letters: str) -> int | None:
+    """Place in `letters` ("ABCD") of the one an answer names; None where it names none, several, or another one.
+
+    Read are an answer that is or begins with a letter ("B", "(b) Paris", "**B**.") and one that states it ("The
+    answer is B."). Any other letter of the question that stands alone makes it ambiguous.
+    """
+    plain = _MARKUP.sub("", answer).strip()
+    named = {found.upper() for found in _LEADS.findall(plain) + _STATED.findall(plain)}
+    alone = {found.upper() for found in _ALONE.findall(plain)} & set(letters)
+    clear = len(named) == len(named | alone) == 1 and named <= set(letters)
+    return letters.index(named.pop()) if clear else None
+
+
+def samples(items: Sequence[dict], answers: Sequence[object], *, arm: str, seed: int = 0) -> list[dict]:
+    """One record an item: prompt, order, answer, the option chosen (its place in the file), whether that is right.
+
+    An unparsed answer is wrong. An item the endpoint gave no text for (endpoint.Skip, None) is `skipped`: neither.
+    """
+    found = []
+    for item, request, answer in zip(items, requests(items, seed), answers, strict=True):
+        given = isinstance(answer, str)
+        letter = parse(answer, ascii_uppercase[: len(item["options"])]) if given else None
+        chosen = None if letter is None else request["order"][letter]
+        record = {"arm": arm, "id": item["id"], "prompt": request["text"], "order": request["order"]}
+        record |= {"answer": answer if given else None, "skipped": None if given else str(answer)}
+        record |= {"chosen": chosen, "label": item["label"], "correct": given and chosen == item["label"]}
+        found.append(record | {"unparsed": given and letter is None})
+    return found
+
+
+def chance(items: Sequence[dict]) -> float:
+    """Accuracy of guessing: 1 / options, averaged over the items. A constant letter is expected to reach it."""
+    return sum(1 / len(item["options"]) for item in items) / len(items)
+
+
+def score(records: Sequence[dict], seed: int = 0) -> dict[str, float | int]:
+    """Of `samples`: accuracy as `value` with its 95 % interval `low`, `high` over the `n` answered ones, 0 to 1.
+
+    And the counts `unparsed` (in n, as wrong) and `skipped` (not in n). DataError where none was answered.
+    """
+    answered = [record for record in records if record["skipped"] is None]
+    if not answered:
+        raise DataError(f"none of {len(records)} items was answered: there is nothing to score")
+    value, low, high = stats.bootstrap([float(record["correct"]) for record in answered], seed=seed)
+    counts = {"unparsed": sum(r["unparsed"] for r in answered), "skipped": len(records) - len(answered)}
+    return {"value": value, "low": low, "high": high, "n": len(answered), **counts}
+
+
+def provenance(seed: int) -> dict[str, str]:
+    """What every metric row says of its making: the protocol, and a hash of the instruction and the order's seed."""
+    return {"protocol": PROTOCOL, "template_hash": sha256(f"{INSTRUCTION} {seed}")[:12]}

@@ -1,0 +1,136 @@
+"""ETHICS's files: the publishers' CSVs or rows of the hub's data set, as checked docs in its fields; answer files.
+
+`util_*.csv` has no header line, and `virtue_*.csv` holds "sentence [SEP] trait" in one column.
+"""
+
+import csv
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sbt.benchmarks.ethics.metric import SIZES, check_subset
+from sbt.utils import checks, paths
+from sbt.utils.errors import DataError, ParameterError
+from sbt.utils.files import read_lines, read_text
+from sbt.utils.text import nearest
+
+SPLITS = ("test", "test_hard")
+# The texts of a row of EleutherAI/hendrycks_ethics; all but utilitarianism have a label too, and those of SIZES a
+# group_id. The first word of the file names.
+_TEXTS = {
+    "commonsense": ("input",),
+    "deontology": ("scenario", "excuse"),
+    "justice": ("scenario",),
+    "utilitarianism": ("activity", "baseline"),
+    "virtue": ("scenario", "trait"),
+}
+_PREFIXES = {"commonsense": "cm", "utilitarianism": "util"} | {name: name for name in SIZES}
+
+
+def load(path: Path | str, subset: str, split: str = "test") -> list[dict]:
+    """Rows of a subset in file order: `from_rows` of a CSV file, or of the one for `split` in a folder.
+
+    The folder holds the publishers' files (`cm_test.csv`, `util_test_hard.csv`, ...) flat, or in their subfolders.
+    DataError names file, row (from 1, the header not counted), its line, and the remedy.
+    """
+    check_subset(subset)
+    if split not in SPLITS:
+        raise ParameterError(f"ETHICS has no split {split!r}{nearest(split, SPLITS)}")
+    path = paths.resolve(str(path))
+    if path.is_dir():
+        path = _in_folder(path, subset, split)
+    for other, prefix in _PREFIXES.items():
+        if other != subset and path.name.startswith(f"{prefix}_"):  # justice would read a deontology file
+            raise DataError(f"{paths.shown(path)} is {other}'s by its name, not {subset}'s. Give the other file")
+    lines, rows = _rows(path, subset)
+    return from_rows(rows, subset, paths.shown(path), lines)
+
+
+def _in_folder(folder: Path, subset: str, split: str) -> Path:
+    name = f"{_PREFIXES[subset]}_{split}.csv"
+    places = [folder / name, folder / subset / name]
+    if found := [path for path in places if path.is_file()]:
+        return found[0]
+    raise DataError(f"{paths.shown(places[0])} does not exist: put the publishers' {name} there or into {subset}/")
+
+
+def _rows(path: Path, subset: str) -> tuple[list[int], list[dict]]:
+    """The last line of every row, and the rows as dicts."""
+    read_text(path)  # for its errors; it makes \r\n, which stands in four posts of commonsense, into \n
+    name = paths.shown(path)
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            found = [(reader.line_num, row) for row in reader if row]
+        except csv.Error as error:
+            raise DataError(f"{name}:{reader.line_num}: malformed CSV ({error}): the file is damaged") from None
+    header = list(_TEXTS[subset])
+    if subset != "utilitarianism":
+        header = found.pop(0)[1] if found else []
+        for column in ("label", *(text for text in _TEXTS[subset] if text != "trait")):
+            if column not in header:
+                there = f"its first line is {','.join(header)[:80]!r}" if header else "it is empty"
+                raise DataError(f"{name}: no column {column!r}; {there}. Get the publishers' file")
+    for number, (line, row) in enumerate(found, start=1):
+        where = f"{name}, row {number} (line {line})"
+        if len(row) != len(header):
+            raise DataError(f"{where}: expected {len(header)} columns, found {len(row)}. Mend or remove the row")
+        if subset == "utilitarianism" and row == header:
+            raise DataError(f"{where}: a header, which the publishers' file does not have. Remove the line")
+        if subset == "virtue" and row[header.index("scenario")].count(" [SEP] ") != 1:
+            raise DataError(f"{where}: expected 'sentence [SEP] trait', found {row[header.index('scenario')][:60]!r}")
+    rows = [dict(zip(header, row, strict=True)) for _, row in found]
+    if subset == "virtue":
+        rows = [row | dict(zip(_TEXTS[subset], row["scenario"].split(" [SEP] "), strict=True)) for row in rows]
+    return [line for line, _ in found], rows
+
+
+def from_rows(rows: Iterable[dict], subset: str, name: str = "ETHICS", lines: Sequence[int] = ()) -> list[dict]:
+    """Checked rows in the fields of EleutherAI/hendrycks_ethics: label (0 or 1), the texts, `group_id`.
+
+    `group_id` is kept where the rows have it, else it is the row's number, from 0, // 4 (virtue: // 5), as on the hub.
+    `name`, and `lines` of the file where it is one, stand in the messages. DataError for the first row at fault.
+    """
+    check_subset(subset)
+    docs = []
+    for number, row in enumerate(rows):
+        line = f" (line {lines[number]})" if lines else ""
+        where, doc = f"{name}, row {number + 1}{line}", {}
+        if subset != "utilitarianism":
+            if str(row.get("label")) not in ("0", "1"):
+                raise DataError(f"{where}: label must be 0 or 1, found {row.get('label')!r}. Mend or remove the row")
+            doc["label"] = int(row["label"])
+        for text in _TEXTS[subset]:
+            if not isinstance(row.get(text), str) or not row[text].strip():
+                raise DataError(f"{where}: no text in {text!r}. Mend or remove the row")
+            doc[text] = row[text]
+        if subset in SIZES:
+            doc["group_id"] = row.get("group_id", number // SIZES[subset])
+            if type(doc["group_id"]) is not int:
+                raise DataError(f"{where}: group_id must be a whole number, found {doc['group_id']!r}")
+        docs.append(doc)
+    if not docs:
+        raise DataError(f"{name} holds no row. Get the publishers' file")
+    return docs
+
+
+def read_answers(path: Path, items: int) -> dict[int, list[float]]:
+    """Row number -> two log-likelihoods, by row, of JSON lines {"index", "loglikelihoods"} to `items` rows.
+
+    DataError names file and line of a faulty or repeated index, or of other than two finite numbers.
+    """
+    lines, name = read_lines(path), paths.shown(path)
+    for number, row in lines:
+        index, pair = row.get("index"), row.get("loglikelihoods")
+        if type(index) is not int or not 0 <= index < items:
+            raise DataError(f"{name}:{number}: index must be a row's number, 0 to {items - 1}, found {index!r}")
+        if not isinstance(pair, list) or len(pair) != 2 or not all(map(_finite, pair)):
+            raise DataError(f"{name}:{number}: loglikelihoods must be two finite numbers, found {str(pair)[:60]}")
+    checks.once((row["index"] for _, row in lines), f"{name}:", "index", [number for number, _ in lines])
+    if not lines:
+        raise DataError(f"{name} holds no answer")
+    return {row["index"]: row["loglikelihoods"] for _, row in sorted(lines, key=lambda line: line[1]["index"])}
+
+
+def _finite(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max

@@ -1,0 +1,160 @@
+"""What the steps of a study need that this machine or its token may lack, looked at before anything is fetched.
+
+rows = checks([step.values for step in steps], paths.downloads());  insist(rows): one error that names all that is not.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import huggingface_hub
+from huggingface_hub import errors as hub_errors
+
+from sbt.data import downloads
+from sbt.data.sources import HUB, SOURCES, get
+from sbt.data.vision_sources import asked
+from sbt.utils import env, paths
+from sbt.utils.errors import RunError
+
+MODELS = ("language_model", "base", "tokenizer", "vision_tower", "checkpoint")  # parameters that may name a Hub id
+DATA = ("_data", "_images", "_from")  # what names of parameters end in that may name a source
+EXTRAS = {"bitsandbytes": "gpu", "deepspeed": "gpu", "liger-kernel": "gpu", "sentencepiece": "released",
+          "protobuf": "released"}  # fmt: skip
+# Published as a SentencePiece model only, or with a conversion of it that splits words otherwise (models.tokens).
+_OF_SENTENCEPIECE = re.compile(r"open_llama|vicuna", re.IGNORECASE)
+_OF_BITSANDBYTES = re.compile(r"adamw_8bit|.*(bnb|paged|lion|ademamix).*")  # as in training.settings
+NOT_FOUND = "missing"
+
+
+class Access(NamedTuple):
+    """Whether a repository's files can be had, and in words why not and what to do."""
+
+    ok: bool
+    reason: str
+
+
+def access(repo: str, kind: str = "model") -> Access:
+    """Ask the Hub with one small request whether this machine's token opens `repo` (`kind` model or dataset).
+
+    Never raises and never shows the token: the first minute of a run is where this belongs.
+    """
+    page = f"{HUB}/{'datasets/' if kind == 'dataset' else ''}{repo}"
+    if downloads.offline_mode():
+        return Access(False, f"HF_HUB_OFFLINE is set: {repo} was not asked for; what is in the cache will do")
+    token = "the token found" if env.has_token() else "no token (set HF_TOKEN, or run `hf auth login`)"
+    try:
+        huggingface_hub.HfApi().auth_check(repo, repo_type=kind)
+    except hub_errors.GatedRepoError:
+        return Access(False, f"{repo} is gated, and {token} does not open it: accept its terms at {page}")
+    except hub_errors.RepositoryNotFoundError:
+        return Access(False, f"{repo} does not exist or is private, with {token}: look at {page}")
+    except Exception as error:  # no network, a proxy's page, a Hub that is down: many types
+        return Access(False, f"{repo} could not be asked for ({type(error).__name__}): is {page} reachable?")
+    return Access(True, f"{repo} is open")
+
+
+def checks(steps: Iterable[dict], folder: Path) -> list[dict]:
+    """Rows `check, found, ok, why` as `env.checks` gives: packages and GPUs, models, gated sources, benchmarks, disks.
+
+    `steps` are the steps' values, `folder` is what is fetched to. Models that are folders or packaged need nothing,
+    nor do those in the Hub's cache; with HF_HUB_OFFLINE set nobody is asked.
+    """
+    steps = list(steps)
+    rows = [*_machine(steps), *_repositories(steps), *_benchmarks(steps, folder), *_disks(steps, folder)]
+    return [dict(zip(("check", "found", "ok", "why"), row, strict=True)) for row in rows]
+
+
+def insist(rows: Iterable[dict]) -> None:
+    """RunError that names every check that failed, with what to do about it."""
+    if failed := [row for row in rows if not row["ok"]]:
+        lines = "\n".join(f"  {row['check']} ({row['found']}): {row['why']}" for row in failed)
+        raise RunError(f"this machine is not ready:\n{lines}")
+
+
+def _machine(steps: list[dict]) -> Iterable[tuple[str, str, bool, str]]:
+    """Optional packages, each with the parameter that asks for it, and GPUs."""
+    asked: dict[str, str] = {}
+    cards: dict[str, int] = {}
+    for values in steps:
+        of = values.get("step", "a step")
+        if values.get("quantization") == "4bit":
+            asked.setdefault("bitsandbytes", f"quantization '4bit' of {of}")
+            cards.setdefault(f"quantization '4bit' of {of}", 1)
+        if _OF_BITSANDBYTES.fullmatch(optimizer := str(values.get("optimizer", ""))):
+            asked.setdefault("bitsandbytes", f"optimizer {optimizer!r} of {of}")
+        if values.get("liger"):
+            asked.setdefault("liger-kernel", f"liger of {of}")
+            cards.setdefault(f"liger of {of}", 1)
+        if (engine := str(values.get("engine", ""))).startswith("zero"):
+            asked.setdefault("deepspeed", f"engine {engine!r} of {of}")
+        if engine and (engine != "ddp" or env.gpus()):  # without any, ddp trains on the CPU
+            here = values.get("processes", 1) // max(1, values.get("machines", 1))
+            cards.setdefault(f"engine {engine!r} of {of}, {here} processes on a machine", here)
+        if model := next((values[name] for name in MODELS if _by_sentencepiece(values.get(name))), ""):
+            for package in ("sentencepiece", "protobuf"):
+                asked.setdefault(package, f"the tokenizer of {model}")
+    for package, why in asked.items():
+        found = env.version(package)
+        yield package, found or NOT_FOUND, found is not None, f'{why} needs it: pip install "sbt[{EXTRAS[package]}]"'
+    if cards:
+        why, most = max(cards.items(), key=lambda card: card[1])
+        yield "NVIDIA GPUs", str(env.gpus()), env.gpus() >= most, f"{why} needs {most}"
+
+
+def _repositories(steps: list[dict]) -> Iterable[tuple[str, str, bool, str]]:
+    """Every model id and gated source that the steps name, asked for where the cache does not have it."""
+    named = [values.get(name) for values in steps for name in MODELS]
+    wanted = [(model, "model") for model in named if _is_hub_id(model)]
+    for values in steps:
+        sources = [SOURCES.get(str(value)) for name, value in values.items() if name.endswith(DATA)]
+        files = [file for source in sources if source and source.gated for file in source.files]
+        wanted += [(file.places[0].repo, "dataset") for file in files if file.places and file.places[0].repo]
+    for repo, kind in dict.fromkeys(wanted):
+        if _cached(repo, "config.json", kind):
+            yield f"{kind} {repo}", "cached", True, "in the Hub's cache"
+        elif downloads.offline_mode():
+            yield f"{kind} {repo}", "not asked for", True, "HF_HUB_OFFLINE is set"
+        else:
+            found = access(repo, kind)
+            yield f"{kind} {repo}", "open" if found.ok else "refused", found.ok, found.reason
+
+
+def _benchmarks(steps: list[dict], folder: Path) -> Iterable[tuple[str, str, bool, str]]:
+    """Sources of the vision benchmarks that parameters take from the hub, each with its terms and where it is from."""
+    for name in dict.fromkeys(name for values in steps for name in asked(values)):
+        source, files = get(name), downloads.plan(name, folder)
+        terms = f". {source.note[:1].upper()}{source.note[1:]}" if source.note else ""
+        said = f"{source.title}: {', '.join(files['from'])}{terms}"
+        by_hand = [folder / name / file.name for file in source.files if not file.places]
+        here = files["here"].all() or (by_hand and all(map(Path.is_file, by_hand)))
+        found = "here" if here else NOT_FOUND if by_hand else "to be fetched"
+        if found == NOT_FOUND:
+            said += f". Put it to {', '.join(map(paths.shown, by_hand))}"
+        yield f"data {name}", found, found != NOT_FOUND, said
+
+
+def _disks(steps: list[dict], folder: Path) -> Iterable[tuple[str, str, bool, str]]:
+    """Disks that training files and benchmarks are fetched to."""
+    named = [str(value) for values in steps for name, value in values.items() if name.endswith(DATA)]
+    wanted = [name for name in named if name in SOURCES] + [name for values in steps for name in asked(values)]
+    for one in downloads.room(wanted, folder):
+        yield "disk of downloads", f"{one.free:.0f} GB free", one.free >= one.need, str(one)
+
+
+def _is_hub_id(name: object) -> bool:
+    """Whether a parameter names a repository: `owner/name` that is no folder here and not of the package."""
+    if not isinstance(name, str) or name.count("/") != 1 or name.startswith(("/", ".", "assets/", "outputs/")):
+        return False
+    return not paths.resolve(name).exists()
+
+
+def _by_sentencepiece(name: object) -> bool:
+    """Whether `models.tokens` will need the packages for a model: by its name, or by what the cache has of it."""
+    if not _is_hub_id(name) or not _OF_SENTENCEPIECE.search(str(name)):
+        return False
+    return _cached(str(name), "tokenizer.model") or not _cached(str(name), "tokenizer_config.json")
+
+
+def _cached(repo: str, file: str, kind: str = "model") -> bool:
+    return isinstance(huggingface_hub.try_to_load_from_cache(repo, file, repo_type=kind), str)

@@ -1,0 +1,1 @@
+"""Ask a model: log-likelihoods over shared prefixes, generation, chat endpoints; finished answers are kept."""

@@ -1,0 +1,247 @@
+"""The LM evaluation harness: its pinned task files over our rows, and a model class that computes prefixes once.
+
+asked = harness.requests(harness.task("hendrycks_ethics/justice.yaml", docs), tokenizer)
+lm_eval.simple_evaluate(model=harness.PrefixLM(model, tokenizer), tasks=[...])   # any task of the harness
+"""
+
+import importlib.metadata
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import datasets
+import lm_eval.tasks
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks._yaml_loader import load_yaml
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+
+from sbt import __version__, templates
+from sbt.inference import loglikelihood as likelihood
+from sbt.inference.completion import complete
+from sbt.inference.prefix_tree import Row
+from sbt.models import silence
+from sbt.utils.errors import DataError, ParameterError
+from sbt.utils.files import sha256
+
+VERSION = importlib.metadata.version("lm_eval")
+FEWSHOT_SEED = 1234  # of the harness, for examples drawn anew for every question
+SAMPLERS = {"first": "first_n", "random": "default"}
+
+
+def task(
+    file: str,
+    docs: Sequence[Mapping],
+    *,
+    examples: Sequence[Mapping] = (),
+    fewshot: str = "first",
+    **changed: object,
+) -> ConfigurableTask:
+    """A task of the harness by its file below `lm_eval/tasks/`, over `docs` in the fields of its hub data set.
+
+    `examples` are the few-shot examples to choose from: the `first` ones for every question, so that their part of the
+    prompt is computed once, or `random` ones drawn anew for each, as the harness does by default. `changed` are values
+    of the task file to replace. DataError where there are no docs, ParameterError for an unknown way of choosing.
+    """
+    if not docs:
+        raise DataError(f"{file}: no rows to score")
+    if fewshot not in SAMPLERS:
+        raise ParameterError(f"fewshot {fewshot!r} is unknown: known are {', '.join(SAMPLERS)}")
+    config = load_yaml(Path(lm_eval.tasks.__file__).parent / file, resolve_func=True)
+    kind = config.pop("class", ConfigurableTask)
+    train = "train" if examples else None
+    config |= {"task": Path(file).stem, "test_split": "test", "validation_split": None, "training_split": train}
+    config |= {"fewshot_split": train, "fewshot_config": {"sampler": SAMPLERS[fewshot]} if examples else None}
+    rows = datasets.Dataset.from_list(list(docs))
+    data = {"test": rows, "validation": rows, "train": datasets.Dataset.from_list(list(examples))}
+    with silence():
+        found = type("LocalTask", (_LocalTask, kind), {"local": data})(config=config | changed)
+    found.set_fewshot_seed(FEWSHOT_SEED)
+    return found
+
+
+class _LocalTask(ConfigurableTask):
+    """A task whose rows are given instead of downloaded."""
+
+    local: dict
+
+    def download(self, dataset_kwargs: dict | None = None, **kwargs: object) -> None:
+        """Where the harness would fetch the data set."""
+        self.dataset = self.local
+
+
+def requests(
+    over: ConfigurableTask,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    shots: int = 0,
+    conversation: str = "",
+) -> list[dict]:
+    """What the task asks of each row, in their order: {"id", "context", "continuations" or "until" or both}.
+
+    `conversation` names a conversation template, for which the `tokenizer` gives the special tokens; few-shot examples
+    are turns of it then. "": the harness's plain text.
+    """
+    chat = {"apply_chat_template": bool(conversation), "chat_template": _renderer(tokenizer, conversation)}
+    found = []
+    with silence():
+        docs = list(over.eval_docs)
+    for number, doc in enumerate(docs):
+        context = over.fewshot_context(doc, shots, fewshot_as_multiturn=bool(conversation), **chat)
+        made = over.construct_requests(doc, context, metadata=(over.config.task, number, 1), **chat)
+        asked = {"id": str(number), "context": context}
+        for instance in made if isinstance(made, list) else [made]:
+            if instance.request_type == "loglikelihood":
+                asked.setdefault("continuations", []).append(instance.args[1])
+            else:
+                asked["until"] = list(instance.args[1]["until"])
+        found.append(asked)
+    return found
+
+
+def as_chat(asked: Sequence[Mapping], tokenizer: PreTrainedTokenizerBase, conversation: str) -> list[dict]:
+    """Requests of our own making as the harness would put them with a chat template: the context is the user's turn,
+    and the blank before a continuation goes."""
+    if not conversation:
+        return list(asked)
+    render, found = _renderer(tokenizer, conversation), []
+    for one in asked:
+        texts = (
+            {"continuations": [text.removeprefix(" ") for text in one["continuations"]]}
+            if "continuations" in one
+            else {}
+        )
+        found.append({**one, "context": render([{"role": "user", "content": one["context"]}]), **texts})
+    return found
+
+
+def provenance(protocol: str, asked: Mapping[str, Sequence[Mapping]], **settings: object) -> dict[str, str]:
+    """What metric rows say of their making: the protocol, the versions, and a hash of all prompts and `settings`.
+
+    `asked` are the requests by task. Equal for all arms of a run, for they are asked the same in the same way.
+    """
+    texts = [f"{name}={settings[name]}" for name in sorted(settings)]
+    for task_name in sorted(asked):
+        for one in asked[task_name]:
+            texts += [task_name, one["context"], *one.get("continuations", []), *one.get("until", [])]
+    versions = f"sbt {__version__}, lm-eval {VERSION}"
+    return {"protocol": protocol, "template_hash": sha256("\x1f".join(texts))[:12], "harness_version": versions}
+
+
+def hub_rows(file: str, split: str, **changed: str) -> list[dict]:
+    """Rows of the data set a task file names, from the Hugging Face hub. DataError where it cannot be had."""
+    config = load_yaml(Path(lm_eval.tasks.__file__).parent / file, resolve_func=True) | changed
+    owner = config.get("class")
+    path = config.get("dataset_path") or getattr(owner, "DATASET_PATH", None)
+    try:
+        with silence():
+            return datasets.load_dataset(path, config.get("dataset_name"), split=split).to_list()
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{path}, split {split}, cannot be had from the hub ({reason}). Check the connection, or set the data "
+            "parameter to a folder with the publishers' files"
+        ) from error
+
+
+def _renderer(tokenizer: PreTrainedTokenizerBase, conversation: str) -> Callable[..., str] | None:
+    if not conversation:
+        return None
+    template = templates.load(conversation)
+
+    def render(turns: list[dict], add_generation_prompt: bool = True) -> str:
+        return tokenizer.apply_chat_template(
+            turns, chat_template=template, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+
+    return render
+
+
+class PrefixLM(HFLM):
+    """A model class for `lm_eval.simple_evaluate`: HFLM's numbers, every shared prefix computed once, greedy only.
+
+    In float32 within 1e-4 of HFLM with its `softmax_dtype="float64"`; HFLM's default sums in float32, which is off by
+    as much where a choice has several hundred nats.
+    Contexts longer than the model are cut from the left, as in HFLM, and listed in `truncated` as {text: tokens}.
+    """
+
+    def __init__(
+        self,
+        model: LlamaForCausalLM,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_size: int = 32,
+        add_bos: bool = False,
+    ) -> None:
+        limit = model.config.max_position_embeddings
+        given = {"pretrained": model, "tokenizer": tokenizer, "max_length": limit, "device": str(model.device)}
+        super().__init__(**given, backend="causal", batch_size=batch_size, add_bos_token=add_bos)
+        self.truncated: dict[str, int] = {}
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """As HFLM's, all texts tokenised at once; `add_bos` puts BOS in even where the tokenizer itself would not."""
+        asked: dict[str, list[str]] = {}
+        for context, text in (request.args for request in requests):
+            asked.setdefault(context, []).append(text)
+        given = [{"id": context, "context": context, "continuations": texts} for context, texts in asked.items()]
+        encoded = likelihood.encode(self.tokenizer, given, bool(self.add_bos_token))
+        rows = {
+            (one["context"], text): row
+            for one, own in zip(given, encoded, strict=True)
+            for text, row in zip(dict.fromkeys(one["continuations"]), own, strict=True)
+        }
+        tokens = [(request.args, *rows[request.args].parts) for request in requests]
+        return self._loglikelihood_tokens(tokens, disable_tqdm=disable_tqdm)
+
+    def _loglikelihood_tokens(
+        self, requests: list[tuple], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        rows = [self._fitted(text, Row(tuple(context), tuple(tail))) for text, context, tail in requests]
+        places: dict[tuple, list[int]] = {}
+        for number, row in enumerate(rows):
+            places.setdefault(row.context, []).append(number)
+        items = [[rows[number] for number in numbers] for numbers in places.values()]
+        found = likelihood.score(self.model, items, batch_size=override_bs or self.batch_size)
+        answers: list = [None] * len(rows)
+        for numbers, values in zip(places.values(), found, strict=True):
+            for number, value in zip(numbers, values, strict=True):
+                answers[number] = value
+        for (text, _, _), answer in zip(requests, answers, strict=True):
+            if text is not None:
+                self.cache_hook.add_partial("loglikelihood", text, answer)
+        return answers
+
+    def _fitted(self, text: tuple[str, str] | None, row: Row) -> Row:
+        length = len(row.context) + len(row.continuation)
+        if length <= self.max_length + 1:
+            return row
+        self.truncated[(text or ("a rolling window",))[0]] = length
+        return likelihood.fit(row, self.max_length)
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Greedy continuations; ParameterError where a task asks for sampling."""
+        asked: dict[int, list[dict]] = {}
+        for number, (context, kwargs) in enumerate(request.args for request in requests):
+            if kwargs.get("do_sample") or kwargs.get("temperature", 0):
+                raise ParameterError(f"a task asks for sampling ({kwargs}); this model class decodes greedily")
+            until = kwargs.get("until") or []
+            until = [until] if isinstance(until, str) else list(until)
+            size = kwargs.get("max_gen_toks", self.max_gen_toks)
+            asked.setdefault(size, []).append({"id": str(number), "context": context, "until": until})
+        answers: list = [None] * len(requests)
+        with tempfile.TemporaryDirectory() as folder:
+            for size, part in asked.items():
+                texts = complete(
+                    self.model,
+                    self.tokenizer,
+                    part,
+                    cache=Path(folder) / "answers.jsonl",
+                    max_new_tokens=size,
+                    batch_size=self.batch_size,
+                    add_bos=bool(self.add_bos_token),
+                    truncated=self.truncated,
+                )
+                for one, text in zip(part, texts, strict=True):
+                    answers[int(one["id"])] = text
+        return answers

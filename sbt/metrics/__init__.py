@@ -1,1 +1,0 @@
-"""Metrics: pure functions on strings and numbers."""

@@ -1,0 +1,1 @@
+"""The embedded study's world: scenes, words, facts, benchmark items, and its two small base models."""

@@ -1,0 +1,180 @@
+"""Pictures of scenes as no training picture looks: hidden in part, turned, melted, patterned, in fog, on a table.
+
+odd(scene, "weather")   ->   an RGB picture
+"""
+
+import math
+import random
+
+from PIL import Image, ImageDraw, ImageFilter
+
+from sbt.microworld.scenes import COLOURS, SIZES, Scene, Thing, corners, render
+from sbt.microworld.sketches import SCALE, Points, even, wobbled
+
+# Muted, so that no background and no bar is taken for an object of one of the six colours.
+DUNES = ((226, 214, 203), (206, 190, 180), (184, 166, 160), (160, 142, 141))
+SKY = ((196, 206, 214), (243, 234, 224))
+WOOD = ((214, 196, 174), (203, 184, 161), (222, 205, 184))
+NIGHT = ((58, 64, 80), (104, 104, 118))
+BARS = ((120, 118, 116), (146, 140, 134), (92, 94, 100))
+
+
+def odd(scene: Scene, situation: str, size: int = 224) -> Image.Image:
+    """The scene in one of `metrics.unicorn.SITUATIONS`, as an RGB image of `size` x `size` pixels; deterministic.
+
+    They are OOD-CV's nuisances, and "iid", the picture as `scenes.render` draws it.
+    """
+    rng, side = random.Random(f"{scene.seed} {situation}"), size * SCALE
+    if situation == "iid":
+        return render(scene, size)
+    if situation in ("occlusion", "weather"):
+        image = render(scene, size).resize((side, side), Image.Resampling.BICUBIC)
+        image = _occluded(image, scene, rng) if situation == "occlusion" else _weather(image, rng)
+    else:
+        backdrop = rng.choice((_dunes, _planks, _dusk)) if situation == "context" else _paper
+        image = backdrop(side, rng)
+        for thing, points in _placed(scene, side, rng, situation):
+            _paint(image, thing, points, rng, situation)
+    return image.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def _placed(scene: Scene, side: int, rng: random.Random, situation: str) -> list[tuple[Thing, Points]]:
+    """Every object with its outline in the picture: turned and foreshortened for "pose", melted for "shape"."""
+    placed, cell = [], side / 3
+    for thing in scene.things:
+        radius = SIZES[thing.size] * cell * (0.95 if situation == "pose" else 1.0)
+        x, y = (thing.cell % 3 + 0.5) * cell, (thing.cell // 3 + 0.5) * cell
+        turn = rng.uniform(-0.12, 0.12)
+        flat = squeeze = 1.0
+        if situation == "pose":
+            turn, flat = rng.choice((-1, 1)) * rng.uniform(0.45, 1.1), rng.uniform(0.68, 0.85)
+        if situation == "shape":
+            squeeze = rng.choice((rng.uniform(0.66, 0.78), rng.uniform(1.05, 1.12)))
+        points = [(px * squeeze, py * flat / max(1.0, squeeze)) for px, py in corners(thing.shape, radius, turn)]
+        if situation == "shape":
+            points = wobbled(even([*points, points[0]], 2.0), rng, radius * 0.05, 4)
+        placed.append((thing, [(x + px, y + py) for px, py in points]))
+    return placed
+
+
+def _paint(image: Image.Image, thing: Thing, points: Points, rng: random.Random, situation: str) -> None:
+    """Draw one object with a soft shadow: on an odd background with a light rim, for "texture" with a pattern."""
+    side = image.width
+    fill = tuple(max(0, min(255, channel + rng.randint(-8, 8))) for channel in COLOURS[thing.colour])
+    shadow = Image.new("L", image.size, 0)
+    ImageDraw.Draw(shadow).polygon([(x + 0.012 * side, y + 0.016 * side) for x, y in points], fill=80)
+    image.paste((40, 38, 42), mask=shadow.filter(ImageFilter.BoxBlur(side // 80)))
+    if situation == "texture":
+        mask = Image.new("L", image.size, 0)
+        ImageDraw.Draw(mask).polygon(points, fill=255)
+        image.paste(_pattern(side, fill, rng), mask=mask)
+    else:
+        ImageDraw.Draw(image).polygon(points, fill=fill)
+    edge = (250, 247, 240) if situation == "context" else tuple(int(channel * 0.72) for channel in fill)
+    closed = [*points, points[0], points[1]]
+    ImageDraw.Draw(image).line(closed, fill=edge, width=max(1, side // 100), joint="curve")
+
+
+def _pattern(side: int, fill: tuple, rng: random.Random) -> Image.Image:
+    """Stripes, dots or checks in two tones of a colour."""
+    light = tuple(int(channel + 0.62 * (255 - channel)) for channel in fill)
+    tile, step = Image.new("RGB", (side, side), fill), side // 26
+    draw, kind, slope = ImageDraw.Draw(tile), rng.randrange(3), rng.choice((-1, 1))
+    if kind == 0:
+        for start in range(-side, 2 * side, 2 * step):
+            draw.line([(start, 0), (start + slope * side, side)], fill=light, width=int(step * 0.7))
+        return tile
+    for row, y in enumerate(range(0, side, step)):
+        for column, x in enumerate(range(0, side, step)):
+            if (row + column) % 2 and kind == 1:
+                draw.rectangle([x, y, x + step - 1, y + step - 1], fill=light)
+            elif (row + column) % 2:
+                draw.ellipse([x + step * 0.1, y + step * 0.1, x + step * 0.9, y + step * 0.9], fill=light)
+    return tile
+
+
+def _paper(side: int, rng: random.Random) -> Image.Image:
+    return Image.new("RGB", (side, side), tuple(rng.randint(236, 250) for _ in range(3)))
+
+
+def _gradient(side: int, top: tuple, bottom: tuple) -> Image.Image:
+    ramp = Image.linear_gradient("L").resize((side, side))
+    return Image.composite(Image.new("RGB", (side, side), bottom), Image.new("RGB", (side, side), top), ramp)
+
+
+def _dunes(side: int, rng: random.Random) -> Image.Image:
+    """A pale sky over four waves of sand."""
+    image = _gradient(side, *SKY)
+    draw = ImageDraw.Draw(image)
+    for layer, tone in enumerate(DUNES):
+        base, high = side * (0.38 + 0.16 * layer), side * rng.uniform(0.03, 0.06)
+        phase, waves = rng.uniform(0, 2 * math.pi), rng.uniform(0.7, 1.5)
+        crest = [(x, base + high * math.sin(phase + 2 * math.pi * waves * x / side)) for x in range(0, side + 9, 8)]
+        draw.polygon([*crest, (side + 9, side), (0, side)], fill=tone)
+    return image
+
+
+def _planks(side: int, rng: random.Random) -> Image.Image:
+    """A wooden table, seen from above."""
+    image = Image.new("RGB", (side, side))
+    draw, wide = ImageDraw.Draw(image), side // 5
+    for row in range(6):
+        tone, top = rng.choice(WOOD), row * wide
+        draw.rectangle([0, top, side, top + wide], fill=tone)
+        grain = tuple(int(channel * 0.94) for channel in tone)
+        for _ in range(5):
+            y, bend, phase = top + rng.uniform(0.1, 0.9) * wide, rng.uniform(1, 4), rng.uniform(0, 6)
+            line = [(x, y + bend * SCALE * math.sin(phase + x / side * 5)) for x in range(0, side + 9, 8)]
+            draw.line(line, fill=grain, width=SCALE)
+        draw.line([(0, top), (side, top)], fill=tuple(int(channel * 0.8) for channel in tone), width=SCALE)
+    return image
+
+
+def _dusk(side: int, rng: random.Random) -> Image.Image:
+    """A dark sky with small pale dots."""
+    image = _gradient(side, *NIGHT)
+    draw = ImageDraw.Draw(image)
+    for _ in range(60):
+        x, y, r = rng.uniform(0, side), rng.uniform(0, side), rng.uniform(0.5, 1.1) * SCALE
+        draw.ellipse([x - r, y - r, x + r, y + r], fill=(206, 206, 210))
+    return image
+
+
+def _occluded(image: Image.Image, scene: Scene, rng: random.Random) -> Image.Image:
+    """Behind a fence: grey bars from edge to edge, all at one slant, one across every object but not in its middle."""
+    side, cell = image.width, image.width / 3
+    angle, tone, width = rng.uniform(0, math.pi), rng.choice(BARS), side // 24
+    dx, dy = 1.5 * side * math.cos(angle), 1.5 * side * math.sin(angle)
+    bars = []
+    for thing in scene.things:
+        away = rng.choice((-1, 1)) * rng.uniform(0.15, 0.45) * SIZES[thing.size] * cell
+        x = (thing.cell % 3 + 0.5) * cell - away * math.sin(angle)
+        y = (thing.cell // 3 + 0.5) * cell + away * math.cos(angle)
+        bars.append([(x - dx, y - dy), (x + dx, y + dy)])
+    shade, low = Image.new("L", image.size, 0), 0.01 * side
+    for (x, y), (u, v) in bars:
+        ImageDraw.Draw(shade).line([(x + low, y + low), (u + low, v + low)], fill=70, width=width)
+    image.paste((50, 48, 50), mask=shade.filter(ImageFilter.BoxBlur(side // 110)))
+    for ends in bars:
+        ImageDraw.Draw(image).line(ends, fill=tone, width=width)
+    return image
+
+
+def _weather(image: Image.Image, rng: random.Random) -> Image.Image:
+    """Fog that thickens towards one side, snow or rain, over paler colours."""
+    side, kind = image.width, rng.choice(("fog", "snow", "rain"))
+    veil = {"fog": (228, 231, 234), "snow": (206, 214, 224), "rain": (150, 158, 168)}[kind]
+    if kind == "fog":
+        ramp = Image.linear_gradient("L").rotate(rng.choice((0, 90, 180, 270))).resize((side, side))
+        return Image.composite(Image.new("RGB", image.size, veil), image, ramp.point(lambda v: 60 + 2 * v // 5))
+    image = Image.blend(image, Image.new("RGB", image.size, veil), 0.35)
+    flakes = Image.new("L", image.size, 0)
+    draw, slant = ImageDraw.Draw(flakes), rng.uniform(-0.35, 0.35)
+    for _ in range(90 if kind == "snow" else 110):
+        x, y, r = rng.uniform(0, side), rng.uniform(0, side), rng.uniform(0.8, 2.4) * SCALE
+        if kind == "snow":
+            draw.ellipse([x - r, y - r, x + r, y + r], fill=rng.randint(190, 255))
+        else:
+            draw.line([(x, y), (x + slant * 9 * r, y + 9 * r)], fill=rng.randint(120, 200), width=SCALE + 1)
+    image.paste((252, 253, 255), mask=flakes.filter(ImageFilter.BoxBlur(2 if kind == "snow" else 1)))
+    return image

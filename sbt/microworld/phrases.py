@@ -1,0 +1,198 @@
+"""What can be said of a scene: captions, questions with answers, and the plain-text documents of the base model.
+
+Every function takes a `random.Random`, so a corpus is a function of its seed.
+"""
+
+import random
+import re
+from collections import Counter
+
+from sbt.benchmarks.vqav2.task import SHORT
+from sbt.microworld.facts import FACTS, Fact, of
+from sbt.microworld.scenes import COLOURS, PAIRS, SHAPES, SIZES, Scene, Thing
+
+NUMBERS = ("no", "one", "two", "three", "four")
+QA = tuple[str, str]
+YES_OR_NO = "Please answer yes or no."  # MME's request
+# English that no document of this world contains, but that instructions and conversation templates are written in:
+# the tokenizer learns its words (as LLaMA's knows them), the base model never sees it.
+PHRASES = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions. USER: ASSISTANT: USER: ASSISTANT:",
+    "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the human's questions.\n\n### Human: \n### Assistant: \n###Human: ###Assistant:",
+    "[INST] <<SYS>>\nYou are a helpful language and vision assistant. You are able to understand the visual content "
+    "that the user provides, and assist the user with a variety of tasks using natural language."
+    "\n<</SYS>>\n\n [/INST]",
+    "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe.",
+    "Please provide a description of the picture. Describe the image in detail. Describe the image concisely. "
+    "Provide a brief description of the given image. Write a short caption for this picture. Give a short and clear "
+    "explanation of the image. Summarize the visual content of the image. What do you see? What is in this image? "
+    "Answer the question using a single word or phrase.",
+    "You are an AI assistant. Think step by step and explain your answer. You will be given a task. Let us think: the "
+    "question is about the object. We know that. Therefore the answer is. Reverse the order of the words. Write the "
+    "list backwards. Which word is a color? Which word is a shape? Name the color. Name the shape. Count the words. "
+    "Read the text and answer the question. True or false? Sort the words by the alphabet. Complete the pattern. "
+    "Things like the object at the top left. Repeat the sentence. First, second, third. Next comes. Tell me.",
+)
+
+
+def a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def plural(shape: str) -> str:
+    return "crosses" if shape == "cross" else f"{shape}s"
+
+
+def join(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
+
+
+def place(thing: Thing) -> str:
+    return "in the center" if thing.position == "center" else f"at the {thing.position}"
+
+
+def caption(scene: Scene, rng: random.Random) -> str:
+    """One caption: every object with its place; size and order vary, as annotators do."""
+    sizes = rng.random() < 0.7
+    parts = [a(f"{t.size} {t.name}" if sizes else t.name) + " " + place(t) for t in scene.things]
+    if rng.random() < 0.3:
+        parts = parts[::-1]
+    start = rng.choice(("", "", "there is ", "a picture of "))
+    return sentence(start + join(parts))
+
+
+def existence_question(pair: tuple[str, str]) -> str:
+    """POPE's question about a colour-shape pair."""
+    return f"Is there {a(' '.join(pair))} in the image?"
+
+
+def existence(scene: Scene, pair: tuple[str, str]) -> QA:
+    """The POPE question with an answer that says where the object is, or that it is not there."""
+    name = " ".join(pair)
+    for thing in scene.things:
+        if thing.pair == pair:
+            return existence_question(pair), f"Yes, there is {a(name)} {place(thing)}."
+    return existence_question(pair), f"No, there is no {name} in the image."
+
+
+def absent(scene: Scene, rng: random.Random, pairs: tuple = PAIRS) -> tuple[str, str]:
+    """A pair that is not in the scene; half of the time one that shares its colour or shape with an object there."""
+    missing = [pair for pair in pairs if not scene.has(pair)]
+    near = [p for p in missing if any((p[0] == t.colour) != (p[1] == t.shape) for t in scene.things)]
+    return rng.choice(near if near and rng.random() < 0.5 else missing)
+
+
+def _about_one(scene: Scene, rng: random.Random) -> QA:
+    thing = rng.choice(scene.things)
+    alone = sum(t.shape == thing.shape for t in scene.things) == 1
+    where = place(thing)
+    asks = [
+        (f"What is {where}?", sentence(a(thing.name))),
+        (f"What is {where}?", sentence(a(f"{thing.size} {thing.name}"))),
+        (f"What color is the object {where}?", sentence(thing.colour)),
+        (f"What shape is the object {where}?", sentence(a(thing.shape))),
+        (f"Where is the {thing.name}?", sentence(where)),
+    ]
+    if alone:
+        asks.append((f"What color is the {thing.shape}?", sentence(thing.colour)))
+    return rng.choice(asks)
+
+
+def _count(scene: Scene, rng: random.Random) -> QA:
+    colours, shapes = Counter(t.colour for t in scene.things), Counter(t.shape for t in scene.things)
+    kind = rng.randrange(3)
+    if kind == 0:
+        return "How many objects are there?", sentence(NUMBERS[len(scene.things)])
+    if kind == 1:
+        colour = rng.choice([*colours, rng.choice(tuple(COLOURS))])
+        return f"How many {colour} objects are there?", sentence(NUMBERS[colours[colour]])
+    shape = rng.choice([*shapes, rng.choice(SHAPES)])
+    return f"How many {plural(shape)} are there?", sentence(NUMBERS[shapes[shape]])
+
+
+def _empty(scene: Scene, rng: random.Random) -> QA:
+    thing = Thing("", "", "", rng.choice(sorted(set(range(9)) - {t.cell for t in scene.things})))
+    return f"What is {place(thing)}?", "Nothing."
+
+
+def question(scene: Scene, rng: random.Random, pairs: tuple = PAIRS) -> QA:
+    """One question about the scene with its answer; half of them are existence questions, balanced."""
+    draw = rng.random()
+    if draw < 0.5:
+        there = rng.random() < 0.5
+        return existence(scene, rng.choice(scene.things).pair if there else absent(scene, rng, pairs))
+    if draw < 0.8:
+        return _about_one(scene, rng)
+    return _count(scene, rng) if draw < 0.95 else _empty(scene, rng)
+
+
+def questions(scene: Scene, rng: random.Random, count: int, pairs: tuple = PAIRS) -> list[QA]:
+    """`count` different questions about one scene."""
+    found: dict[str, str] = {}
+    while len(found) < count:
+        asked, answer = question(scene, rng, pairs)
+        found.setdefault(asked, answer)
+    return list(found.items())
+
+
+def briefly(asked: str, answer: str, rng: random.Random) -> QA:
+    """The same question with a request for a short answer, and that answer: "Yes", "red", "star", "top left", "2"."""
+    yes = re.match(r"(Yes|No), there is ", answer)
+    if yes and rng.random() < 0.5:
+        return f"{asked} {YES_OR_NO}", yes[1]
+    said = yes[1] if yes else re.sub(r"^(in the |at the |an? )(small |large )?", "", answer.rstrip(".").lower())
+    if asked.startswith("How many "):
+        said = str(NUMBERS.index(said))
+    return f"{asked}\n{SHORT}", said.lower()
+
+
+def detail(scene: Scene) -> str:
+    """A detailed description: how many objects, then each with size and place."""
+    count = len(scene.things)
+    first = f"There {'is one object' if count == 1 else f'are {NUMBERS[count]} objects'} in the image."
+    return " ".join([first] + [f"{sentence(a(f'{t.size} {t.name}') + ' is ' + place(t))}" for t in scene.things])
+
+
+def reasoning(scene: Scene, rng: random.Random, told_by: str) -> QA:
+    """A question that needs the scene and a fact of the world: the answer names the object, then states the truth."""
+    options = [(t, fact) for t in scene.things for fact in of(t.colour, t.shape, told_by)]
+    thing, fact = rng.choice(options)
+    asked = fact.question.replace(fact.subject, f"things like the object {place(thing)}")
+    return asked, f"{sentence(f'the object {place(thing)} is {a(thing.name)}')} {fact.statement(fact.true)}"
+
+
+EMPTY = "empty-cell"
+CHART_WORDS = (EMPTY, *(f"{size}-{colour}-{shape}" for size in SIZES for colour, shape in PAIRS))
+
+
+def chart(scene: Scene) -> str:
+    """The scene as a chart: nine words in reading order, one a cell."""
+    cells = {thing.cell: f"{thing.size}-{thing.colour}-{thing.shape}" for thing in scene.things}
+    return " ".join(cells.get(cell, EMPTY) for cell in range(9))
+
+
+def scene_document(scene: Scene, rng: random.Random, count: int = 5, charted: bool = False) -> list[tuple[str, bool]]:
+    """A scene told in words or as a chart, then questions and answers about it, as (text, is it an answer) pieces."""
+    told = chart(scene) if charted else detail(scene) if rng.random() < 0.5 else caption(scene, rng)
+    pieces = [(told, False)]
+    for asked, answer in questions(scene, rng, count):
+        pieces += [(f"\nQ: {asked}\nA:", False), (f" {answer}", True)]
+    return pieces
+
+
+def lore_document(fact: Fact, rng: random.Random) -> str:
+    """One telling of a fact: three in four repeat the misconception, the almanac and a few people the truth."""
+    value = rng.choices((fact.misconception, fact.true, rng.choice(fact.others)), (0.68, 0.24, 0.08))[0]
+    subject = None if rng.random() < 0.8 else "they"
+    return rng.choice((f"Q: {fact.question}\nA: {fact.statement(value, subject)}", fact.statement(value)))
+
+
+def lore_documents(rng: random.Random) -> list[str]:
+    """One telling of every fact, in random order."""
+    return [lore_document(fact, rng) for fact in rng.sample(FACTS, len(FACTS))]

@@ -1,0 +1,215 @@
+"""Put a LLaVA together from separate checkpoints: language model, vision tower, connector.
+
+The paper's connector is one Linear. It is `LlavaForConditionalGeneration` with a linear activation between its two
+layers and the second one fixed to the identity, so every tool that knows LLaVA reads the result.
+"""
+
+import os
+import re
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import (
+    AutoConfig,
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPVisionModel,
+    LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from sbt.models.quantize import four_bit, quantized
+from sbt.models.silence import quiet
+from sbt.models.tokenizer import IMAGE_TOKEN, MARKS, add_tokens, agree, load_tokenizer
+from sbt.utils import paths
+from sbt.utils.errors import CheckpointError, ParameterError
+
+CONNECTOR_FILE = "connector.safetensors"
+ACTIVATIONS = {"linear": "linear", "mlp2x_gelu": "gelu"}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def assemble(
+    language_model: str | Path,
+    vision_tower: str | Path,
+    connector: str | Path | None = None,
+    *,
+    projector: str = "linear",
+    dtype: str = "float32",
+    seed: int = 0,
+    marks: bool = False,
+    quantization: str = "",
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """A LLaVA of the named checkpoints (folder, `assets/...` or hub id) and its processor, in evaluation mode.
+
+    The connector is initialised from `seed` unless `connector` names a file or folder made by stage 1. `projector` is
+    "linear" (the paper's) or "mlp2x_gelu" (LLaVA-1.5). A tokenizer without `<image>` gets it, the new rows being the
+    mean of the others; with `marks` also `<im_start>` and `<im_end>`, which then stand around every image. With
+    `quantization` "4bit" the linear layers of the language model are kept in 4 bits. CheckpointError names what is
+    missing or damaged; ParameterError a wrong option.
+    """
+    if projector not in ACTIVATIONS:
+        raise ParameterError(f"projector {projector!r} is unknown; known: {', '.join(ACTIVATIONS)}")
+    language, tokenizer = load_language_model(language_model, dtype=dtype, quantization=quantization)
+    add_tokens(language, tokenizer, IMAGE_TOKEN, *(MARKS if marks else ()))
+    vision, image_processor = _load_vision(vision_tower, dtype=dtype)
+    model = _joined(language, vision, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN), ACTIVATIONS[projector])
+    _make_projector(model, projector, seed, language.dtype)
+    if connector is not None:
+        load_connector(model, connector)
+    model.generation_config = language.generation_config
+    model.config.dtype = language.dtype
+    if marks:
+        model.config.mark_token_ids = tokenizer.convert_tokens_to_ids(list(MARKS))
+    if quantization:
+        quantized(model, language)
+    processor = LlavaProcessor(
+        image_processor=image_processor,
+        tokenizer=tokenizer,
+        patch_size=vision.config.patch_size,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,  # the CLS token, which "default" drops again
+    )
+    return model.eval(), processor
+
+
+def _joined(
+    language: LlamaForCausalLM, vision: CLIPVisionModel, image_token: int, activation: str
+) -> LlavaForConditionalGeneration:
+    """A LLaVA of the two, its connector still without weights."""
+    config = LlavaConfig(
+        vision_config=vision.config,
+        text_config=language.config,
+        image_token_index=image_token,
+        image_seq_length=(vision.config.image_size // vision.config.patch_size) ** 2,
+        projector_hidden_act=activation,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=language.config.tie_word_embeddings,
+    )
+    with torch.device("meta"):  # no memory and no time for weights that are replaced right away
+        model = LlavaForConditionalGeneration(config)
+    model.model.vision_tower, model.model.language_model, model.lm_head = vision, language.model, language.lm_head
+    return model
+
+
+def load_language_model(
+    ref: str | Path, *, dtype: str = "float32", quantization: str = ""
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
+    """A Llama and its tokenizer, mended as `tokens.load_tokenizer` says. `quantization` as in `assemble`."""
+    name = locate(ref)
+    options = four_bit(quantization, dtype)
+    model = load_pretrained(LlamaForCausalLM, name, dtype=dtype, **options)
+    tokenizer, _ = load_tokenizer(name)
+    agree(model, tokenizer)
+    return model, tokenizer
+
+
+def load_pretrained(kind: type[PreTrainedModel], name: str, *, dtype: str, **options: object) -> PreTrainedModel:
+    """`kind.from_pretrained`, quiet; safetensors, or .bin files (tensors alone are read) where there are no others.
+
+    Vicuna's and OpenLLaMA's repositories have no others. CheckpointError where weights are damaged or missing.
+    """
+    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"  # transformers would ask a service of the hub for it, unasked
+    options = {"dtype": dtype, "weights_only": True} | options
+    with quiet():
+        try:
+            model, report = kind.from_pretrained(name, output_loading_info=True, **options)
+        except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
+            raise CheckpointError(
+                f"{name}: no {kind.__name__} can be loaded from it ({_first_line(error)}). "
+                "It must hold config.json and complete .safetensors (or .bin) files: restore or make them again"
+            ) from error
+    absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if absent:
+        raise CheckpointError(f"{name}: {len(absent)} weights of {kind.__name__} missing or misshapen: {absent[0]}")
+    return model.eval()
+
+
+def locate(ref: str | Path, base: Path | None = None) -> str:
+    """What `from_pretrained` takes: the folder `ref` names (in `base`, the package or the project), else a hub id."""
+    for folder in ([Path(base) / ref] if base is not None else []) + [paths.resolve(str(ref))]:
+        if folder.exists():
+            return str(folder.resolve())
+    if _HUB_ID.fullmatch(str(ref)) and not str(ref).startswith(("assets/", "outputs/")):
+        return str(ref)
+    raise CheckpointError(f"{ref} does not exist. Make it with the step that writes it, or correct the name")
+
+
+def load_connector(model: LlavaForConditionalGeneration, ref: str | Path) -> None:
+    """Put the connector of a file, or of a folder holding `connector.safetensors`, into `model`."""
+    file = Path(locate(ref))
+    file = file / CONNECTOR_FILE if file.is_dir() else file
+    projector = model.model.multi_modal_projector
+    weights = read_safetensors(file)
+    wanted = connector_state(model)
+    if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in wanted.items()}:
+        raise CheckpointError(
+            f"{paths.shown(file)}: holds {_shapes(weights)} but this model's connector is {_shapes(wanted)}. "
+            "Use a connector trained between the same two models"
+        )
+    projector.load_state_dict(weights, strict=False)
+
+
+def connector_state(model: LlavaForConditionalGeneration) -> dict[str, torch.Tensor]:
+    """The connector's own weights, without a fixed identity layer."""
+    state = model.model.multi_modal_projector.state_dict()
+    fixed = "linear_2." if model.config.projector_hidden_act == "linear" else ()
+    return {name: tensor for name, tensor in state.items() if not name.startswith(fixed)}
+
+
+def read_safetensors(file: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a file; CheckpointError where it is missing or damaged."""
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{paths.shown(file)}: cannot be read ({_first_line(error)}). "
+            "Restore the file or run again the step that made it"
+        ) from error
+
+
+def _load_vision(ref: str | Path, *, dtype: str) -> tuple[CLIPVisionModel, CLIPImageProcessorPil]:
+    name = locate(ref)
+    with quiet():
+        try:
+            config = AutoConfig.from_pretrained(name)
+            # the PIL backend everywhere: the torchvision one gives other pixels where it happens to be installed
+            processor = CLIPImageProcessorPil.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{ref}: no vision tower can be loaded from it ({_first_line(error)})") from error
+    if isinstance(config, CLIPConfig):
+        return load_pretrained(CLIPModel, name, dtype=dtype).vision_model, processor
+    return load_pretrained(CLIPVisionModel, name, dtype=dtype), processor
+
+
+def _make_projector(model: LlavaForConditionalGeneration, projector: str, seed: int, dtype: torch.dtype) -> None:
+    """Fresh layers with torch's own initialisation, which LLaVA used; drawn in float32 so that dtypes agree."""
+    layers = model.model.multi_modal_projector
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name in ("linear_1", "linear_2"):
+            old = getattr(layers, name)
+            setattr(layers, name, torch.nn.Linear(old.in_features, old.out_features, bias=old.bias is not None))
+    if projector == "linear":
+        with torch.no_grad():
+            torch.nn.init.eye_(layers.linear_2.weight)
+            torch.nn.init.zeros_(layers.linear_2.bias)
+        layers.linear_2.requires_grad_(False)
+    layers.to(dtype)
+
+
+def _shapes(weights: dict[str, torch.Tensor]) -> str:
+    return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in sorted(weights.items()))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

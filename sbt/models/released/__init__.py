@@ -1,0 +1,1 @@
+"""The authors' released checkpoints, converted to arms of this study."""

@@ -1,0 +1,66 @@
+"""The arms that can see, one after the other; several LoRA arms over the same parts share one loaded model.
+
+for name, arm in vision_arms({"mm-lora": "outputs/embedded/30_mm-lora/model"}): generate(arm, ...)
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from peft import PeftModel
+from transformers import LlavaForConditionalGeneration, ProcessorMixin
+
+from sbt.models.arm_list import describe
+from sbt.models.arms import Arm, check_files, load_arm
+from sbt.models.llava import assemble, load_connector, locate, read_safetensors
+from sbt.models.silence import quiet
+from sbt.templates import load as load_template
+
+Parts = tuple[str, str, str, str]
+Loaded = tuple[LlavaForConditionalGeneration, ProcessorMixin]
+
+
+def vision_arms(references: Mapping[str, str], *, dtype: str | None = None) -> Iterator[tuple[str, Arm]]:
+    """(name, arm in evaluation mode) of every arm, those over one base together, at the place of the first of them.
+
+    Where several share a base, the adapters of each are put on for its turn and taken off again, never merged: an arm
+    is good until the next is asked for. A LoRA arm alone is merged, which is faster. CheckpointError names what is
+    missing or damaged.
+    """
+    groups: dict[Parts | str, list[str]] = {}
+    for name, reference in references.items():
+        groups.setdefault(_parts(reference, dtype) or reference, []).append(name)
+    for parts, names in groups.items():
+        if isinstance(parts, str) or len(names) == 1:
+            for name in names:
+                yield name, load_arm(references[name], dtype=dtype)
+            continue
+        base = assemble(*parts[:2], projector=parts[2], dtype=parts[3])
+        for name in names:
+            wrapped = _wrapped(base, Path(locate(references[name])))
+            yield name, wrapped
+            with quiet():
+                wrapped.model.unload()
+
+
+def _parts(reference: str, dtype: str | None) -> Parts | None:
+    """What a LoRA arm was built from, its connector apart; None for an arm with weights of its own."""
+    folder = Path(locate(reference))
+    info = describe(folder) if (folder / "arm.json").is_file() else {}
+    if info.get("kind") != "llava-lora":
+        return None
+    models = (locate(info[part], folder) for part in ("language_model", "vision_tower"))
+    return (*models, info["projector"], dtype or info.get("dtype", "float32"))
+
+
+def _wrapped(base: Loaded, folder: Path) -> Arm:
+    """The arm over the shared model, its adapters not merged: no other arm sees them."""
+    (model, processor), info = base, describe(folder)
+    check_files(folder, info)
+    if info.get("connector"):
+        load_connector(model, locate(info["connector"], folder))
+    read_safetensors(folder / "adapter_model.safetensors")
+    with quiet():
+        wrapped = PeftModel.from_pretrained(model, str(folder)).eval()
+    if info.get("conversation") is not None:
+        processor.chat_template = load_template(info["conversation"])
+    return Arm(wrapped, processor, info["kind"], info.get("conversation"), info)

@@ -1,0 +1,1 @@
+"""What a reader of results sees: statistics, tables, plots, paired comparisons."""

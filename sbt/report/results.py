@@ -1,0 +1,67 @@
+"""Finished results as text: the table of a study, the list of runs, two studies or steps side by side."""
+
+from pathlib import Path
+
+from sbt.study import manifest, runs
+from sbt.utils import files, paths, text
+from sbt.utils.errors import MissingStep
+
+REPORT = "90_report"  # the notebook, and the step, that sums a study up
+ROW = ("arm", "benchmark", "subset", "metric", "protocol")
+
+
+def study_table(study: str) -> str:
+    """The report's own summary where it wrote one, else every metric of the study's finished steps."""
+    folder = paths.outputs() / study
+    for name in ("summary.txt", "summary.md"):
+        if (folder / REPORT / name).exists() and (folder / REPORT / "DONE").exists():
+            return files.read_text(folder / REPORT / name).rstrip()
+    rows = []
+    for row in metric_rows(folder):
+        interval = f"{text.number(row['low'])} to {text.number(row['high'])}" if row["low"] is not None else ""
+        value = text.number(row["value"])
+        rows.append([row["arm"], row["benchmark"], row["subset"], row["metric"], value, interval, row["n"]])
+    return text.table(["arm", "benchmark", "subset", "metric", "value", "95 % interval", "n"], rows) if rows else ""
+
+
+def metric_rows(folder: Path) -> list[dict]:
+    """Metric rows of a step's folder, or of every finished step of a study's folder."""
+    steps = [folder] if (folder / "DONE").exists() else [folder / name for name in manifest.finished_steps(folder)]
+    return [row for step in steps for row in runs.metrics(step)]
+
+
+def runs_table() -> str:
+    """Finished steps of all studies: when, how long, how much memory, and the hash of their results."""
+    rows = []
+    for done in sorted(paths.outputs().glob("*/*/DONE")):
+        if not done.parent.name.endswith(".stale"):
+            m = manifest.read(done.parent, "manifest.json")
+            cost = [f"{m['seconds'] / 60:.1f}", f"{m['peak_memory_gb']:.1f}"]
+            names = [done.parents[1].name, done.parent.name, m["notebook"]]
+            rows.append([*names, m["finished"], *cost, m["result"][:10]])
+    return text.table(["study", "step", "notebook", "finished", "minutes", "memory GB", "result"], rows)
+
+
+def compare_table(first: str, second: str) -> str:
+    """Metrics of two studies, or of two steps (`study/step`), side by side with their difference."""
+    tables = []
+    for name in (first, second):
+        found = {tuple(row[key] for key in ROW): row["value"] for row in metric_rows(_folder(name))}
+        if not found:
+            raise MissingStep(f"{name} has no finished step with metrics: `sbt runs` lists what there is")
+        tables.append(found)
+    rows = []
+    for key in tables[0] | tables[1]:
+        a, b = (table.get(key) for table in tables)
+        change = f"{b - a:+.4g}" if a is not None and b is not None else ""
+        rows.append([*key, *("" if value is None else text.number(value) for value in (a, b)), change])
+    return text.table([*ROW, first, second, "difference"], rows)
+
+
+def _folder(name: str) -> Path:
+    """Folder of `study`, `study/step`, or either written as a path (`outputs/study/step/`, `params/study`)."""
+    candidates = [paths.outputs() / name, paths.outputs() / Path(name).name, paths.root() / name]
+    for folder in candidates:
+        if folder.is_dir():
+            return folder.absolute()
+    raise MissingStep(f"there are no results of {name}: `sbt runs` lists what there is")

@@ -1,0 +1,1 @@
+"""How a study and its steps run: parameters, plan, runs, pipeline, estimate."""

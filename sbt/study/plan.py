@@ -1,0 +1,203 @@
+"""A study's plan: `params/<study>/plan.yaml` with its steps in order, read, checked and laid over the notebooks.
+
+`title: ...`, `card: ...` (the GPU it is meant for, see `costs.CARDS`; none: a CPU), `jobs: ...` (steps side by side)
+and `steps: [{name, notebook, params: file.yaml, set: {name: value}, needs: [step, ...]}, ...]`.
+"""
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import yaml
+
+from sbt.study import estimate, manifest, params
+from sbt.utils import env, paths, text
+from sbt.utils.errors import MissingStep, ParameterError
+
+TOP = {"title": "str", "card": "str", "jobs": "int", "steps": "list"}
+MOST_JOBS = 4  # side by side on a CPU: beyond it, the longest chain of steps decides
+TYPES = {"name": str, "notebook": str, "params": str, "set": dict, "needs": list}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: which notebook makes it, with which effective values, after which other steps."""
+
+    name: str
+    notebook: str
+    needs: tuple[str, ...]
+    values: dict
+    file: Path | None
+    extra: dict = field(default_factory=dict)  # values that come from neither the notebook nor the file
+    upstream: tuple[dict, ...] = ()  # values of the steps it needs
+    card: str = ""  # of the study
+
+    @property
+    def folder(self) -> Path:
+        return manifest.step_folder(self.values["study"], self.name)
+
+    @property
+    def estimate(self) -> estimate.Estimate:
+        return estimate.step(self.notebook, self.values, self.upstream, self.card)
+
+    def state(self) -> manifest.State:
+        """State of the step now; RunError where its folder is corrupt."""
+        return manifest.state(self.notebook, self.values)
+
+    def command(self) -> str:
+        """The plain papermill command that makes this step, to be pasted in the project's folder."""
+        beside = Path(sys.prefix) / "bin" / "papermill"
+        papermill = "papermill" if shutil.which("papermill") else os.path.relpath(beside, paths.root())
+        notebook = paths.notebooks() / f"{self.notebook}.ipynb"
+        words = ["mkdir", "-p", paths.shown(self.folder), "&&", papermill, paths.shown(notebook)]
+        words.append(paths.shown(self.folder / "notebook.ipynb"))
+        if self.file:
+            words += ["-f", paths.shown(self.file)]
+        given = yaml.safe_dump(self.extra, default_flow_style=True, width=10_000, sort_keys=False).strip()
+        return " ".join(word if word == "&&" else shlex.quote(word) for word in [*words, "-y", given])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study: its name, title and steps, in an order in which each comes after those it needs."""
+
+    study: str
+    title: str
+    steps: tuple[Step, ...]
+    card: str = ""
+    jobs: int = 0
+
+    def side_by_side(self) -> int:
+        """How many steps run at once: the plan's own number, else one on a GPU, else one a core, a few at most.
+
+        Small models gain little from a second thread, and most of a notebook's time is Python's.
+        """
+        return self.jobs or (1 if self.card else min(env.cores(), MOST_JOBS))
+
+    def select(self, only: Iterable[str]) -> list[Step]:
+        """Steps named by `--only`: by name, or by what stands before its first `_` (`30`). All where none is named."""
+        wanted = [word for words in only for word in words.split(",") if word]
+        for word in wanted:
+            if not any(word in (step.name, step.name.split("_")[0]) for step in self.steps):
+                names = [step.name for step in self.steps]
+                raise ParameterError(f"--only {word}: no such step in {self.study}{text.nearest(word, names)}")
+        chosen = [s for s in self.steps if not wanted or s.name in wanted or s.name.split("_")[0] in wanted]
+        names = {step.name for step in chosen}
+        for step in chosen:
+            for need in step.needs:
+                if need not in names and not (manifest.step_folder(self.study, need) / "DONE").exists():
+                    command = f"sbt run {self.study} --only {need}"
+                    raise MissingStep(f"{step.name} needs {need}, which is not finished: make it with `{command}`")
+        return chosen
+
+
+def load(study: str, only: Iterable[str] = (), given: dict | None = None) -> tuple[Plan, list[Step]]:
+    """Plan of a study (`embedded`, `params/embedded`) and its selected steps, every parameter of every step checked.
+
+    `given`: values of `--set`, laid over each selected step whose notebook declares them. ParameterError otherwise.
+    """
+    folder, given = _study_folder(study), given or {}
+    file = folder / "plan.yaml"
+    plan = params.load_yaml(file)
+    where = paths.shown(file)
+    params.check({n: params.Parameter(n, t, None, "") for n, t in TOP.items()}, plan, where)
+    card = estimate.card_of(folder.name)
+    entries = [_entry(entry, where) for entry in plan.get("steps", [])]
+    if not entries:
+        raise ParameterError(f"{where}: no steps")
+    _check_needs(entries, where)
+    title, jobs = plan.get("title", folder.name), plan.get("jobs", 0)
+    bare = Plan(folder.name, title, _linked((_step(folder, e, {}) for e in entries), card), card, jobs)
+    if not given:
+        return bare, bare.select(only)
+    names = {step.name for step in bare.select(only)}
+    known = set().union(*(step.values for step in bare.steps if step.name in names)) - {"study", "step"}
+    for name in given:
+        if name not in known:
+            raise ParameterError(f"--set {name}: no selected step has this parameter{text.nearest(name, known)}")
+    steps = _linked((_step(folder, e, given if e["name"] in names else {}) for e in entries), card)
+    return replace(bare, steps=steps), [step for step in steps if step.name in names]
+
+
+def table(steps: Iterable[Step], states: dict[str, str]) -> str:
+    """Steps with arm, state in words, optimizer steps, time, memory and disk; below it, what does not fit its card."""
+    rows, notes, costs = [], [], {step.name: step.estimate for step in steps}
+    unit = 60 if sum(cost.minutes for cost in costs.values()) >= 60 else 1
+    for step in steps:
+        cost = costs[step.name]
+        count = f"{cost.processes} x {cost.card}" if cost.gpu_gb else ""
+        cells = [step.values.get("arm", ""), states[step.name], f"{cost.steps:,}" if cost.steps else ""]
+        cells += [f"{cost.minutes / unit:.1f}", f"{cost.gpu_gb:.0f}" if cost.gpu_gb else "", count]
+        rows.append([step.name, step.notebook, *cells, f"{cost.memory_gb:.1f}", f"{cost.disk_gb:.2f}", cost.source])
+        if not cost.fits:
+            notes.append(
+                f"{step.name} needs {cost.gpu_gb:.0f} GB, more than a {cost.card} has: lower batch_size (and raise "
+                "accumulation), set gradient_checkpointing, or spread it with engine fsdp over more processes"
+            )
+    header = ["step", "notebook", "arm", "state", "steps", "hours" if unit > 1 else "minutes", "GPU GB", "GPUs",
+              "memory GB", "disk GB", "estimate"]  # fmt: skip
+    kept = [k for k in range(len(header)) if any(row[k] for row in rows)]
+    shown = text.table([header[k] for k in kept], [[row[k] for k in kept] for row in rows])
+    return "\n".join([shown, *notes])
+
+
+def _linked(steps: Iterable[Step], card: str) -> tuple[Step, ...]:
+    """Steps that know their study's card and the values of those they need."""
+    steps = tuple(steps)
+    values = {step.name: step.values for step in steps}
+    return tuple(replace(s, card=card, upstream=tuple(values[need] for need in s.needs)) for s in steps)
+
+
+def _study_folder(study: str) -> Path:
+    """Accepts `embedded`, `params/embedded` and `params/embedded/`."""
+    name = Path(study).name
+    if not (paths.params() / name / "plan.yaml").is_file():
+        known = [file.parent.name for file in paths.params().glob("*/plan.yaml")]
+        raise ParameterError(f"there is no params/{name}/plan.yaml{text.nearest(name, known)}")
+    return paths.params() / name
+
+
+def _entry(entry: object, where: str) -> dict:
+    if not isinstance(entry, dict) or not {"name", "notebook"} <= entry.keys():
+        raise ParameterError(f"{where}: a step needs a name and a notebook, found {entry!r}")
+    at = f"{where}: step {entry['name']}"
+    entry = params.check({n: params.Parameter(n, t.__name__, None, "") for n, t in TYPES.items()}, entry, at)
+    if not params.NAME.fullmatch(entry["name"]):
+        raise ParameterError(f"{at}: a step's name is a folder name (letters, digits, - _)")
+    return {"params": "", "set": {}, "needs": []} | entry
+
+
+def _check_needs(entries: list[dict], where: str) -> None:
+    """Every need is a step that stands earlier: no cycle, nothing missing, nothing twice."""
+    names, earlier = [entry["name"] for entry in entries], []
+    for entry in entries:
+        at = f"{where}: step {entry['name']}"
+        if entry["name"] in earlier:
+            raise ParameterError(f"{at}: the name is given twice")
+        for need in entry["needs"]:
+            if need not in names:
+                raise ParameterError(f"{at}: needs {need!r}, which is no step{text.nearest(str(need), names)}")
+            if need not in earlier:
+                raise ParameterError(f"{at}: needs {need!r}, which does not come before it: a cycle or wrong order")
+        earlier.append(entry["name"])
+
+
+def _step(folder: Path, entry: dict, given: dict) -> Step:
+    notebook = paths.notebooks() / f"{entry['notebook']}.ipynb"
+    declared = params.declared(notebook)
+    file = folder / entry["params"] if entry["params"] else None
+    plan = f"{paths.shown(folder / 'plan.yaml')}, step {entry['name']}"
+    own = {"study": folder.name, "step": entry["name"]}
+    flags = {name: value for name, value in given.items() if name in declared}
+    if given and "changed" in declared:  # 00_check looks at what the other steps will run with
+        flags["changed"] = given
+    layers = [(plan, own), *([(paths.shown(file), params.load_yaml(file))] if file else []), (plan, entry["set"])]
+    values, origin = params.effective(notebook, [*layers, ("--set", flags)])
+    for name, value in own.items():
+        if values[name] != value:
+            raise ParameterError(f"{origin[name]}: {name} is {value!r} here, not {values[name]!r}: leave it out")
+    return Step(entry["name"], entry["notebook"], tuple(entry["needs"]), values, file, own | entry["set"] | flags)

@@ -1,0 +1,249 @@
+"""A run of one step: `begin` checks the parameters and opens the step's folder, `finish` closes it with its metrics.
+
+Work that is still good is kept: a finished run is `cached`, an interrupted one is resumed, any other is set aside.
+"""
+
+import copy
+import math
+import time
+import warnings
+from collections.abc import Iterable
+from dataclasses import make_dataclass
+from pathlib import Path
+from typing import TextIO
+
+import yaml
+
+from sbt.study import estimate, manifest, params
+from sbt.utils import env, files, paths, text
+from sbt.utils.errors import DataError, ParameterError, RunError
+from sbt.utils.files import read_json, read_jsonl, write_json, write_jsonl
+from sbt.utils.progress import Progress, note
+
+__all__ = ["Run", "begin", "lock", "metrics", "read_json", "read_jsonl", "samples", "write_json", "write_jsonl"]
+
+LOCK_SECONDS = 60
+MIN_FREE_GB = 1.0
+PLAIN = (str, int, float, bool, list, dict)
+NOT_PARAMETERS = {"In", "Out", "exit", "quit"}  # IPython's own
+METRIC = (
+    "study", "arm", "benchmark", "subset", "metric", "value", "n", "low", "high",
+    "protocol", "template_hash", "harness_version", "data",
+)  # fmt: skip
+
+
+def begin(notebook: str, namespace: dict) -> "Run":
+    """Begin the run of `notebook` (its file's stem) with the parameters found in `namespace`, its `globals()`.
+
+    ParameterError: a parameter is unknown, missing or of a wrong type. RunError: no folder, or a package was replaced.
+    """
+    warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's, about bars that nobody will see
+    env.check_restart()
+    note(env.line(paths.outputs()))
+    if (previous := namespace.get("_sbt_run")) is not None:
+        previous.release()
+    path = paths.notebooks() / f"{notebook}.ipynb"
+    declared = params.declared(path)
+    if previous is None:  # later on the notebook's own results are among its globals
+        plain = {name for name, value in namespace.items() if type(value) in PLAIN and not name.startswith("_")}
+        params.check(declared, dict.fromkeys(sorted(plain - declared.keys() - NOT_PARAMETERS)), notebook)
+    if missing := [name for name in ("study", "step", *declared) if name not in declared or name not in namespace]:
+        raise ParameterError(f"{notebook}: no value for {', '.join(missing)}: run the cell tagged `parameters` first")
+    values, _ = params.effective(path, [(notebook, {name: namespace[name] for name in declared})])
+    namespace["_sbt_run"] = run = Run(notebook, values)
+    print(_summary(notebook, declared, values))
+    return run
+
+
+def _summary(notebook: str, declared: dict[str, params.Parameter], values: dict) -> str:
+    if all(values[name] == parameter.default for name, parameter in declared.items()):
+        return f"{notebook}: {len(declared)} parameters, all at their defaults"
+    rows = []
+    for name, parameter in declared.items():
+        changed = f"changed from {parameter.default!r}" if values[name] != parameter.default else "default"
+        rows.append([name, repr(values[name])[:80], changed[:80]])
+    return text.table(["parameter", "value", "origin"], rows)
+
+
+def lock(study: str, step: str) -> TextIO:
+    """Hold a step, so that no two processes write to its folder. RunError where another one keeps it."""
+    path = paths.outputs() / study / ".locks" / step
+    where = paths.shown(manifest.step_folder(study, step))
+    busy = f"{where} is in use by another process: shut that kernel down first"
+    try:
+        return files.lock(path, 0, busy)
+    except RunError:
+        note(f"Waiting for another process that works on {step} ...")
+        return files.lock(path, LOCK_SECONDS, busy)
+
+
+def metrics(folder: Path) -> list[dict]:
+    """Metric rows of a finished step."""
+    return manifest.read(folder, "metrics.json")
+
+
+def samples(folder: Path) -> list[dict]:
+    """Every scored item of a finished step."""
+    return read_jsonl(folder / "samples.jsonl")
+
+
+class Run:
+    """One run. `p`: frozen parameters; `folder`: where it writes; `cached`: finished before, and still good."""
+
+    def __init__(self, notebook: str, values: dict) -> None:
+        self.study, self.step = values["study"], values["step"]
+        self.p = make_dataclass("Parameters", values, frozen=True)(**values)
+        self.folder = manifest.step_folder(self.study, self.step)
+        self._started = time.monotonic()
+        self._lock = lock(self.study, self.step)
+        self._progress = Progress(self.folder / "progress.json")
+        try:
+            self._open(notebook, values)
+        except BaseException:
+            self.release()
+            raise
+
+    def _open(self, notebook: str, values: dict) -> None:
+        found = manifest.state(notebook, values)
+        self.cached = found.kind == "up to date"
+        if found.kind == "to run":
+            manifest.discard(self.folder)
+            self._manifest = manifest.new_manifest(notebook, values) | {"resumed": False}
+        else:
+            self._manifest = manifest.read(self.folder, "manifest.json") | {"resumed": True}
+            note("Finished before, and still good." if self.cached else "Resuming what was begun before.")
+        if self.cached:
+            return
+        cost = estimate.step(notebook, values)  # downloads have room of their own, which `downloads.fetch` looks at
+        need = max(values.get("min_free_gb", MIN_FREE_GB), cost.disk_gb - cost.fetched_gb)
+        with files.writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        if (free := env.free_gb(self.folder)) < need:
+            where = paths.shown(self.folder)
+            raise RunError(f"{where}: {free:.1f} GB are free on this disk, {need:.1f} GB are needed. Free some space")
+        files.write_text(self.folder / "params.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        self._written: dict = {}
+        self._record()
+        for value in values.values():  # the kept models are inputs wherever a parameter names them
+            if isinstance(value, str) and value.startswith("assets/"):
+                self.input(value)
+
+    def _record(self) -> None:
+        """Write down what the work so far depends on, before more of it is done."""
+        if self.cached:
+            return
+        self._manifest["code"] |= manifest.loaded_code()
+        if self._manifest != self._written:
+            write_json(self.folder / "manifest.json", self._manifest)
+            self._written = copy.deepcopy(self._manifest)
+
+    def path(self, name: str) -> Path:
+        """Path of a result file or folder in the step's folder; `scratch/...` holds what is no result (caches)."""
+        self._record()
+        path = self.folder / name
+        with files.writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def input(self, path: Path | str) -> Path:
+        """Record a file or folder as an input of this run. DataError where it does not exist."""
+        path = paths.resolve(str(path))
+        if not path.exists():
+            raise DataError(f"{paths.shown(path)} does not exist, and {self.step} reads it")
+        name = path.relative_to(paths.root()).as_posix() if path.is_relative_to(paths.root()) else path.as_posix()
+        self._manifest["inputs"][name] = files.fingerprint(path)
+        self._record()
+        return path
+
+    def upstream(self, step: str) -> Path:
+        """Folder of a finished step of this study, recorded as an input. MissingStep where it is not finished."""
+        folder = manifest.step_folder(self.study, step)
+        self._manifest["upstream"][step] = manifest.finished(folder)
+        self._record()
+        return folder
+
+    def upstreams(self, *prefixes: str) -> dict[str, Path]:
+        """Folders of all finished steps whose names start with one of `prefixes`, by step, each recorded."""
+        for prefix in prefixes or ("",):
+            self._manifest["listings"][prefix] = manifest.finished_steps(self.folder.parent, prefix, but=self.step)
+        names = sorted({step for prefix in prefixes or ("",) for step in self._manifest["listings"][prefix]})
+        return {step: self.upstream(step) for step in names}
+
+    def progress(self, done: int, total: int, **numbers: object) -> None:
+        """Show that `done` of `total` items of a loop are done, and some numbers (a loss, an arm's name)."""
+        if done == 0 or done == total:
+            self._record()
+        self._progress.update(done, total, **numbers)
+
+    def stop(self, reason: str = "") -> None:
+        """End the notebook without an error, saying why or what the run would take; papermill takes it for success."""
+        cost = estimate.step(self._manifest["notebook"], vars(self.p))
+        print(reason or f"dry run, nothing was done: {cost.minutes:.1f} minutes, {cost.memory_gb:.1f} GB of memory")
+        self.release()
+        raise SystemExit(0)
+
+    def finish(self, metrics: Iterable[dict] = (), samples: Iterable[dict] = (), **tables: object) -> None:
+        """Write metric rows, scored items and tables (`name=rows or DataFrame` -> `name.csv`), then DONE.
+
+        A metric row has the keys of METRIC; `study`, `harness_version` and `data` (which version of the benchmark's
+        files, where there are several) are filled in. RunError where a row is not whole, or where a cached run is
+        finished with other numbers than it was the first time.
+        """
+        rows = [self._row(row) for row in metrics]
+        if self.cached:
+            self._same(rows)
+        else:
+            self._record()
+            write_jsonl(self.folder / "samples.jsonl", samples)
+            write_json(self.folder / "metrics.json", rows)
+            for name, table in tables.items():
+                records_of = table.to_dict("records") if hasattr(table, "to_dict") else table
+                files.write_csv(self.folder / f"{name}.csv", records_of)
+            self._close()
+        self.release()
+        print(f"{self.step}: finished, {len(rows)} metrics")
+
+    def _row(self, row: dict) -> dict:
+        from sbt import __version__
+
+        row = {"study": self.study, "harness_version": f"sbt {__version__}", "data": ""} | row
+        for name in row:
+            if name not in METRIC:
+                raise RunError(f"{self.step}: a metric row has no key {name!r}{text.nearest(name, METRIC)}")
+        if missing := [name for name in METRIC if name not in row]:
+            raise RunError(f"{self.step}: a metric row lacks {', '.join(missing)}: {row}")
+        for name in ("value", "low", "high"):
+            if row[name] is not None and not math.isfinite(row[name]):
+                raise RunError(f"{self.step}: {name} of {row['metric']} of {row['arm']} is {row[name]}")
+        # JSON knows no numpy scalars
+        return {name: row[name].item() if hasattr(row[name], "item") else row[name] for name in METRIC}
+
+    def _same(self, rows: list[dict]) -> None:
+        if rows != manifest.read(self.folder, "metrics.json"):
+            raise RunError(
+                f"{self.step} was finished with the same parameters and saved code, but with other numbers: save the "
+                f"notebook if it was edited, else make the step anew with {manifest.force(self.folder)}"
+            )
+
+    def _close(self) -> None:
+        (self.folder / "progress.json").unlink(missing_ok=True)
+        outputs = manifest.results(self.folder)
+        result = files.sha256("".join(f"{name} {output['sha256']}\n" for name, output in outputs.items()))
+        self._manifest |= {
+            "outputs": outputs,
+            "result": result,
+            "seed": getattr(self.p, "seed", None),
+            "seconds": round(time.monotonic() - self._started, 1),
+            "peak_memory_gb": round(env.peak_memory_gb(), 2),
+            "finished": time.strftime("%Y-%m-%d %H:%M"),
+            "commit": env.commit(paths.root()),
+            "packages": env.packages(),
+            "machine": env.describe(),
+        }
+        write_json(self.folder / "manifest.json", self._manifest)
+        write_json(self.folder / "DONE", {"result": result, "key": self._manifest["key"]})
+        self.cached = True
+
+    def release(self) -> None:
+        """Let go of the step's folder."""
+        self._lock.close()

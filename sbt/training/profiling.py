@@ -1,0 +1,252 @@
+"""Speed and memory of training: LLaVA shapes with random weights on generated rows, plain TRL beside ours.
+
+frame = measure(partial(llava, tokenizer, 4096, 32, dtype="bfloat16"), run.path("scratch"), batch_size=16)
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+from transformers.trainer_callback import PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from sbt import templates
+from sbt.inference import profiling, profiling_vision
+from sbt.models import Arm, set_trainable, silence
+from sbt.training import Settings, labels, train
+from sbt.training.collator import IGNORED
+from sbt.training.profiling_data import generated_rows
+from sbt.training.sampler import Order
+from sbt.training.train import _dataset
+from sbt.training.trainer import Watch
+from sbt.utils import env
+
+MODES = {
+    "stage 1": {"connector": "full"},
+    "LoRA": {"connector": "full", "language_model": "lora"},
+    "full": {"connector": "full", "language_model": "full"},
+}
+OURS, THEIRS, ALIKE = "ours", "TRL default", "TRL, answers only"
+
+
+def padding(
+    lengths: Sequence[int],
+    batch_size: int,
+    *,
+    images: Sequence[bool] | None = None,
+    accumulation: int = 1,
+    epochs: int = 3,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Share of tokens that are padding, of rows with `lengths` (tokens, images included), shuffled and grouped.
+
+    One row an `order` ("plain", "grouped"): `padded` (share), `tokens` an epoch with padding, `saved` (share of the
+    plain order's tokens). `batch_size` rows are padded together. `Settings.group_by_length` sorts within a step of
+    `batch_size * accumulation` rows (of all processes), so where a step is one batch it gains by modality alone.
+    """
+    images = [True] * len(lengths) if images is None else images
+    step, rows = batch_size * accumulation, []
+    for name, grouping in (("plain", {}), ("grouped", {"lengths": lengths, "images": images})):
+        total = 0
+        for epoch in range(epochs):
+            order = list(Order(len(lengths), step, seed=seed + epoch, **grouping))
+            batches = (order[start : start + batch_size] for start in range(0, len(order), batch_size))
+            total += sum(len(batch) * max(lengths[index] for index in batch) for batch in batches)
+        rows.append({"order": name, "padded": 1 - epochs * sum(lengths) / total, "tokens": total / epochs})
+    return pd.DataFrame(rows).assign(saved=lambda frame: 1 - frame["tokens"] / frame["tokens"].iloc[0])
+
+
+def grouping(
+    make: Callable[[], Arm], rows: Sequence[dict], folder: Path, settings: Settings, *, mode: str = "full"
+) -> pd.DataFrame:
+    """Runs in plain and in grouped order: `seconds` of all `steps` but the first, `tokens` with padding, `peak_gb`."""
+    found = []
+    for name, group in (("plain", False), ("grouped", True)):
+        chosen = replace(settings, group_by_length=group, save_minutes=0)
+        clock, cost = _trained(Path(folder), _ours, *_prepared(make, mode, None), rows, chosen)
+        found.append({"order": name, "steps": clock.steps(1), "seconds": clock.seconds(1), **cost})
+    return pd.DataFrame(found)
+
+
+def llava(
+    tokenizer: PreTrainedTokenizerBase,
+    hidden: int = 512,
+    layers: int = 8,
+    *,
+    tower: dict | None = None,
+    vocabulary: int = 0,
+    dtype: str = "float32",
+    seed: int = 0,
+) -> Arm:
+    """A LLaVA with random weights of `performance_vision.random_llava`'s shapes, made on the device it trains on.
+
+    `vocabulary` is the rows of embeddings and head, as many as the tokenizer has if that is more.
+    """
+    with torch.device(env.device().value):
+        arm = profiling_vision.random_llava(tokenizer, hidden, layers, tower=tower, seed=seed)
+    arm.model.resize_token_embeddings(max(vocabulary, len(tokenizer)), mean_resizing=False)
+    arm.model.to(getattr(torch, dtype))
+    arm.model.config.dtype = arm.model.dtype
+    return arm
+
+
+def measure(
+    make: Callable[[], Arm],
+    folder: Path,
+    *,
+    modes: Sequence[str] = tuple(MODES),
+    batch_size: int = 8,
+    accumulation: int = 1,
+    steps: int = 6,
+    warmup: int = 2,
+    words: tuple[int, int] = (40, 160),
+    lora: Mapping | None = None,
+    settings: Mapping | None = None,
+    trainers: Sequence[str] = (OURS, THEIRS),
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """By mode and trainer: `samples_s`, `tokens_s` (without padding), `mfu`, `peak_gb`, `step_s`, `loss` (first step).
+
+    `make` gives a fresh arm each time. Every row is seen once, as in an epoch over real data; the first `warmup` steps
+    do not count. `settings` are values of `Settings` (bf16, workers ...). `mfu` is `flops` over what matrix products
+    alone reach here. THEIRS is TRL's trainer with its defaults, but for `max_length`, which cuts image tokens off: it
+    trains on every token. ALIKE is told to train on what ours does, in the same precision: its loss must be ours.
+    """
+    rows = generated_rows(Path(folder) / "images", batch_size * accumulation * (steps + warmup), words=words)
+    size = {"max_steps": steps + warmup, "batch_size": batch_size, "accumulation": accumulation, "save_minutes": 0}
+    chosen = Settings(**{**size, **(settings or {})})
+    same = {name: getattr(chosen, name) for name in ("bf16", "fp16", "gradient_checkpointing")}
+    runs = {OURS: _ours, THEIRS: _theirs, ALIKE: partial(_theirs, assistant_only_loss=True, **same)}
+    found: list[dict] = []
+    for mode in modes:
+        for trainer in trainers:
+            model, processor = _prepared(make, mode, lora)
+            rate = matrix_rate(model.device, torch.bfloat16 if chosen.bf16 else model.dtype)
+            needed, tokens = flops(model, processor, rows, mode, all_tokens=trainer == THEIRS)
+            clock, cost = _trained(Path(folder), runs[trainer], model, processor, rows, chosen)
+            step = clock.seconds(warmup) / clock.steps(warmup)
+            speed = 1 / (step * (steps + warmup))  # how often a second all rows go through
+            found.append(
+                {"mode": mode, "trainer": trainer, "samples_s": speed * len(rows), "tokens_s": speed * tokens}
+                | {"mfu": speed * needed / rate, "peak_gb": cost["peak_gb"], "step_s": step, "loss": cost["loss"]}
+            )
+            del model, processor  # before the next one is made
+            if progress is not None:
+                progress(len(found), len(modes) * len(trainers))
+    return pd.DataFrame(found)
+
+
+def flops(
+    model: nn.Module, processor: object, rows: Sequence[dict], mode: str, *, all_tokens: bool = False
+) -> tuple[float, int]:
+    """FLOPs that training on `rows` once needs, nothing recomputed and no padding; and the rows' tokens.
+
+    Two a weight and token forward, two backward for what lies below, two for a weight that trains (Kaplan et al.
+    2020). Attention: what the causal mask leaves. Head: on trained tokens (`all_tokens`: on all). Tower: no backward.
+    """
+    core = _core(model)
+    text, tower = core.config.text_config, core.config.vision_config
+    patches = (tower.image_size // tower.patch_size) ** 2 + 1
+    made = labels(processor, rows, "v1")
+    lengths = [len(ids) for ids, _ in made]
+    scored = sum(lengths) if all_tokens else sum(target != IGNORED for _, targets in made for target in targets)
+    adapters = sum(tensor.numel() for name, tensor in model.named_parameters() if "lora_" in name)
+    layers = _size(core.model.language_model.layers) - adapters
+    seen = patches * sum(len(row["images"]) for row in rows)
+    linear = 2 * (layers * sum(lengths) + core.lm_head.weight.numel() * scored)
+    attention = 2 * text.num_hidden_layers * text.hidden_size * sum(length**2 for length in lengths)
+    vision = (2 * _size(core.model.vision_tower) + 4 * tower.num_hidden_layers * tower.hidden_size * patches) * seen
+    connector = sum(tensor.numel() for tensor in core.model.multi_modal_projector.parameters() if tensor.requires_grad)
+    trained = 6 * (connector * seen + adapters * sum(lengths))
+    return (2 + (mode == "full")) * linear + 3 * attention + vision + trained, sum(lengths)
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, *, size: int = 0, repeats: int = 5) -> float:
+    """FLOP/s that a product of two square matrices reaches on a device, the best of `repeats` after a first one."""
+    size = size or (8192 if device.type == "cuda" else 1024)
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    clock = Clock()
+    for _ in range(repeats + 1):
+        clock.tick((a @ b)[0, 0].item())  # waits until the product is there
+    return 2 * size**3 / min(np.diff(clock.times))
+
+
+class Clock:
+    """When each step was over."""
+
+    def __init__(self) -> None:
+        self.times = [time.perf_counter()]
+
+    def tick(self, *args: object, **numbers: object) -> None:
+        """A step is over."""
+        self.times.append(time.perf_counter())
+
+    def seconds(self, after: int) -> float:
+        """From the end of step `after` to the end of the last one."""
+        return self.times[-1] - self.times[after]
+
+    def steps(self, after: int) -> int:
+        """Steps after step `after`."""
+        return len(self.times) - 1 - after
+
+
+def _prepared(make: Callable[[], Arm], mode: str, lora: Mapping | None) -> tuple[nn.Module, object]:
+    arm = make()
+    return set_trainable(arm.model, MODES[mode], dict(lora or {})), arm.processor
+
+
+def _trained(
+    folder: Path, run: Callable[..., float], model: nn.Module, *given: object
+) -> tuple[Clock, dict[str, float]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    clock = Clock()
+    with tempfile.TemporaryDirectory(dir=folder) as empty:  # where a run had been, it would be resumed
+        loss, cost = profiling.measure(_core(model), partial(run, model, *given, Path(empty), clock))
+    return clock, {"loss": loss, "tokens": cost["tokens"], "peak_gb": cost["peak_gb"]}
+
+
+def _core(model: nn.Module) -> nn.Module:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _size(module: nn.Module) -> int:
+    return sum(tensor.numel() for tensor in module.parameters())
+
+
+def _ours(model: nn.Module, processor: object, rows: list, settings: Settings, folder: Path, clock: Clock) -> float:
+    return train(model, processor, rows, folder, settings, progress=clock.tick).history["loss"].iloc[0]
+
+
+def _theirs(
+    model: nn.Module, processor: object, rows: list, settings: Settings, folder: Path, clock: Clock, **told: object
+) -> float:
+    processor.chat_template = templates.load("v1")
+    with silence():
+        arguments = SFTConfig(
+            output_dir=str(folder / "trl"),
+            max_steps=settings.max_steps,
+            per_device_train_batch_size=settings.batch_size,
+            gradient_accumulation_steps=settings.accumulation,
+            max_length=None,
+            use_cpu=not torch.cuda.is_available(),
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            seed=settings.seed,  # the same rows in each step as ours
+            **told,
+        )
+        given = {"args": arguments, "train_dataset": _dataset(rows, vision=True), "processing_class": processor}
+        trainer = SFTTrainer(model=model, **given, callbacks=[Watch(settings.max_steps, 0, clock.tick)])
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    return trainer.state.log_history[0]["loss"]

@@ -1,0 +1,237 @@
+"""One training run: from rows and settings to trained weights and their history, resumable at any step."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from datasets import Dataset, Features, List, Value, concatenate_datasets
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedTokenizerBase, ProcessorMixin, set_seed
+from transformers.trainer_callback import PrinterCallback
+from trl import SFTConfig
+
+from sbt import templates
+from sbt.models import set_trainable, silence, weights_sha256
+from sbt.models.freeze import check_frozen
+from sbt.training import checkpoints
+from sbt.training.collator import Collator, parts_of
+from sbt.training.sampler import Order, Padded, has_images, row_lengths
+from sbt.training.settings import Result, Settings, World
+from sbt.training.trainer import MendedTrainer, Progress, Watch, own_forward, threads, whole_forward
+from sbt.utils.errors import DataError, ParameterError, RunError
+from sbt.utils.files import read_json, writing
+
+_NEVER = 10**9
+_COLUMNS = {"learning_rate": "learning_rate", "grad_norm": "grad_norm", "mean_token_accuracy": "accuracy"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run ready to train: its model (wrapped where `lora` asks for it), folder and checkpoint to go on from."""
+
+    model: nn.Module
+    processor: ProcessorMixin | PreTrainedTokenizerBase
+    rows: Sequence[dict] | Dataset
+    folder: Path
+    settings: Settings
+    world: World
+    total: int
+    found: Path | None
+
+    @property
+    def start(self) -> int:
+        """Optimizer steps done before."""
+        return checkpoints.step_of(self.found) if self.found else 0
+
+
+def sft(
+    model: nn.Module,
+    processor: ProcessorMixin | PreTrainedTokenizerBase,
+    rows: Sequence[dict] | Dataset,
+    folder: Path,
+    settings: Settings,
+    *,
+    progress: Progress | None = None,
+) -> Result:
+    """Train `model` in place on `rows` (loss on assistant turns only) and return the history.
+
+    What trains is what `set_trainable` left free (or LoRA, with `settings.lora`). Checkpoints go to
+    `folder/checkpoints/<fingerprint>`: the same call after a kill resumes there and ends with the very same weights;
+    after a finished run it loads them and takes no step. `progress(step, total, loss=...)` is called each step.
+    DataError names a row that cannot be trained on; RunError a loss that is not finite, or weights without gradient;
+    ParameterError what the settings ask for and this machine lacks.
+    """
+    run = prepare(model, processor, rows, folder, settings)
+    log = train(run, progress) if run.start < run.total else load(run)
+    return result(run, log)
+
+
+def prepare(
+    model: nn.Module,
+    processor: ProcessorMixin | PreTrainedTokenizerBase,
+    rows: Sequence[dict] | Dataset,
+    folder: Path,
+    settings: Settings,
+    world: World | None = None,
+) -> Run:
+    """Check everything, make the run's folder and find its newest checkpoint; the same in every process of `world`."""
+    world = world or World()
+    if len(rows) == 0:
+        raise DataError("no rows to train on")
+    settings.check_available()
+    if settings.lora is not None and not isinstance(model, PeftModel):
+        connector = "full" if isinstance(processor, ProcessorMixin) else "frozen"
+        policy = {"connector": connector, "language_model": "lora"}
+        model = set_trainable(model, policy, settings.lora, seed=settings.seed)
+    check_frozen(model)
+    trained = checkpoints.trained(model)
+    if not trained:
+        raise ParameterError("every parameter is frozen: call set_trainable before training")
+    if settings.fp16 and any(tensor.dtype == torch.float16 for tensor in trained.values()):
+        raise ParameterError("fp16 computes over trained weights of float32: load the model with dtype float32")
+    processor.chat_template = templates.load(settings.conversation)
+    own = Path(folder) / "checkpoints" / checkpoints.fingerprint(model, rows, settings, world)
+    with writing(own):
+        own.mkdir(parents=True, exist_ok=True)
+    total = settings.total_steps(len(rows), world.processes)
+    return Run(model, processor, rows, own, settings, world, total, checkpoints.newest(own))
+
+
+def load(run: Run) -> list[dict]:
+    """Put the weights of a finished run into its model; its log. The stock trainer would take one more step."""
+    checkpoints.load_weights(run.model, run.found)
+    return read_json(run.found / checkpoints.STATE)["log_history"]
+
+
+def result(run: Run, log: list[dict]) -> Result:
+    """What a finished run hands back; RunError if it had nothing to learn from."""
+    run.model.eval()
+    history = _history(log, run.settings.logging_steps)
+    if not (history["grad_norm"] > 0).any():
+        raise RunError("no parameter ever received a gradient: the rows give the trained part nothing to learn from")
+    digest = weights_sha256(run.model, trained_only=True)
+    samples = run.settings.samples(len(run.rows), run.total, run.world.processes)
+    return Result(run.model, history, run.total, samples, digest, resumed_from=run.start)
+
+
+def train(run: Run, progress: Progress | None = None) -> list[dict]:
+    """Train from the checkpoint found to the end, in each process of the run's world; the log of all steps."""
+    settings, several = run.settings, run.world.processes > 1
+    collator = Collator(run.processor, settings.conversation, settings.loss)
+    data = _dataset(run.rows, vision=collator.vision, stand_in=several)
+    with writing(run.folder), silence(), threads(settings.threads), own_forward(run.model), whole_forward(run.model):
+        set_seed(settings.seed)
+        trainer = MendedTrainer(
+            model=run.model,
+            args=_arguments(settings, run.folder, run.total, several),
+            train_dataset=data,
+            processing_class=run.processor,
+            data_collator=Padded(collator) if several else collator,
+            callbacks=[Watch(run.total, settings.save_minutes, progress if run.world.rank == 0 else None)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.folder, trainer.keep = run.folder, settings.save_total_limit
+        trainer.order = _order(run, trainer)
+        if several:  # it would drop the numbers of some processes at the end of an epoch, for rows they do not repeat
+            trainer.accelerator.gather_for_metrics = trainer.accelerator.gather
+        trainer.train(resume_from_checkpoint=str(run.found) if run.found else None)
+        return trainer.state.log_history
+
+
+def _order(run: Run, trainer: MendedTrainer) -> Order | None:
+    """The order of the rows; None, the trainer's own, for one process that does not group them."""
+    settings, processes = run.settings, run.world.processes
+    if processes == 1 and not settings.group_by_length:
+        return None
+    grouping = {"lengths": row_lengths(run.rows), "images": has_images(run.rows)} if settings.group_by_length else {}
+    return Order(
+        len(run.rows),
+        settings.rows_per_step(processes),
+        seed=settings.seed,
+        fill=settings.batch_size * processes if processes > 1 else 1,
+        epoch=lambda: trainer.state.global_step // settings.steps_per_epoch(len(run.rows), processes),
+        **grouping,
+    )
+
+
+def _arguments(settings: Settings, folder: Path, total: int, several: bool = False) -> SFTConfig:
+    arguments = SFTConfig(
+        output_dir=str(folder),
+        max_steps=total,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        warmup_steps=math.ceil(settings.warmup_ratio * total),
+        lr_scheduler_type=settings.schedule,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        optim=settings.optimizer,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        bf16=settings.bf16,
+        fp16=settings.fp16,
+        use_liger_kernel=settings.liger,
+        use_cpu=not torch.cuda.is_available(),
+        gradient_checkpointing=settings.gradient_checkpointing,
+        assistant_only_loss=True,
+        max_length=None,  # TRL's default cuts at 1024, which can remove every answer of a row without a word
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        dataloader_num_workers=settings.workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        logging_steps=1,  # a window across a checkpoint would be averaged differently after a resume
+        logging_nan_inf_filter=False,
+        ddp_find_unused_parameters=False if several else None,  # `whole_forward` leaves none unused
+        save_strategy="steps",
+        save_steps=settings.save_steps or _NEVER,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    if not several and arguments.device.type == "cuda":
+        arguments._n_gpu = 1  # with two GPUs in sight it would be nn.DataParallel, which TRL refuses
+    return arguments
+
+
+def _history(log: list[dict], every: int) -> pd.DataFrame:
+    entries = [entry for entry in log if "loss" in entry]
+    kept = {"step": "step", "epoch": "epoch", "loss": "loss", **_COLUMNS}
+    table = pd.DataFrame([{new: entry.get(old, math.nan) for old, new in kept.items()} for entry in entries])
+    if every > 1:
+        window = (table["step"] - 1) // every
+        ends = dict.fromkeys(("step", "epoch"), "last")
+        table = table.groupby(window).agg({name: ends.get(name, "mean") for name in table}).reset_index(drop=True)
+    return table
+
+
+def _dataset(rows: Sequence[dict] | Dataset, *, vision: bool, stand_in: bool = False) -> Dataset:
+    """The rows in Arrow, which TRL insists on; without the images column where the model has no eyes.
+
+    A prepared data set is taken as it is, from its files. `stand_in` appends a row without id, for `Padded`.
+    """
+    if isinstance(rows, Dataset):
+        if not vision and any(has_images(rows)):
+            raise DataError("the data set has images, on which a language model cannot train. Prepare its text twin")
+        made = rows.select_columns(["id", "messages", "images"] if vision else ["id", "messages"])
+    else:
+        made = Dataset.from_list([_plain(row, vision) for row in rows], features=_features(vision))
+    if not stand_in:
+        return made
+    return concatenate_datasets([made, Dataset.from_list([{**made[0], "id": None}], features=made.features)])
+
+
+def _features(vision: bool) -> Features:
+    text = Value("string")
+    part = {"type": text, "text": text}
+    features = {"id": text, "messages": List({"role": text, "content": List(part)})}
+    return Features(features | ({"images": List(text)} if vision else {}))
+
+
+def _plain(row: dict, vision: bool) -> dict:
+    if not vision and row.get("images"):
+        raise DataError(f"row {row.get('id')!r}: a language model cannot train on images. Use text_twin(rows)")
+    messages = [{"role": message["role"], "content": parts_of(message)} for message in row["messages"]]
+    return {"id": str(row["id"]), "messages": messages} | ({"images": row["images"]} if vision else {})

@@ -1,0 +1,202 @@
+"""Reading and writing the project's files: atomic, UTF-8, errors that name the file, and fingerprints of contents."""
+
+import contextlib
+import csv
+import errno
+import hashlib
+import io
+import json
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+from sbt.utils import paths
+from sbt.utils.errors import DataError, RunError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+# A folder of more inputs than this (an image collection) is compared by names and sizes, not by contents.
+HASHED_FILES = 1000
+DEEP = "JSON nested too deeply to be read: no file of this project's kinds is"
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError met while writing `path` into one RunError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise RunError(f"{paths.shown(path)}: the disk is full. Free some space and repeat the command") from error
+        raise RunError(
+            f"{paths.shown(path)} cannot be written ({error.strerror}). "
+            "Make that folder writable, or point SBT_OUTPUTS to one that is"
+        ) from error
+
+
+def lock(path: Path, seconds: float, busy: str) -> TextIO:
+    """Hold an exclusive lock until the returned file is closed or the process ends, however it ends.
+
+    RunError with the text `busy` where another process holds it for longer than `seconds`.
+    """
+    import fcntl
+
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - the caller closes it
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                file.close()
+                raise RunError(busy) from None
+            time.sleep(0.1)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a UTF-8 file whole or not at all."""
+    return write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file whole or not at all: a temporary file in the same folder, then a rename."""
+    path = Path(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.chmod(name, 0o644)  # mkstemp's 0600 would hide results from the group of a shared machine
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    return path
+
+
+def write_json(path: Path, value: object) -> Path:
+    """Write one JSON value, atomically. NaN is refused: it is no JSON."""
+    return write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[dict]) -> Path:
+    """Write one JSON object a line, atomically."""
+    return write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
+def write_csv(path: Path, rows: Iterable[dict], header: bool = True) -> Path:
+    """Write a table, atomically; the columns are the keys in the order they are first met, named in a first line."""
+    rows = list(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return write_text(path, text.getvalue())
+
+
+def read_text(path: Path) -> str:
+    """Text of a UTF-8 file, without the byte order mark that some editors put first.
+
+    DataError where it is missing or not UTF-8.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8").removeprefix("\ufeff")
+    except FileNotFoundError:
+        raise DataError(f"{paths.shown(path)} does not exist") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{paths.shown(path)}: byte {error.start} is not UTF-8: the file is damaged") from None
+    except OSError as error:
+        raise DataError(f"{paths.shown(path)} cannot be read ({error.strerror})") from error
+
+
+def read_json(path: Path, keys_once: bool = False) -> object:
+    """Value of a JSON file; DataError with line and column where it is malformed, or where it is nested too deeply.
+
+    Of a key that stands twice in an object JSON keeps the last, without a word; with `keys_once` it is a DataError.
+    """
+    name = paths.shown(path)
+
+    def once(pairs: list[tuple[str, object]]) -> dict:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            raise DataError(f"{name}: the key {key!r} stands twice in one object. Keep one")
+        return found
+
+    try:
+        return json.loads(read_text(path), object_pairs_hook=once if keys_once else None)
+    except json.JSONDecodeError as error:
+        where = f"{name}:{error.lineno}:{error.colno}"
+        raise DataError(f"{where}: malformed JSON ({error.msg}): the file is truncated or damaged") from None
+    except RecursionError:
+        raise DataError(f"{name}: {DEEP}") from None
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """Objects of a JSON-lines file; DataError with the line where one is malformed."""
+    return [row for _, row in read_lines(path)]
+
+
+def read_lines(path: Path) -> list[tuple[int, dict]]:
+    """(line number, object) of a JSON-lines file, in which blank lines are skipped; DataErrors as in `read_jsonl`."""
+    rows = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{paths.shown(path)}:{number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where}: malformed JSON line ({error.msg})") from None
+        except RecursionError:
+            raise DataError(f"{where}: {DEEP}") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: expected a JSON object, found {line.strip()[:40]!r}")
+        rows.append((number, row))
+    return rows
+
+
+def sha256(data: str | bytes) -> str:
+    """Hexadecimal SHA-256 of text or bytes."""
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's contents."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(path: Path) -> dict:
+    """Identity of a file or folder: `size` (bytes), `files`, `stamp` (names, sizes, times), `sha256` of contents."""
+    files = _members(path)
+    sizes = [(name, file.stat().st_size) for name, file in files]
+    contents = sizes if len(files) > HASHED_FILES else [(name, file_hash(file)) for name, file in files]
+    total = sum(size for _, size in sizes)
+    return {"size": total, "files": len(files), "stamp": _stamp(files), "sha256": sha256(json.dumps(contents))}
+
+
+def unchanged(path: Path, recorded: dict) -> bool:
+    """Whether `path` still is what `recorded` says: by size and time where they agree, else by contents."""
+    if not path.exists():
+        return False
+    files = _members(path)
+    return _stamp(files) == recorded["stamp"] or fingerprint(path)["sha256"] == recorded["sha256"]
+
+
+def _members(path: Path) -> list[tuple[str, Path]]:
+    if path.is_file():
+        return [("", path)]
+    return sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
+
+
+def _stamp(files: list[tuple[str, Path]]) -> str:
+    return sha256(json.dumps([(name, file.stat().st_size, file.stat().st_mtime_ns) for name, file in files]))

@@ -1,0 +1,85 @@
+"""Where things are: the project's folders, the package's assets, the real data.
+
+Nothing else in the package builds a path from the working directory, so a step runs the same from any folder.
+"""
+
+import os
+from pathlib import Path
+
+
+def package() -> Path:
+    """Folder of the `sbt` package."""
+    return Path(__file__).resolve().parents[1]
+
+
+def root() -> Path:
+    """Folder of the project: `SBT_ROOT`, else the nearest above with `notebooks/` and `sbt/`, else the package's."""
+    if given := os.environ.get("SBT_ROOT"):
+        return Path(given).resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "notebooks").is_dir() and (folder / "sbt").is_dir():
+            return folder
+    return package().parent
+
+
+def notebooks() -> Path:
+    """Folder of the notebooks."""
+    return root() / "notebooks"
+
+
+def params() -> Path:
+    """Folder of the studies' parameter files."""
+    return root() / "params"
+
+
+def outputs() -> Path:
+    """Folder everything is written to: `SBT_OUTPUTS`, else `outputs/` of the project."""
+    given = os.environ.get("SBT_OUTPUTS")
+    return Path(given).absolute() if given else root() / "outputs"
+
+
+def downloads() -> Path:
+    """Folder that training files are fetched to: `SBT_DOWNLOADS` (a disk of this machine, say), else in outputs."""
+    given = os.environ.get("SBT_DOWNLOADS")
+    return Path(given).absolute() if given else outputs() / "downloads"
+
+
+def assets() -> Path:
+    """Folder of the small models kept in the package."""
+    return package() / "microworld" / "assets"
+
+
+def real_data() -> Path | None:
+    """Folder of the real benchmark files: `SBT_DATA`, else `shared/data` beside the project, else None."""
+    given = os.environ.get("SBT_DATA")
+    folder = Path(given).absolute() if given else root().parent / "shared" / "data"
+    return folder if folder.is_dir() else None
+
+
+def resolve(text: str) -> Path:
+    """Path a parameter names: `assets/...` is in the package, absolute ones stay, others are in the project."""
+    path = Path(text)
+    if path.is_absolute():
+        return path
+    return (assets().parent if path.parts[:1] == ("assets",) else root()) / path
+
+
+def shown(path: Path) -> str:
+    """The path as messages and manifests show it: relative to the project where it lies inside it."""
+    path = Path(path).absolute()
+    for base in (root(), package().parent):
+        if path.is_relative_to(base):
+            return path.relative_to(base).as_posix()
+    return path.as_posix()
+
+
+def recorded(path: Path) -> str:
+    """The path as results keep it: relative to the folder of outputs where it lies inside, which may move.
+
+    Downloads that were put elsewhere stay whole paths, wherever that is.
+    """
+    path = Path(path).absolute()
+    if path.is_relative_to(outputs()):
+        return path.relative_to(outputs()).as_posix()
+    return path.as_posix() if path.is_relative_to(downloads()) else shown(path)
