@@ -1,30 +1,35 @@
-"""Benchmarks: one file each, with `load`, `prompt` and `score`; adding one is a file and a line here."""
+"""Benchmarks: a folder each. `specs()` finds them; adding one is adding a folder, a notebook and a line of a plan."""
 
 import importlib
-from types import ModuleType
+import pkgutil
+from functools import cache
 
+from sbt.benchmarks.spec import Headline, Spec
 from sbt.templates import template_hash
 from sbt.utils.errors import ParameterError
 from sbt.utils.files import sha256
 from sbt.utils.text import nearest
 
-NAMES = {
-    "captions": "sbt.benchmarks.captions.task",
-    "ethics": "sbt.benchmarks.ethics.task",
-    "mme": "sbt.benchmarks.mme.task",
-    "pope": "sbt.benchmarks.pope.task",
-    "truthfulqa": "sbt.benchmarks.truthfulqa.task",
-    "truthfulqa-gen": "sbt.benchmarks.truthfulqa.generation",
-    "unicorn": "sbt.benchmarks.unicorn.task",
-    "vqav2": "sbt.benchmarks.vqav2.task",
-}
+__all__ = ["Headline", "Spec", "check_protocol", "get", "provenance", "specs"]
 
 
-def get(name: str) -> ModuleType:
-    """The module of a benchmark; ParameterError with a suggestion where there is none of that name."""
-    if name not in NAMES:
-        raise ParameterError(f"benchmark {name!r} is unknown{nearest(name, NAMES)}")
-    return importlib.import_module(NAMES[name])
+@cache
+def specs() -> dict[str, Spec]:
+    """Every benchmark by name, in the order of the folders' names: each `SPEC`, or the several `SPECS` of one folder."""
+    found = {}
+    for folder in pkgutil.iter_modules(__path__):
+        if folder.ispkg:
+            module = importlib.import_module(f"{__name__}.{folder.name}")
+            for spec in getattr(module, "SPECS", (module.SPEC,) if hasattr(module, "SPEC") else ()):
+                found[spec.name] = spec
+    return found
+
+
+def get(name: str) -> Spec:
+    """A benchmark's SPEC; ParameterError with a suggestion where there is none of that name."""
+    if name not in specs():
+        raise ParameterError(f"benchmark {name!r} is unknown{nearest(name, specs())}")
+    return specs()[name]
 
 
 def provenance(protocol: str, conversations: dict[str, str | None], text: str = "") -> dict[str, dict[str, str]]:
