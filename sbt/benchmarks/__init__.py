@@ -15,7 +15,7 @@ __all__ = ["Headline", "Spec", "check_protocol", "get", "provenance", "specs"]
 
 @cache
 def specs() -> dict[str, Spec]:
-    """Every benchmark by name, in the order of the folders' names: each `SPEC`, or the several `SPECS` of one folder."""
+    """Every benchmark by name, sorted by folder: the `SPEC` of each folder, or its several `SPECS`."""
     found = {}
     for folder in pkgutil.iter_modules(__path__):
         if folder.ispkg:

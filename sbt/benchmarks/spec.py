@@ -1,7 +1,7 @@
-"""What a benchmark says of itself. Its folder's `__init__.py` holds one `SPEC` (or `SPECS`, where one folder has several).
+"""The description of a benchmark. The `__init__.py` of its folder holds one `SPEC`, or several `SPECS`.
 
-Nothing central lists benchmarks: `sbt.benchmarks.specs()` finds them, and the command line, the preflight, the report's
-tables, the paired comparisons and README's table are made from what it finds.
+Nothing central lists benchmarks: `sbt.benchmarks.specs()` finds them. The command line, the preflight, the tables of
+the report, the paired comparisons and the table in README are made from what it finds.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from typing import Any
 class Headline:
     """A metric that the report shows: a column of one of its tables.
 
-    `chance` is what guessing gives, None where nothing is known; `best` is the metric's upper end, None if it has none.
+    `chance` is what guessing gives, None where that is not known. `best` is the upper end of the metric, or None.
     """
 
     subset: str
@@ -26,14 +26,15 @@ class Headline:
 
 @dataclass(frozen=True)
 class Spec:
-    """One benchmark. Functions are named as "module:function" and loaded when they are called, so that a plan needs no torch.
+    """One benchmark. Functions are named as "module:function" and loaded when called, so that a plan needs no torch.
 
     name: as metric rows and `sbt score` call it. kind: "text" (asks the language model alone) or "vision" (asks arms
-    that can see). table: title of the report's table. headline: its columns there. per_item: a function that turns a
-    step's samples into {score: DataFrame of items x arms}, for paired comparisons. score_files: what `sbt score` calls,
-    and answer_keys: what an answer file must hold, in words. sources: parameter of the notebook -> sources (names in
-    `sources_by_name`) that its value "hub" asks for. protocols: name -> differences from the official way, each with
-    its source. items and tokens: questions, and tokens a question with its answers, for estimates.
+    that can see). table: title of the report's table. headline: its columns there. about: one sentence for README.
+    per_item: a function that turns the samples of a step into {score: DataFrame of items x arms}, for paired
+    comparisons. score_files: the function behind `sbt score`. answer_keys: what an answer file must hold, in words.
+    sources: parameter of the notebook -> names of the sources (in `sources_by_name`) that its value "hub" asks for.
+    protocols: name -> differences from the official way, each with its source. items and tokens: number of questions,
+    and tokens of a question with its answers, for estimates.
     """
 
     name: str
