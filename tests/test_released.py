@@ -15,7 +15,7 @@ from PIL import Image
 from tiny_fixtures import small  # noqa: F401 - a fixture
 from transformers import AutoTokenizer, LlamaTokenizer
 
-from sbt.models import TextArms, language_model, load_arm, silence
+from sbt.models import TextArms, language_model, load_arm, quiet
 from sbt.models.image_markers import image_text, put_marks, with_marks
 from sbt.models.released import parts
 from sbt.models.released.convert import convert, kind
@@ -35,7 +35,7 @@ WRITERS = {
 def made(small: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:  # noqa: F811
     """A stand-in of each kind under a name that says nothing, with what its writer returned."""
     root = tmp_path_factory.mktemp("released")
-    with silence():
+    with quiet():
         given = {what: write(root / f"x{number}", small) for number, (what, write) in enumerate(WRITERS.items())}
     return SimpleNamespace(folder={what: root / f"x{number}" for number, what in enumerate(WRITERS)}, given=given)
 
