@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sbt.benchmarks.captions import metric
+from sbt.benchmarks.captions import SPEC, metric
 from sbt.benchmarks.captions import task as captions
 from sbt.benchmarks.captions.files import load, train_captions
 from sbt.utils import paths
@@ -232,5 +232,5 @@ def test_real_captions_in_the_other_forms(tmp_path: Path) -> None:
 
 
 def test_the_differences_name_what_is_not_published_of_the_corrupted_pictures() -> None:
-    assert all(told and source for told, source in captions.DIFFERENCES)
-    assert any("corrupted" in told and "severities 1, 3 and 5" in told for told, _ in captions.DIFFERENCES)
+    assert all(told and source for told, source in SPEC.protocols["paper"])
+    assert any("corrupted" in told and "severities 1, 3 and 5" in told for told, _ in SPEC.protocols["paper"])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from sbt import benchmarks
 from sbt.benchmarks.common import ask_vision
-from sbt.benchmarks.mme import metric
+from sbt.benchmarks.mme import SPEC, metric
 from sbt.benchmarks.mme import task as mme
 from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
@@ -55,7 +55,7 @@ def test_parser(answer: str) -> None:
 def test_the_tasks_of_both_protocols() -> None:
     assert [len(names) for names in metric.KINDS.values()] == [10, 4] and len(metric.tasks()) == 14
     assert set(metric.tasks()) - set(metric.tasks("paper")) == {"landmark", "artwork"}
-    assert all(source for _, source in metric.DIFFERENCES)
+    assert all(source for _, source in SPEC.protocols["paper"])
 
 
 def test_a_task_by_hand() -> None:

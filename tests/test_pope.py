@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sbt.benchmarks.pope import SPEC
 from sbt.benchmarks.pope import metric as yesno
 from sbt.benchmarks.pope import task as pope
 from sbt.utils import paths
@@ -51,7 +52,7 @@ def test_the_end_sign_that_the_paper_keeps_makes_a_no_a_yes() -> None:
     items = [question(1), question(2, label="no")]
     assert pope.score(items, ["Yes", "No"])["accuracy"] == 1.0
     assert pope.score(items, ["Yes###", "No###"])["accuracy"] == 0.5
-    ((told, source),) = pope.DIFFERENCES
+    told, source = SPEC.protocols["paper"][-1]
     assert '"No###"' in told and "pope_metric.py" in source
 
 

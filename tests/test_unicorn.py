@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sbt import benchmarks
-from sbt.benchmarks.unicorn import metric
+from sbt.benchmarks.unicorn import SPEC, metric
 from sbt.benchmarks.unicorn import task as unicorn
 from sbt.utils.errors import DataError, ParameterError
 
@@ -400,7 +400,7 @@ def test_the_task_must_be_named(scored: Callable, tmp_path: Path) -> None:
 
 
 def test_the_differences_are_pairs_and_tell_how_answers_are_written_too() -> None:
-    assert all(told and source for told, source in unicorn.DIFFERENCES)
-    said = " ".join(told for told, _ in unicorn.DIFFERENCES)
+    assert all(told and source for told, source in SPEC.protocols["paper"])
+    said = " ".join(told for told, _ in SPEC.protocols["paper"])
     assert "temperature 0.2" in said and "25 new tokens" in said and "template v0" not in said
     assert "OODCV-VQA: paper keeps one answer a picture" in said and "Sketchy-VQA: paper wants the bare word" in said

@@ -11,6 +11,7 @@ import pytest
 
 from sbt import benchmarks
 from sbt.__main__ import main
+from sbt.benchmarks.vqav2 import SPEC
 from sbt.benchmarks.vqav2 import metric as vqa
 from sbt.benchmarks.vqav2 import task as vqav2
 from sbt.utils.errors import DataError, ParameterError
@@ -411,8 +412,8 @@ def test_a_bad_picture_takes_its_questions_out_of_the_draw_and_changes_nothing_e
 
 
 def test_the_differences_name_the_pairing_by_position() -> None:
-    assert all(told and source for told, source in vqav2.DIFFERENCES)
-    assert "eval_datasets.py:91-94" in {source for _, source in vqav2.DIFFERENCES}
+    assert all(told and source for told, source in SPEC.protocols["paper"])
+    assert "eval_datasets.py:91-94" in {source for _, source in SPEC.protocols["paper"]}
 
 
 def test_the_real_size_of_the_authors_choice() -> None:

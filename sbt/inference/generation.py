@@ -14,8 +14,8 @@ from torch import nn
 from transformers import DynamicCache, GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from sbt import templates
-from sbt.benchmarks.common.protocol import Decoding
 from sbt.data.llava import PLACEHOLDER, parts
+from sbt.inference.decoding import Decoding
 from sbt.inference.image_cache import Images
 from sbt.inference.kvcache import encode_primer, expanded, picked
 from sbt.inference.prefix_tree import MIN_PRIMER, common
@@ -200,7 +200,8 @@ class _Writer:
     def _config(self) -> GenerationConfig:
         ends = {"eos_token_id": self.tokenizer.eos_token_id, "pad_token_id": self.tokenizer.pad_token_id}
         chance = {"temperature": self.how.temperature, "top_k": self.how.top_k} if self.how.sampled else {}
-        return GenerationConfig(max_new_tokens=self.how.max_new_tokens, do_sample=self.how.sampled, **chance, **ends)
+        length = {"max_new_tokens": self.how.max_new_tokens, "min_new_tokens": self.how.min_new_tokens or None}
+        return GenerationConfig(do_sample=self.how.sampled, **length, **chance, **ends)
 
     @contextlib.contextmanager
     def _seeded(self, prompts: list[list[int]]) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """Image captioning (Chen et al. 2015): one caption a picture against several references, by coco-caption's metrics.
 
 Protocol "standard": the paper's request, greedy decoding, no Java. Protocol "paper": what the authors' code does
-beside how it decodes (DIFFERENCES, `benchmarks.decoding`). The files: `captions_files`.
+beside how it decodes (`SPEC.protocols`). The files: `captions_files`.
 """
 
 import random
@@ -9,35 +9,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from sbt.benchmarks import check_protocol
 from sbt.benchmarks.captions import metric
 from sbt.benchmarks.captions.files import ALL, load, train_captions
+from sbt.benchmarks.common import controls
 from sbt.report import stats
 from sbt.utils import checks, paths
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import read_json
 
-__all__ = ["DIFFERENCES", "PROMPT", "demonstrations", "empty_row", "image_folder", "load", "prompt", "rows", "samples",
+__all__ = ["PROMPT", "demonstrations", "empty_row", "image_folder", "load", "prompt", "rows", "samples",
            "score", "score_files", "sources"]  # fmt: skip
 PROTOCOLS = ("standard", "paper")
 PROMPT = "Please provide a description of the picture."  # UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall
-DIFFERENCES = (  # UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/*@47f96a3
-    (
-        "three training captions stand before each picture as turns of text, drawn without a seed, here with it",
-        "evaluate.py:617-618, 641-712",
-    ),
-    ("double quotes are taken out of a caption", "evaluate.py:737-739"),
-    ("their tables are CIDEr times 100: `sbt score captions --protocol paper` prints that", "evaluate.py:771"),
-    (
-        "a picture given by number is looked for as COCO_test2014_*, of which there are no captions; here val2014",
-        "eval_datasets.py:22-31",
-    ),
-    (
-        "corrupted pictures are read from folders, by default of severities 1, 3 and 5; neither these nor code that "
-        "makes them or averages over them is published, so both are this project's here",
-        "evaluate.py:208-241, 372-403",
-    ),
-)
 
 
 def sources(world: Path | None, references: str, images: str, split: str, flickr: dict) -> dict[str, dict]:
@@ -122,6 +108,11 @@ def samples(
         | {"references": item["references"], "CIDEr": value}
         for item, answer, value in zip(items, answers, values, strict=True)
     ]
+
+
+def per_item(samples: Sequence[dict]) -> dict[str, pd.DataFrame]:
+    """Scores of the items about the right picture, items x arms, for paired comparisons."""
+    return {"captions CIDEr": controls.by_item([one for one in samples if one["subset"] == "real"], "CIDEr")}
 
 
 def score_files(answers: Path | str, references: Path | str, protocol: str = "standard") -> dict:

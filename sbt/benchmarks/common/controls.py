@@ -78,6 +78,17 @@ def split(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(task=tasks, condition=conditions)
 
 
+def by_item(samples: Sequence[dict], value: str) -> pd.DataFrame:
+    """One score of the items that were asked about the right picture under the first protocol: items x arms."""
+    rows = split(pd.DataFrame(samples))
+    rows = rows[rows["condition"] == "real"]
+    if "protocol" in rows:
+        rows = rows[rows["protocol"] == rows["protocol"].iloc[0]]
+    place = rows.groupby(["arm", "subset"]).cumcount()  # every arm answers in the order of the items
+    table = rows.assign(item=place).pivot(index=["subset", "image", "item"], columns="arm", values=value)
+    return table.astype(float)
+
+
 def compared(rows: pd.DataFrame, levels: Mapping[str, float], digits: int = 2) -> pd.DataFrame:
     """By arm and task, the score under each condition beside the blind level of the task.
 

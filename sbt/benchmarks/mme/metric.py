@@ -2,7 +2,7 @@
 
 Protocol "standard" is the publishers' calculation.py (BradyFU/Awesome-Multimodal-Large-Language-Models:
 tools/eval_tool.zip@1c1d69e), "paper" the authors' (UCSC-VLAA/Sight-Beyond-Text:
-llava/eval/mmoverall/mme_metric.py@47f96a3). DIFFERENCES says where they part.
+llava/eval/mmoverall/mme_metric.py@47f96a3). `SPEC.protocols` says where they part.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,13 +22,6 @@ WHOLE = 200  # of a task: 100 for the questions, 100 for the pictures
 NO_RESPONSE = "other"  # what the authors put where a line has no response
 METRICS = ("acc", "acc_plus", "score", "yes_ratio", "unparsed_ratio", "empty_ratio")
 _POINTS = np.array([0.0, 50.0, 200.0])  # of a picture with none, one or both questions right: acc and acc_plus, x100
-_AUTHORS = "UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/mme_metric.py@47f96a3"
-DIFFERENCES = (
-    ("paper leaves out landmark and artwork: perception is at most 1600, not 2000", f"{_AUTHORS}, lines 13-17"),
-    ('paper strips the answer before it takes four characters: "  yes" is yes, not other', f"{_AUTHORS}, line 121"),
-    ("paper counts a line without a response as other; in standard it is an error", f"{_AUTHORS}, lines 114-118"),
-    ('paper strips the label; in standard "yes " is an error', f"{_AUTHORS}, line 120"),
-)
 
 
 def tasks(protocol: str = "standard") -> tuple[str, ...]:

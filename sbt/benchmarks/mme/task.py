@@ -1,19 +1,22 @@
 """MME: two yes/no questions a picture, 14 tasks of perception and cognition (Fu et al. 2023).
 
-Protocol "standard": the publishers' eval_tool. "paper": the authors' metric, 12 tasks. metrics.mme.DIFFERENCES.
+Protocol "standard": the publishers' eval_tool. "paper": the authors' metric, 12 tasks. `SPEC.protocols`.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from sbt.benchmarks import check_protocol
+from sbt.benchmarks.common import controls
 from sbt.benchmarks.mme import metric
 from sbt.benchmarks.mme.files import load, pictures, read_answers, write_answers
-from sbt.benchmarks.mme.metric import DIFFERENCES, KINDS, METRICS, parse, tasks
+from sbt.benchmarks.mme.metric import KINDS, METRICS, parse, tasks
 from sbt.report import stats
 from sbt.utils.errors import DataError
 
-__all__ = ["DIFFERENCES", "KINDS", "METRICS", "answer_counts", "counts", "load", "parse", "pictures", "prompt", "rows",
+__all__ = ["KINDS", "METRICS", "answer_counts", "counts", "load", "parse", "pictures", "prompt", "rows",
            "samples", "score", "score_files", "tasks", "write_answers"]  # fmt: skip
 PROTOCOLS = ("standard", "paper")
 
@@ -105,6 +108,11 @@ def samples(items: Sequence[dict], answers: Sequence[str], *, arm: str, conditio
         | {"correct": said == item["label"].lower(), "unparsed": said == "other", "empty": not answer.strip()}
         for item, answer in zip(items, answers, strict=True)
     ]
+
+
+def per_item(samples: Sequence[dict]) -> dict[str, pd.DataFrame]:
+    """Scores of the items about the right picture, items x arms, for paired comparisons."""
+    return {"MME": controls.by_item(samples, "correct")}
 
 
 def score_files(answers: Path | str, references: Path | str | None = None, protocol: str = "standard") -> dict:

@@ -1,13 +1,16 @@
 """POPE: is the object in the picture? (Li et al. 2023). JSON lines of question_id, image, text, label.
 
 Protocol "standard": the question alone, greedy decoding, the official parser and metric. "paper" has the same parser
-and metric, and how the authors decode; what comes of that: DIFFERENCES.
+and metric, and how the authors decode; what comes of that: `SPEC.protocols`.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from sbt.benchmarks import check_protocol
+from sbt.benchmarks.common import controls
 from sbt.benchmarks.pope import metric as yesno
 from sbt.benchmarks.pope.metric import parse
 from sbt.report import stats
@@ -15,12 +18,6 @@ from sbt.utils import checks, paths
 from sbt.utils.errors import DataError
 from sbt.utils.files import read_lines
 
-DIFFERENCES = (
-    (
-        'with its end sign, "No###" is no word that the parser knows, and counts as yes',
-        "UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/pope_metric.py@47f96a3, lines 15-20",
-    ),
-)
 METRICS = ("accuracy", "precision", "recall", "f1", "yes_ratio")
 
 
@@ -103,6 +100,11 @@ def samples(items: Sequence[dict], answers: Sequence[str], *, arm: str, subset: 
         | {"answer": answer, "correct": parse(answer) == item["label"], "unparsed": yesno.is_unparsed(answer)}
         for item, answer in zip(items, answers, strict=True)
     ]
+
+
+def per_item(samples: Sequence[dict]) -> dict[str, pd.DataFrame]:
+    """Scores of the items about the right picture, items x arms, for paired comparisons."""
+    return {"POPE": controls.by_item(samples, "correct")}
 
 
 def score_files(answers: Path | str, references: Path | str, protocol: str = "standard") -> dict[str, float | int]:

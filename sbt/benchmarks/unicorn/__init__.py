@@ -1,1 +1,48 @@
-"""Unicorn."""
+"""Unicorn (Tu et al. 2023): pictures unlike the training's (OODCV-VQA, counterfactual too), drawings (Sketchy-VQA)."""
+
+from sbt.benchmarks.common.protocol import UNICORN_DIFFERENCES
+from sbt.benchmarks.spec import Headline, Spec
+
+_CODE = "UCSC-VLAA/vllm-safety-benchmark@ef1aba1: safety_evaluations/ood_scenarios"
+_METRIC, _SKETCHY = f"{_CODE}/oodcv_vqa_metric.py", f"{_CODE}/sketchy_metric.py"
+_TASK = "sbt.benchmarks.unicorn.task"
+_RULES = {
+    "OODCV-VQA": (
+        ("paper keeps one answer a picture, the last question's", f"{_CODE}/evaluation.py, lines 425-430"),
+        ('paper looks for parts of words: "10" is also 1, "not" also no, "none" also 1', f"{_METRIC}, lines 247-249"),
+        ('paper heeds the case: "Two" is no number, "NO" is no answer', f"{_METRIC}, lines 168-199"),
+        ("paper does not know the digit 0: only none, no and zero say it", f"{_METRIC}, line 171"),
+        ("paper reads past the first sentence, for the periods are gone before it is cut", f"{_METRIC}, line 236"),
+        ("paper, counterfactual: commas are gone before the clauses are cut apart", f"{_METRIC}, lines 342-348, 304"),
+        ('paper, counterfactual: "Not" and "None" at the start are No', f"{_METRIC}, line 298"),
+        ('paper, counterfactual: the condition is cut off inside words ("different" at "if")', f"{_METRIC}, line 319"),
+    ),
+    "Sketchy-VQA": (
+        ('paper wants the bare word: "No." and "Yes!" are neither', f"{_SKETCHY}, lines 14-21"),
+        ("paper leaves answers that are neither out of accuracy and recall", f"{_SKETCHY}, lines 42-59"),
+        ('paper takes every label but "No" for yes', f"{_SKETCHY}, lines 23-27"),
+    ),
+}
+SPEC = Spec(
+    name="unicorn",
+    title="Unicorn",
+    kind="vision",
+    table="Vision",
+    headline=(
+        Headline("oodcv-vqa", "accuracy", "OODCV-VQA accuracy"),
+        Headline("sketchy-vqa", "accuracy", "Sketchy-VQA accuracy", chance=0.5),
+    ),
+    about="Questions about pictures unlike the training's: odd textures and backgrounds, what-if, line drawings",
+    notebook="64_unicorn",
+    per_item=f"{_TASK}:per_item",
+    score_files=f"{_TASK}:score_files",
+    answer_keys="answer (or prediction), one a question in their order; in OODCV-VQA also an object by image path",
+    protocols={
+        "standard": (),
+        "paper": (
+            *UNICORN_DIFFERENCES,
+            *((f"{name}: {rule}", source) for name, rules in _RULES.items() for rule, source in rules),
+        ),
+    },
+    tokens=30,
+)

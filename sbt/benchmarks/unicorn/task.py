@@ -1,13 +1,15 @@
 """Unicorn: pictures unlike the training's (OODCV-VQA, counterfactual too) and line drawings (Sketchy-VQA).
 
-Tu et al. 2023. Protocol "paper": the publishers' code with its defects, "standard": without them (DIFFERENCES).
+Tu et al. 2023. Protocol "paper": the publishers' code with its defects, "standard": without them (`SPEC.protocols`).
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from sbt.benchmarks import check_protocol
-from sbt.benchmarks.common.protocol import UNICORN_DIFFERENCES
+from sbt.benchmarks.common import controls
 from sbt.benchmarks.unicorn import metric
 from sbt.benchmarks.unicorn.files import check_task, load, read_answers
 from sbt.benchmarks.unicorn.metric import OODCV, SITUATIONS, SKETCHY, TASKS
@@ -15,14 +17,9 @@ from sbt.report import stats
 from sbt.utils import checks
 from sbt.utils.errors import DataError, ParameterError
 
-__all__ = ["DIFFERENCES", "OODCV", "SITUATIONS", "SKETCHY", "TASKS", "counts", "image_folder", "load", "prompt",
+__all__ = ["OODCV", "SITUATIONS", "SKETCHY", "TASKS", "counts", "image_folder", "load", "prompt",
            "rows", "samples", "score", "score_files"]  # fmt: skip
 PROTOCOLS = ("standard", "paper")
-_NAMES = {"oodcv": "OODCV-VQA", "sketchy": "Sketchy-VQA"}
-DIFFERENCES = (  # all of them: decoding.DIFFERENCES is about another code
-    *UNICORN_DIFFERENCES,
-    *((f"{_NAMES[kind]}: {told}", source) for kind, rules in metric.DIFFERENCES.items() for told, source in rules),
-)
 
 
 def counts(items: Sequence[dict]) -> dict[str, int]:
@@ -90,6 +87,15 @@ def samples(items: Sequence[dict], answers: Sequence[str], *, arm: str, conditio
         | {key: value for key, value in metric.judged(item, answer, protocol).items() if key in kept}
         for item, answer in metric.answered(items, answers, protocol)
     ]
+
+
+def per_item(samples: Sequence[dict]) -> dict[str, pd.DataFrame]:
+    """Right or wrong answers about the right picture, items x arms, for paired comparisons: a table a data set."""
+    found = {}
+    for name, tasks in (("OODCV-VQA", OODCV), ("Sketchy-VQA", SKETCHY)):
+        if part := [one for one in samples if one["subset"] in tasks]:
+            found[name] = controls.by_item(part, "correct")
+    return found
 
 
 def score_files(

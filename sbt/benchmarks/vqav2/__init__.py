@@ -1,1 +1,48 @@
-"""VQAv2."""
+"""VQAv2 (Goyal et al. 2017): open questions about COCO val2014, ten annotators' answers each."""
+
+from sbt.benchmarks.common import protocol
+from sbt.benchmarks.spec import Headline, Spec
+
+_TASK = "sbt.benchmarks.vqav2.task"
+SPEC = Spec(
+    name="vqav2",
+    title="VQAv2",
+    kind="vision",
+    table="Vision",
+    headline=(Headline("real", "accuracy", "VQAv2 accuracy"),),
+    about="Open questions about pictures, scored against ten people's answers; also under corruptions (VQAv2-C)",
+    notebook="61_vqav2",
+    per_item=f"{_TASK}:per_item",
+    score_files=f"{_TASK}:score_files",
+    answer_keys="question_id and answer",
+    protocols={
+        "standard": (),
+        "paper": (  # UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/*@47f96a3
+            *protocol.DIFFERENCES,
+            ("paper asks 5,000 questions of 214,354, drawn with seed 42; standard all of them", "evaluate.py:581-601"),
+            (
+                "three text-only demonstrations with the first annotator's answer, and the bare question",
+                "evaluate.py:820",
+            ),
+            (
+                'an answer with "yes" or "no" anywhere in it becomes "Yes" or "No": "snow" is "No"',
+                "vqa_metric.py:575-584",
+            ),
+            (
+                '"Yes" is right only where annotators disagree: the official rules lower its case only there',
+                "vqa_metric.py:411-416",
+            ),
+            (
+                "questions and annotations are paired by their places in the two lists, here by question_id",
+                "eval_datasets.py:91-94",
+            ),
+            ("an answer ends before the first Question, Answer, ### or </s> in it", "vqa_metric.py:575-584"),
+            (
+                "only the questions that have an answer are scored; the official code wants them all",
+                "vqa_metric.py:382-443",
+            ),
+        ),
+    },
+    items=214_354,
+    tokens=25,
+)

@@ -9,28 +9,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from sbt.benchmarks import check_protocol
+from sbt.benchmarks.common import controls
 from sbt.benchmarks.vqav2 import metric as vqa
 from sbt.benchmarks.vqav2.files import IMAGE, PROTOCOLS, load, read_annotations, read_results, select
 from sbt.report import stats
 from sbt.utils import checks, paths
 
-__all__ = ["DIFFERENCES", "IMAGE", "PROTOCOLS", "SHORT", "image_folder", "load", "prompt", "rows", "samples", "score",
+__all__ = ["IMAGE", "PROTOCOLS", "SHORT", "image_folder", "load", "prompt", "rows", "samples", "score",
            "score_files", "scored", "select"]  # fmt: skip
 SHORT = "Answer the question using a single word or phrase."  # LLaVA-1.5's (arXiv 2310.03744)
-DIFFERENCES = (  # UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/*@47f96a3
-    ("paper asks 5,000 questions of 214,354, drawn with seed 42; standard all of them", "evaluate.py:581-601"),
-    ("three text-only demonstrations with the first annotator's answer, and the bare question", "evaluate.py:820"),
-    ('an answer with "yes" or "no" anywhere in it becomes "Yes" or "No": "snow" is "No"', "vqa_metric.py:575-584"),
-    (
-        '"Yes" is right only where annotators disagree: the official rules lower its case only there',
-        "vqa_metric.py:411-416",
-    ),
-    ("questions and annotations are paired by their places in the two lists, here by question_id",
-     "eval_datasets.py:91-94"),
-    ("an answer ends before the first Question, Answer, ### or </s> in it", "vqa_metric.py:575-584"),
-    ("only the questions that have an answer are scored; the official code wants them all", "vqa_metric.py:382-443"),
-)  # fmt: skip
 
 
 def prompt(item: dict, protocol: str = "standard", *, request: str = SHORT) -> str:
@@ -98,6 +88,11 @@ def samples(
         | {"answer_type": item["answer_type"], "accuracy": value, "correct": value >= 0.5}
         for item, answer, read, value in judged
     ]
+
+
+def per_item(samples: Sequence[dict]) -> dict[str, pd.DataFrame]:
+    """Scores of the items about the right picture, items x arms, for paired comparisons."""
+    return {"VQAv2": controls.by_item([one for one in samples if one["subset"] == "real"], "accuracy")}
 
 
 def score_files(answers: Path | str, references: Path | str, protocol: str = "standard") -> dict:
