@@ -45,14 +45,14 @@ def _parser() -> argparse.ArgumentParser:
 def _score(words: argparse.Namespace) -> None:
     from sbt import benchmarks
 
-    scorer = benchmarks.get(words.benchmark)
-    takes = inspect.signature(scorer.score_files).parameters
+    score_files = benchmarks.get(words.benchmark).load("score_files")
+    takes = inspect.signature(score_files).parameters
     given = {name: getattr(words, name) for name in ("subset", "task") if getattr(words, name) is not None}
     if strange := [name for name in given if name not in takes]:
         raise ParameterError(f"{words.benchmark} has no {strange[0]}s: leave --{strange[0]} out")
     if words.references is None and takes["references"].default is inspect.Parameter.empty:
         raise ParameterError(f"{words.benchmark} needs --references, the benchmark's own file")
-    result = scorer.score_files(words.answers, words.references, protocol=words.protocol, **given)
+    result = score_files(words.answers, words.references, protocol=words.protocol, **given)
     print(json.dumps(result))
 
 
