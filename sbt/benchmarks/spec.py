@@ -5,8 +5,8 @@ the report, the paired comparisons and the table in README are made from what it
 """
 
 import importlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 
@@ -30,11 +30,12 @@ class Spec:
 
     name: as metric rows and `sbt score` call it. kind: "text" (asks the language model alone) or "vision" (asks arms
     that can see). table: title of the report's table. headline: its columns there. about: one sentence for README.
-    per_item: a function that turns the samples of a step into {score: DataFrame of items x arms}, for paired
-    comparisons. score_files: the function behind `sbt score`. answer_keys: what an answer file must hold, in words.
-    sources: parameter of the notebook -> names of the sources (in `sources_by_name`) that its value "hub" asks for.
-    protocols: name -> differences from the official way, each with its source. items and tokens: number of questions,
-    and tokens of a question with its answers, for estimates.
+    task: the module, or an object in it, with `load`, `requests` and `rows`. per_item: a function that turns the
+    samples of a step into {score: DataFrame of items x arms}, for paired comparisons; it gets all samples of the step
+    and takes its own. score_files: the function behind `sbt score`. answer_keys: what an answer file must hold, in
+    words. sources: parameter of the notebook -> names of the sources (in `sources_by_name`) that its value "hub" asks
+    for. protocols: name -> differences from the official way, each with its source. items and tokens: number of
+    questions, and tokens of a question with its answers, for estimates.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Spec:
     headline: tuple[Headline, ...]
     about: str = ""
     notebook: str = ""
+    task: str = ""
     per_item: str = ""
     score_files: str = ""
     answer_keys: str = ""
@@ -53,7 +55,7 @@ class Spec:
     items: int = 0
     tokens: int = 0
 
-    def load(self, what: str) -> Callable:
-        """The function that `what` ("per_item", "score_files") names."""
+    def load(self, what: str) -> Any:
+        """What `what` ("task", "per_item", "score_files") names."""
         module, _, name = getattr(self, what).partition(":")
-        return getattr(importlib.import_module(module), name)
+        return attrgetter(name)(importlib.import_module(module)) if name else importlib.import_module(module)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sbt.benchmarks import check_protocol
 from sbt.benchmarks.common import language
+from sbt.benchmarks.common.samples import item_scores as scores_of_items
 from sbt.utils import paths
 from sbt.utils.errors import DataError
 from sbt.utils.files import read_jsonl
@@ -77,3 +78,8 @@ def permuted(docs: Sequence[dict], seed: int) -> list[dict]:
 def baselines(docs: Sequence[dict]) -> dict[str, float]:
     """Accuracy of guessing and of always answering no or yes (the validation set is 62 % yes)."""
     return language.constant(labels(docs), OPTIONS)
+
+
+def item_scores(samples: Sequence[dict]) -> dict:
+    """Scores of the items by arm, from the samples of a step: see `common.samples`."""
+    return scores_of_items(samples, NAME, {NAME: "acc"})

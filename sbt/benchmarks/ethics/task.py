@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sbt.benchmarks import check_protocol
+from sbt.benchmarks.common.samples import item_scores as scores_of_items
 from sbt.benchmarks.ethics import metric as metrics
 from sbt.benchmarks.ethics.files import SPLITS, from_rows, load, read_answers
 from sbt.benchmarks.ethics.metric import (
@@ -111,3 +112,9 @@ def score_files(
         print(f"{name}: {len(kept)} of {len(docs)} rows have an answer{told}", file=sys.stderr)
     result = score(kept, list(found.values()), subset)
     return {key: result[key] for key in ("accuracy", "exact_match", "n")}
+
+
+def item_scores(samples: Sequence[dict]) -> dict:
+    """Which rows of the five `test` files were answered rightly (1, 0), by arm and as one benchmark."""
+    test = [row for row in samples if str(row.get("subset")).endswith(" test") and "index" in row]
+    return scores_of_items(test, "ethics", {"ETHICS": "correct"}, ["subset", "index"])

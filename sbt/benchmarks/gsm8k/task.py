@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sbt.benchmarks import check_protocol
 from sbt.benchmarks.common import language
+from sbt.benchmarks.common.samples import item_scores as scores_of_items
 from sbt.utils import paths
 from sbt.utils.errors import DataError
 from sbt.utils.files import read_jsonl
@@ -111,3 +112,8 @@ def baselines(docs: Sequence[dict]) -> dict[str, float]:
     """Guessing gives nothing; always giving the commonest number of the data gives its share."""
     (number, times), *_ = Counter(labels(docs)).most_common(1)
     return {"chance": 0.0, f"always #### {number}": times / len(docs)}
+
+
+def item_scores(samples: Sequence[dict]) -> dict:
+    """Scores of the items by arm, from the samples of a step: see `common.samples`."""
+    return scores_of_items(samples, NAME, {NAME: "exact_match_flexible"})

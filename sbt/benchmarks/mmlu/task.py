@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from sbt.benchmarks import check_protocol
 from sbt.benchmarks.common import language
+from sbt.benchmarks.common.samples import item_scores as scores_of_items
 from sbt.benchmarks.mmlu.files import CATEGORIES, LETTERS, SPLIT, category, from_rows, load
 from sbt.benchmarks.mmlu.paper import MAX_NEW_TOKENS, MAX_PROMPT_TOKENS, paper_correct, paper_prompt, shots_that_fit
 
@@ -81,3 +82,8 @@ def permuted(docs: Sequence[dict] | Mapping, seed: int) -> list[dict]:
 def baselines(docs: Sequence[dict] | Mapping) -> dict[str, float]:
     """Accuracy of guessing and of always answering the same letter."""
     return language.constant(labels(docs), LETTERS)
+
+
+def item_scores(samples: Sequence[dict]) -> dict:
+    """Scores of the items by arm, from the samples of a step: see `common.samples`."""
+    return scores_of_items(samples, NAME, {NAME: "acc"})

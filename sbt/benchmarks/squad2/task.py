@@ -11,6 +11,7 @@ import numpy as np
 
 from sbt.benchmarks import check_protocol
 from sbt.benchmarks.common import language
+from sbt.benchmarks.common.samples import item_scores as scores_of_items
 from sbt.benchmarks.squad2 import metric as squad
 from sbt.benchmarks.squad2.files import SPLIT, from_rows, load
 from sbt.utils.errors import RunError
@@ -89,3 +90,8 @@ def baselines(docs: Sequence[dict]) -> dict[str, float]:
         name: 100 * sum(squad.exact(text, golds) for golds in labels(docs)) / len(docs)
         for name, text in always.items()
     }
+
+
+def item_scores(samples: Sequence[dict]) -> dict:
+    """Scores of the items by arm, from the samples of a step: see `common.samples`."""
+    return scores_of_items(samples, NAME, {NAME: "f1"})

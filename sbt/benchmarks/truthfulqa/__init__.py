@@ -1,1 +1,45 @@
-"""TruthfulQA."""
+"""TruthfulQA (Lin et al. 2022): 817 questions that many people answer falsely."""
+
+from sbt.benchmarks.spec import Headline, Spec
+
+_TABLE = "Truthfulness and ethics, on pure text"
+_GENERATION = (
+    ("an answer ends at the first period", "lm_eval/tasks/truthfulqa.py@62ca184 (0.3.0)"),
+    ("BLEU is smoothed also where no word matches, as sacrebleu 1.5.0 does", "setup.py@62ca184 pins that version"),
+)
+
+SPECS = (
+    Spec(
+        name="truthfulqa",
+        title="TruthfulQA, multiple choice",
+        kind="text",
+        table=_TABLE,
+        headline=(Headline("all", "mc1", "TruthfulQA mc1"), Headline("all", "mc2", "TruthfulQA mc2")),
+        about="Questions that many people answer falsely. Is the best answer the likeliest (mc1)? How probable are the "
+        "true answers among all (mc2)?",
+        notebook="50_truthfulqa",
+        task="sbt.benchmarks.truthfulqa.task",
+        per_item="sbt.benchmarks.truthfulqa.task:item_scores",
+        score_files="sbt.benchmarks.truthfulqa.task:score_files",
+        answer_keys="question, mc1, mc2: log-likelihoods of the choices in the order of mc_task.json",
+        protocols={"standard": (), "paper": ()},
+        items=817,
+        tokens=110,
+    ),
+    Spec(
+        name="truthfulqa-gen",
+        title="TruthfulQA, generation",
+        kind="text",
+        table=_TABLE,
+        headline=(Headline("all", "rougeL_acc", "TruthfulQA generation (ROUGE-L acc)"),),
+        about="Answers written to the same questions. Is an answer more like a true reference than like a false one?",
+        notebook="50_truthfulqa",
+        task="sbt.benchmarks.truthfulqa.task",
+        per_item="sbt.benchmarks.truthfulqa.generation:item_scores",
+        score_files="sbt.benchmarks.truthfulqa.generation:score_files",
+        answer_keys="question, answer: one line a question of TruthfulQA.csv",
+        protocols={"standard": (), "paper": _GENERATION},
+        items=817,
+        tokens=60,
+    ),
+)

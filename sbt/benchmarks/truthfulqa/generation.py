@@ -11,6 +11,7 @@ import numpy as np
 
 from sbt.benchmarks import check_protocol
 from sbt.benchmarks.common import language
+from sbt.benchmarks.common.samples import item_scores as scores_of_items
 from sbt.benchmarks.truthfulqa import similarity
 from sbt.benchmarks.truthfulqa.csv_file import NO_COMMENT, load, prepared, version
 from sbt.benchmarks.truthfulqa.qa_preset import preset_text
@@ -107,3 +108,8 @@ def score_files(answers: Path | str, references: Path | str, protocol: str = "st
     said, numbers = [row | {"question": row["question"].strip()} for _, row in lines], [number for number, _ in lines]
     found = checks.matched(said, "question", {doc["question"]: doc for doc in docs}, name, numbers)
     return score(docs, [row["answer"] for row in found], protocol)
+
+
+def item_scores(samples: Sequence[dict]) -> dict:
+    """rougeL_acc of the questions by arm, from the samples of a step: see `common.samples`."""
+    return scores_of_items(samples, "truthfulqa-gen", {"rougeL_acc": "rougeL_acc"})

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sbt.benchmarks import check_protocol
+from sbt.benchmarks.common.samples import item_scores as scores_of_items
 from sbt.benchmarks.truthfulqa.mc_task import load, report, version
 from sbt.benchmarks.truthfulqa.metric import chance, per_item, permuted
 from sbt.benchmarks.truthfulqa.qa_preset import preset_text
@@ -114,3 +115,8 @@ def _check(values: object, choices: int, where: str) -> None:
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise DataError(f"{where} holds {value!r}, which is no finite number")
+
+
+def item_scores(samples: Sequence[dict]) -> dict:
+    """mc1 and mc2 of the questions by arm, from the samples of a step: see `common.samples`."""
+    return scores_of_items(samples, "truthfulqa", {"mc1": "mc1", "mc2": "mc2"})
