@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import CLIPConfig, CLIPModel, LlamaConfig, LlamaForCausalLM
 
-from sbt.data.sources import SOURCES
+from sbt.data.registry import SOURCES
 from sbt.microworld import scenes
 
 SMALL = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -237,9 +237,9 @@ def _pretraining(home: Path, name: str, members: list[str], found: list[scenes.S
 def _published(home: Path, name: str, content: dict[str, object]) -> None:
     """Files of a source where the Hub's cache has them: its first place's repository and revision."""
     for file in SOURCES[name].files:
-        at = _Repository(home, file.places[0].repo, "datasets", file.places[0].revision)
+        at = _Repository(home, file.mirrors[0].repo, "datasets", file.mirrors[0].revision)
         value = content[file.name]
-        at.add(file.places[0].path, value if isinstance(value, bytes) else json.dumps(value).encode())
+        at.add(file.mirrors[0].path, value if isinstance(value, bytes) else json.dumps(value).encode())
 
 
 def _instruction(number: int, image: str, scene: scenes.Scene, name: str) -> dict:

@@ -9,15 +9,17 @@ from types import SimpleNamespace
 
 import httpx
 import huggingface_hub
+import pandas as pd
 import pytest
 from download_fixtures import DATA, hub, server, sha  # noqa: F401 - fixtures
 from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 
-from sbt.data import downloads, formats, imagezip, sources, weblink
-from sbt.data.downloads import RECORD, fetch, plan, room
-from sbt.data.sources import SOURCES, File, Place, Source
-from sbt.data.vision_sources import BENCHMARKS, VISION
+from sbt import benchmarks
+from sbt.benchmarks.unicorn.metric import TASKS
+from sbt.data import download, formats, imagezip, registry, weblink
+from sbt.data.download import RECORD, room
+from sbt.data.registry import SOURCES, File, Mirror, Source
 from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError, RunError
 from sbt.utils.files import read_json
@@ -27,13 +29,21 @@ from sbt.utils.files import read_json
 def source(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Registers a source `test` of one file with these places."""
 
-    def make(*places: Place, digest: str | None = None, size: int = len(DATA), **more: object) -> None:
-        monkeypatch.setitem(SOURCES, "test", Source("A test", (File("a.zip", size, places, digest),), **more))
+    def make(*places: Mirror, digest: str | None = None, size: int = len(DATA), **more: object) -> None:
+        monkeypatch.setitem(SOURCES, "test", Source("test", "A test", (File("a.zip", size, places, digest),), **more))
 
     return make
 
 
-HUB = Place("me/data", "x/a.zip", "abc")
+HUB = Mirror("me/data", "x/a.zip", "abc")
+
+
+def fetch(name: str, folder: Path, **how: object) -> dict[str, Path]:
+    return download.fetch(SOURCES[name], folder, **how)
+
+
+def plan(name: str, folder: Path) -> pd.DataFrame:
+    return download.plan(SOURCES[name], folder)
 
 
 def test_a_broken_connection_is_taken_up_again_where_it_ended(server: SimpleNamespace, tmp_path: Path) -> None:
@@ -65,7 +75,7 @@ def test_a_fetch_that_gave_up_goes_on_in_the_next_run_unless_the_file_changed(
 def test_a_second_place_serves_where_the_first_fails_or_lies(
     server: SimpleNamespace, hub: SimpleNamespace, source: Callable[..., None], tmp_path: Path
 ) -> None:
-    source(HUB, Place(url=f"{server.url}/a.zip"), digest=f"md5:{hashlib.md5(DATA).hexdigest()}")
+    source(HUB, Mirror(url=f"{server.url}/a.zip"), digest=f"md5:{hashlib.md5(DATA).hexdigest()}")
     hub.files["me/data", "x/a.zip"] = DATA[:-1]
     (file,) = fetch("test", tmp_path / "d").values()
     assert (
@@ -82,7 +92,7 @@ def test_a_second_place_serves_where_the_first_fails_or_lies(
 def test_where_no_place_gives_it_each_reason_is_said(
     server: SimpleNamespace, hub: SimpleNamespace, source: Callable[..., None], tmp_path: Path
 ) -> None:
-    source(HUB, Place(url=f"{server.url}/none.zip"), page="https://example.org/ask")
+    source(HUB, Mirror(url=f"{server.url}/none.zip"), page="https://example.org/ask")
     request = httpx.Request("GET", "https://huggingface.co")
     hub.refuse = hub_errors.GatedRepoError("401 long story", response=httpx.Response(401, request=request))
     with pytest.raises(RunError, match=r"(?s)a\.zip cannot be had:\n.*me/data.*gated.*\n.*404 .*example.org/ask"):
@@ -120,11 +130,11 @@ def test_size_is_shown_and_disk_checked_before_anything_is_asked_for(
 ) -> None:
     source(HUB, size=30 * 10**9)
     assert plan("test", tmp_path)[["file", "GB", "here"]].values.tolist() == [["a.zip", 30.0, False]]
-    monkeypatch.setattr(downloads.env, "free_gb", lambda folder: 29.0)
+    monkeypatch.setattr(download.env, "free_gb", lambda folder: 29.0)
     with pytest.raises(RunError, match=r"30\.6 GB are needed \(a\.zip 30\.0 GB\), 29\.0 GB are free"):
         fetch("test", tmp_path)
     assert not hub.asked
-    monkeypatch.setattr(downloads.env, "free_gb", lambda folder: 99.0)
+    monkeypatch.setattr(download.env, "free_gb", lambda folder: 99.0)
     hub.refuse = OSError(28, "No space left on device")
     with pytest.raises(RunError, match="the disk is full"):
         fetch("test", tmp_path)
@@ -134,25 +144,25 @@ def test_every_disk_is_checked_with_what_comes_to_it(
     hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     big, other = 30 * 10**9, 20 * 10**9
-    both = (File("a.zip", big, (HUB,)), File("b.zip", other, (Place(url="http://127.0.0.1:1/b.zip"),)))
-    monkeypatch.setitem(SOURCES, "test", Source("A test", both))
+    both = (File("a.zip", big, (HUB,)), File("b.zip", other, (Mirror(url="http://127.0.0.1:1/b.zip"),)))
+    monkeypatch.setitem(SOURCES, "test", Source("test", "A test", both))
     cache, folder = tmp_path / "cache", tmp_path / "d"
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(downloads.env, "free_gb", lambda at: {cache: 40.0, folder: 25.0}[at])
+    monkeypatch.setattr(download.env, "free_gb", lambda at: {cache: 40.0, folder: 25.0}[at])
     hub.files["me/data", "x/a.zip"] = DATA
     monkeypatch.setattr(weblink, "fetch", lambda url, to, told: to.write_bytes(DATA) and to)
     with pytest.raises(RunError, match=r"cache: 51\.0 GB are needed \(a\.zip 30\.0 GB, b\.zip 20\.0 GB\), 40\.0"):
         fetch("test", folder)  # one disk: both
     assert not hub.asked
-    monkeypatch.setattr(downloads, "_filesystem", lambda at: hash(at))
-    assert [(one.folder, round(one.need, 1)) for one in room(["test", "test"], folder)] == [
+    monkeypatch.setattr(download, "_filesystem", lambda at: hash(at))
+    assert [(one.folder, round(one.need, 1)) for one in room([SOURCES["test"]] * 2, folder)] == [
         (cache, 30.6),
         (folder, 20.4),
     ]
-    assert len(fetch("test", folder)) == 2 and room(["test"], folder) == []
+    assert len(fetch("test", folder)) == 2 and room([SOURCES["test"]], folder) == []
     (folder / "test" / RECORD).unlink()
     (folder / "test" / "b.zip").unlink()
-    monkeypatch.setattr(downloads.env, "free_gb", lambda at: {cache: 25.0, folder: 40.0}[at])
+    monkeypatch.setattr(download.env, "free_gb", lambda at: {cache: 25.0, folder: 40.0}[at])
     with pytest.raises(RunError, match=r"cache: 30\.6 GB are needed \(a\.zip 30\.0 GB\), 25\.0 GB are free"):
         fetch("test", folder)
 
@@ -186,7 +196,7 @@ def test_what_the_hubs_cache_has_takes_no_more_disk(
 ) -> None:
     source(HUB, size=30 * 10**9)
     hub.files["me/data", "x/a.zip"] = DATA
-    monkeypatch.setattr(downloads.env, "free_gb", lambda folder: 1.0)
+    monkeypatch.setattr(download.env, "free_gb", lambda folder: 1.0)
     with pytest.raises(RunError, match="30.6 GB are needed"):
         fetch("test", tmp_path)
     kept = tmp_path / "cache" / "datasets--me--data" / "snapshots" / "abc" / "x" / "a.zip"
@@ -207,7 +217,7 @@ def test_offline_asks_nobody_but_the_cache(
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: pytest.fail("the Hub was asked"))
-    source(HUB, Place(url=f"{server.url}/a.zip"))
+    source(HUB, Mirror(url=f"{server.url}/a.zip"))
     with pytest.raises(RunError, match=r"(?s)HF_HUB_OFFLINE is set.*not there.*not asked for"):
         fetch("test", tmp_path)
     assert not server.asked
@@ -216,22 +226,22 @@ def test_offline_asks_nobody_but_the_cache(
 
 
 def test_the_registry_holds_together() -> None:
-    assert not set(SOURCES) & set(VISION)
-    for parts in BENCHMARKS.values():
-        assert parts.questions in VISION and (not parts.pictures or parts.pictures in VISION)
-    for name, one in (SOURCES | VISION).items():
-        assert one.title and one.files, name
+    found = [files.wanted("hub", "hub", TASKS) for files in benchmarks.sources().values()]
+    vision = {source.name: source for sources in found for source in sources}
+    assert len(vision) >= 9 and not set(SOURCES) & set(vision)
+    for name, one in (SOURCES | vision).items():
+        assert name == one.name and one.title and one.files, name
         for file in one.files:
-            assert file.rows in ("", *formats.FORMATS) and (file.size or not file.places)
-            assert file.places or (one.page and one.note), f"{name}: nobody knows where {file.name} is"
+            assert file.rows in ("", *formats.FORMATS) and (file.size or not file.mirrors)
+            assert file.mirrors or (one.page and one.note), f"{name}: nobody knows where {file.name} is"
             kind, _, value = (file.digest or "sha256:" + "0" * 64).partition(":")
             assert len(value) == {"md5": 32, "sha256": 64}[kind] and int(value, 16) >= 0
-            for place in file.places:
-                assert bool(place.repo and place.path) != bool(place.url)
-                assert place.revision is None or len(place.revision) == 40
-                assert (place.path or place.url).rpartition("/")[2] == file.name
+            for mirror in file.mirrors:
+                assert bool(mirror.repo and mirror.path) != bool(mirror.url)
+                assert mirror.revision is None or len(mirror.revision) == 40
+                assert (mirror.path or mirror.url).rpartition("/")[2] == file.name
     with pytest.raises(ParameterError, match="did you mean 'cc3m-595k'"):
-        sources.get("cc3m-595")
+        registry.get("cc3m-595")
 
 
 def test_two_sources_may_have_files_of_one_name(
@@ -239,7 +249,7 @@ def test_two_sources_may_have_files_of_one_name(
 ) -> None:
     for name, data in (("one", DATA), ("two", DATA[::-1])):
         hub.files[f"me/{name}", "images.zip"] = data
-        places = (Place(f"me/{name}", "images.zip", "abc"),)
-        monkeypatch.setitem(SOURCES, name, Source(name, (File("images.zip", len(data), places),)))
+        places = (Mirror(f"me/{name}", "images.zip", "abc"),)
+        monkeypatch.setitem(SOURCES, name, Source(name, name, (File("images.zip", len(data), places),)))
     assert fetch("one", tmp_path)["images.zip"].read_bytes() == DATA
     assert fetch("two", tmp_path)["images.zip"].read_bytes() == DATA[::-1]

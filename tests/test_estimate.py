@@ -8,7 +8,7 @@ import yaml
 from conftest import write_notebook
 
 from sbt.__main__ import main
-from sbt.data import sources
+from sbt.data import registry
 from sbt.study import architectures, costs, estimate
 from sbt.utils.errors import ParameterError
 
@@ -60,7 +60,7 @@ def test_samples_and_sources(source: str, data: dict, rows: int) -> None:
 
 def test_sets_are_those_of_the_download_table() -> None:
     for name, found in estimate.SETS.items():
-        size = sum(file.size for file in sources.get(name).files) / 1e9
+        size = sum(file.size for file in registry.get(name).files) / 1e9
         assert found.gb == pytest.approx(size, rel=0.05, abs=0.01), name
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sbt.data import sources
+from sbt.data import registry
 from sbt.study import costs, estimate, params, pipeline, plan
 from sbt.utils import env, paths
 
@@ -86,7 +86,7 @@ def test_data_sources_are_known(study: str) -> None:
     for step in steps(study).values():
         for name in ("pretrain_data", "instruct_data", "alpaca_data", "orca_data", "instruct_images_from"):
             if step.values.get(name) and "/" not in step.values[name]:  # a folder of one's own
-                sources.get(step.values[name])
+                registry.get(step.values[name])
 
 
 @pytest.mark.parametrize("study", NEW)

@@ -5,12 +5,13 @@ import pkgutil
 from functools import cache
 
 from sbt.benchmarks.spec import Headline, Spec
+from sbt.data.registry import BenchmarkFiles
 from sbt.templates import template_hash
 from sbt.utils.errors import ParameterError
 from sbt.utils.files import sha256
 from sbt.utils.text import nearest
 
-__all__ = ["Headline", "Spec", "check_protocol", "get", "provenance", "specs"]
+__all__ = ["Headline", "Spec", "check_protocol", "get", "provenance", "sources", "specs"]
 
 
 @cache
@@ -30,6 +31,11 @@ def get(name: str) -> Spec:
     if name not in specs():
         raise ParameterError(f"benchmark {name!r} is unknown{nearest(name, specs())}")
     return specs()[name]
+
+
+def sources() -> dict[str, BenchmarkFiles]:
+    """Parameter of a notebook -> the published files that its value "hub" asks for, over all benchmarks."""
+    return {parameter: files for spec in specs().values() for parameter, files in spec.sources.items()}
 
 
 def provenance(protocol: str, conversations: dict[str, str | None], text: str = "") -> dict[str, dict[str, str]]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
+from sbt.data.registry import BenchmarkFiles
+
 
 @dataclass(frozen=True)
 class Headline:
@@ -33,9 +35,9 @@ class Spec:
     task: the module, or an object in it, with `load`, `requests` and `rows`. per_item: a function that turns the
     samples of a step into {score: DataFrame of items x arms}, for paired comparisons; it gets all samples of the step
     and takes its own. score_files: the function behind `sbt score`. answer_keys: what an answer file must hold, in
-    words. sources: parameter of the notebook -> names of the sources (in `sources_by_name`) that its value "hub" asks
-    for. protocols: name -> differences from the official way, each with its source. items and tokens: number of
-    questions, and tokens of a question with its answers, for estimates.
+    words. sources: parameter of the notebook -> the published files that its value "hub" asks for. protocols: name ->
+    differences from the official way, each with its source. items and tokens: number of questions, and tokens of a
+    question with its answers, for estimates.
     """
 
     name: str
@@ -49,8 +51,7 @@ class Spec:
     per_item: str = ""
     score_files: str = ""
     answer_keys: str = ""
-    sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    sources_by_name: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, BenchmarkFiles] = field(default_factory=dict)
     protocols: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     items: int = 0
     tokens: int = 0

@@ -4,16 +4,15 @@ rows = checks([step.values for step in steps], paths.downloads());  insist(rows)
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import huggingface_hub
 from huggingface_hub import errors as hub_errors
 
-from sbt.data import downloads
-from sbt.data.sources import HUB, SOURCES, get
-from sbt.data.vision_sources import asked
+from sbt.data import download
+from sbt.data.registry import HUB_URL, SOURCES, BenchmarkFiles, Source
 from sbt.utils import env, paths
 from sbt.utils.errors import RunError
 
@@ -39,8 +38,8 @@ def access(repo: str, kind: str = "model") -> Access:
 
     Never raises and never shows the token: the first minute of a run is where this belongs.
     """
-    page = f"{HUB}/{'datasets/' if kind == 'dataset' else ''}{repo}"
-    if downloads.offline_mode():
+    page = f"{HUB_URL}/{'datasets/' if kind == 'dataset' else ''}{repo}"
+    if download.offline_mode():
         return Access(False, f"HF_HUB_OFFLINE is set: {repo} was not asked for; what is in the cache will do")
     token = "the token found" if env.has_token() else "no token (set HF_TOKEN, or run `hf auth login`)"
     try:
@@ -54,15 +53,28 @@ def access(repo: str, kind: str = "model") -> Access:
     return Access(True, f"{repo} is open")
 
 
-def checks(steps: Iterable[dict], folder: Path) -> list[dict]:
+def checks(steps: Iterable[dict], folder: Path, published: Mapping[str, BenchmarkFiles]) -> list[dict]:
     """Rows `check, found, ok, why` as `env.checks` gives: packages and GPUs, models, gated sources, benchmarks, disks.
 
     `steps` are the steps' values, `folder` is what is fetched to. Models that are folders or packaged need nothing,
     nor do those in the Hub's cache; with HF_HUB_OFFLINE set nobody is asked.
     """
     steps = list(steps)
-    rows = [*_machine(steps), *_repositories(steps), *_benchmarks(steps, folder), *_disks(steps, folder)]
+    asked = list(dict.fromkeys(source for values in steps for source in wanted(values, published)))
+    rows = [*_machine(steps), *_repositories(steps), *_benchmarks(asked, folder), *_disks(steps, asked, folder)]
     return [dict(zip(("check", "found", "ok", "why"), row, strict=True)) for row in rows]
+
+
+def wanted(values: Mapping[str, object], published: Mapping[str, BenchmarkFiles]) -> list[Source]:
+    """The benchmarks' sources that a step with these parameter values downloads, each once."""
+    sources: list[Source] = []
+    for parameter, files in published.items():
+        value = values.get(parameter)
+        if isinstance(value, Mapping):
+            sources += files.wanted(value.get("references"), value.get("images", ""))
+        elif parameter in values:
+            sources += files.wanted(value, values.get("images", ""), values.get("tasks", ()))
+    return list(dict.fromkeys(sources))
 
 
 def insist(rows: Iterable[dict]) -> None:
@@ -109,36 +121,36 @@ def _repositories(steps: list[dict]) -> Iterable[tuple[str, str, bool, str]]:
     for values in steps:
         sources = [SOURCES.get(str(value)) for name, value in values.items() if name.endswith(DATA)]
         files = [file for source in sources if source and source.gated for file in source.files]
-        wanted += [(file.places[0].repo, "dataset") for file in files if file.places and file.places[0].repo]
+        wanted += [(file.mirrors[0].repo, "dataset") for file in files if file.mirrors and file.mirrors[0].repo]
     for repo, kind in dict.fromkeys(wanted):
         if _cached(repo, "config.json", kind):
             yield f"{kind} {repo}", "cached", True, "in the Hub's cache"
-        elif downloads.offline_mode():
+        elif download.offline_mode():
             yield f"{kind} {repo}", "not asked for", True, "HF_HUB_OFFLINE is set"
         else:
             found = access(repo, kind)
             yield f"{kind} {repo}", "open" if found.ok else "refused", found.ok, found.reason
 
 
-def _benchmarks(steps: list[dict], folder: Path) -> Iterable[tuple[str, str, bool, str]]:
+def _benchmarks(asked: Iterable[Source], folder: Path) -> Iterable[tuple[str, str, bool, str]]:
     """Sources of the vision benchmarks that parameters take from the hub, each with its terms and where it is from."""
-    for name in dict.fromkeys(name for values in steps for name in asked(values)):
-        source, files = get(name), downloads.plan(name, folder)
+    for source in asked:
+        files = download.plan(source, folder)
         terms = f". {source.note[:1].upper()}{source.note[1:]}" if source.note else ""
         said = f"{source.title}: {', '.join(files['from'])}{terms}"
-        by_hand = [folder / name / file.name for file in source.files if not file.places]
+        by_hand = [folder / source.name / file.name for file in source.files if not file.mirrors]
         here = files["here"].all() or (by_hand and all(map(Path.is_file, by_hand)))
         found = "here" if here else NOT_FOUND if by_hand else "to be fetched"
         if found == NOT_FOUND:
             said += f". Put it to {', '.join(map(paths.shown, by_hand))}"
-        yield f"data {name}", found, found != NOT_FOUND, said
+        yield f"data {source.name}", found, found != NOT_FOUND, said
 
 
-def _disks(steps: list[dict], folder: Path) -> Iterable[tuple[str, str, bool, str]]:
+def _disks(steps: list[dict], asked: Iterable[Source], folder: Path) -> Iterable[tuple[str, str, bool, str]]:
     """Disks that training files and benchmarks are fetched to."""
     named = [str(value) for values in steps for name, value in values.items() if name.endswith(DATA)]
-    wanted = [name for name in named if name in SOURCES] + [name for values in steps for name in asked(values)]
-    for one in downloads.room(wanted, folder):
+    training = [SOURCES[name] for name in named if name in SOURCES]
+    for one in download.room([*training, *asked], folder):
         yield "disk of downloads", f"{one.free:.0f} GB free", one.free >= one.need, str(one)
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import datasets
 
-from sbt.data import arrowfolder, downloads, llava, samples
+from sbt.data import arrowfolder, download, llava, samples
 from sbt.data.prepare import prepare
-from sbt.data.sources import SOURCES, Source
+from sbt.data.registry import SOURCES, Source
 from sbt.utils import paths
 from sbt.utils.errors import DataError, MissingStep
 
@@ -39,16 +39,16 @@ def find(
     form: str = "llava",
     progress: Callable[..., None] | None = None,
 ) -> Found:
-    """The files of a set: `given` is a name of `sources.SOURCES`, fetched to `folder`, or a file of the `form`.
+    """The files of a set: `given` is a name of `registry.SOURCES`, fetched to `folder`, or a file of the `form`.
 
     A file named as one of a source, put there by hand say, has that one's form and may repeat ids as it does.
     `images`, of the same two kinds, are where rows that name files find them; a source's own zips come besides.
     DataError where a file is not there, RunError where it cannot be fetched.
     """
-    fetch = partial(downloads.fetch, folder=folder, progress=_named(progress))
+    fetch = partial(download.fetch, folder=folder, progress=_named(progress))
     source = SOURCES.get(given) or _of(Path(given).name)
     if given in SOURCES:
-        there = fetch(given)
+        there = fetch(source)
         files = tuple(there[file.name] for file in source.files if file.rows)
         zips = tuple(there[file.name] for file in source.files if not file.rows)
         form = next((file.rows for file in source.files if file.rows), form)
@@ -58,7 +58,7 @@ def find(
         files, zips = (_there(given),), ()
         form = next((file.rows for file in source.files if file.name == files[0].name), form) if source else form
     if images in SOURCES:
-        zips += tuple(fetch(images).values())
+        zips += tuple(fetch(SOURCES[images]).values())
     elif images:
         zips += (_there(images),)
     return Found(files, zips, form, source is not None and source.number_repeated)

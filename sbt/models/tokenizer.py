@@ -22,7 +22,7 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import cached_file
 
-from sbt.data.sources import HUB
+from sbt.data.registry import HUB_URL
 from sbt.models.silence import quiet
 from sbt.utils.errors import CheckpointError
 
@@ -204,9 +204,9 @@ def _remedy(name: str, error: BaseException | None) -> str:
     """What to do about a tokenizer that cannot be loaded: where to ask for it, or what to install."""
     while error is not None:  # transformers raises its own error from the Hub's
         if isinstance(error, GatedRepoError):
-            return f". It is gated: accept its terms at {HUB}/{name}, then set HF_TOKEN"
+            return f". It is gated: accept its terms at {HUB_URL}/{name}, then set HF_TOKEN"
         if isinstance(error, RepositoryNotFoundError):
-            return f". Look at {HUB}/{name}: if it is private, set HF_TOKEN"
+            return f". Look at {HUB_URL}/{name}: if it is private, set HF_TOKEN"
         error = error.__cause__ or error.__context__
     return "" if _has_sentencepiece() else f". If it has a {SENTENCEPIECE} only, reading it takes `{EXTRA}`"
 

@@ -1,9 +1,43 @@
 """Captions of COCO and Flickr30k (Chen et al. 2015): one caption a picture against several references."""
 
 from sbt.benchmarks.common import protocol
+from sbt.benchmarks.common.sources import COCO_VAL2014
 from sbt.benchmarks.spec import Headline, Spec
+from sbt.data.registry import BenchmarkFiles, Source, hub_file, url_file
 
 _TASK = "sbt.benchmarks.captions.task"
+_CAPTIONS = Source(
+    "captions",
+    "Karpathy's splits of COCO's and Flickr30k's captions",
+    (
+        url_file(
+            "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip",
+            36_745_453,
+            "sha256:4cfd70132527b80933105e5829dc9034eaab9573482e2e680abbab6130244817",
+        ),
+    ),
+    page="https://cs.stanford.edu/people/karpathy/deepimagesent",
+)
+_FLICKR30K = Source(
+    "flickr30k-images",
+    "Flickr30k, pictures: from a copy on the Hub",
+    (
+        hub_file(
+            ("nlphuji/flickr30k", "2b239befc81b6e3f035ce6bd52f5f4d60f5625f7"),
+            "flickr30k-images.zip",
+            4_390_240_817,
+            "sha256:f78a015e45ea38d4367367223b2bb63cec0d549d5da13c6211663e5439a93216",
+        ),
+    ),
+    page="https://forms.illinois.edu/sec/229675",
+    note="the publishers give them out to those who fill in the form at https://forms.illinois.edu/sec/229675 "
+    "and agree to research use: do so first",
+)
+FILES = {
+    "coco": BenchmarkFiles(_CAPTIONS, COCO_VAL2014, ("dataset_coco.json",)),
+    "flickr30k": BenchmarkFiles(_CAPTIONS, _FLICKR30K, ("dataset_flickr30k.json",)),
+    "demonstrations": BenchmarkFiles(_CAPTIONS, None, ("dataset_coco.json",)),
+}
 SPEC = Spec(
     name="captions",
     title="Captions (COCO, Flickr30k)",
@@ -15,6 +49,7 @@ SPEC = Spec(
     per_item=f"{_TASK}:per_item",
     score_files=f"{_TASK}:score_files",
     answer_keys="image_id (or image_name) and caption",
+    sources={"references": FILES["coco"], "demonstrations": FILES["demonstrations"], "flickr": FILES["flickr30k"]},
     protocols={
         "standard": (),
         "paper": (  # UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/*@47f96a3

@@ -20,7 +20,7 @@ from sbt.benchmarks.mmlu import task as mmlu
 from sbt.benchmarks.squad2 import task as squad2
 from sbt.benchmarks.truthfulqa import files as truthfulqa_data
 from sbt.benchmarks.truthfulqa import generation, mc_task
-from sbt.data.vision_sources import HUB
+from sbt.data.registry import HUB
 from sbt.inference import harness
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.text import nearest

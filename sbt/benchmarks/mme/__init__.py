@@ -2,9 +2,19 @@
 
 from sbt.benchmarks.common import protocol
 from sbt.benchmarks.spec import Headline, Spec
+from sbt.data.registry import MB, BenchmarkFiles, Source, hub_file
 
 _AUTHORS = "UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/mme_metric.py@47f96a3"
 _TASK = "sbt.benchmarks.mme.task"
+_SOURCE = Source(
+    "mme",
+    "MME, questions and pictures",
+    (hub_file(("darkyarding/MME", None), "MME_Benchmark_release_version.zip", 200 * MB),),
+    page="https://github.com/BradyFU/Awesome-Multimodal-Large-Language-Models/tree/Evaluation",
+    note="research use only. The publishers give out the pictures of landmark and artwork apart: on_bad='skip' "
+    "leaves out those that are not there",
+)
+FILES = BenchmarkFiles(_SOURCE, _SOURCE, beside="existence")
 SPEC = Spec(
     name="mme",
     title="MME",
@@ -16,6 +26,7 @@ SPEC = Spec(
     per_item=f"{_TASK}:per_item",
     score_files=f"{_TASK}:score_files",
     answer_keys="a folder of TASK.txt: image, question, label, response, with tabs between",
+    sources={"mme_data": FILES},
     protocols={
         "standard": (),
         "paper": (

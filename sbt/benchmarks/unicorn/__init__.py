@@ -2,6 +2,8 @@
 
 from sbt.benchmarks.common.protocol import UNICORN_DIFFERENCES
 from sbt.benchmarks.spec import Headline, Spec
+from sbt.benchmarks.unicorn.metric import OODCV, TASKS
+from sbt.data.registry import MB, BenchmarkFiles, File, Source, hub_file, url_file
 
 _CODE = "UCSC-VLAA/vllm-safety-benchmark@ef1aba1: safety_evaluations/ood_scenarios"
 _METRIC, _SKETCHY = f"{_CODE}/oodcv_vqa_metric.py", f"{_CODE}/sketchy_metric.py"
@@ -23,6 +25,39 @@ _RULES = {
         ('paper takes every label but "No" for yes', f"{_SKETCHY}, lines 23-27"),
     ),
 }
+_PAGE = "https://github.com/UCSC-VLAA/vllm-safety-benchmark#datasets"
+_QUESTIONS = Source(
+    "unicorn",
+    "UnicornBench, the questions of its four tasks",
+    (
+        hub_file(
+            ("PahaII/vllm_safety_evaluation", "e67c71158bbf981dba3188c02075fb2c1745c755"),
+            "safety_evaluation_benchmark_datasets.zip",
+            251_930_888,
+            "sha256:4823fe51288af2770d6aabfc11ba7b4a54f20e446773446211b99cc23cfdb377",
+        ),
+    ),
+    page=_PAGE,
+    note="research use only (CC BY-NC 4.0)",
+)
+_SKETCHES = Source(
+    "sketches",
+    "TU Berlin's line drawings: the pictures of Sketchy-VQA",
+    (url_file("https://cybertron.cg.tu-berlin.de/eitz/projects/classifysketch/sketches_png.zip", 525 * MB),),
+    page=_PAGE,
+)
+_OODCV = Source(
+    "oodcv-images",
+    "OOD-CV, the pictures of OODCV-VQA",
+    (File("oodcv-images.zip", 0, ()),),
+    page=_PAGE,
+    note="on Google Drive, which hands out no large file without a browser: fetch the zip from the page by hand",
+)
+FILES = BenchmarkFiles(
+    _QUESTIONS,
+    {task: _OODCV if task in OODCV else _SKETCHES for task in TASKS},
+    tuple(f"{task}.json" for task in TASKS),
+)
 SPEC = Spec(
     name="unicorn",
     title="Unicorn",
@@ -37,6 +72,7 @@ SPEC = Spec(
     per_item=f"{_TASK}:per_item",
     score_files=f"{_TASK}:score_files",
     answer_keys="answer (or prediction), one a question in their order; in OODCV-VQA also an object by image path",
+    sources={"unicorn_data": FILES},
     protocols={
         "standard": (),
         "paper": (

@@ -1,9 +1,23 @@
 """VQAv2 (Goyal et al. 2017): open questions about COCO val2014, ten annotators' answers each."""
 
 from sbt.benchmarks.common import protocol
+from sbt.benchmarks.common.sources import COCO_VAL2014
 from sbt.benchmarks.spec import Headline, Spec
+from sbt.benchmarks.vqav2.files import OFFICIAL
+from sbt.data.registry import MB, BenchmarkFiles, Source, url_file
 
 _TASK = "sbt.benchmarks.vqav2.task"
+_VQA = "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa"
+_SOURCE = Source(
+    "vqav2",
+    "VQAv2, questions and annotations of val2014",
+    (
+        url_file(f"{_VQA}/v2_Questions_Val_mscoco.zip", 4 * MB),
+        url_file(f"{_VQA}/v2_Annotations_Val_mscoco.zip", 11 * MB),
+    ),
+    page="https://visualqa.org/download.html",
+)
+FILES = BenchmarkFiles(_SOURCE, COCO_VAL2014, OFFICIAL[0])
 SPEC = Spec(
     name="vqav2",
     title="VQAv2",
@@ -15,6 +29,7 @@ SPEC = Spec(
     per_item=f"{_TASK}:per_item",
     score_files=f"{_TASK}:score_files",
     answer_keys="question_id and answer",
+    sources={"questions_file": FILES},
     protocols={
         "standard": (),
         "paper": (  # UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/*@47f96a3

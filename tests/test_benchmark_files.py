@@ -15,6 +15,7 @@ from download_fixtures import hub, server, sha  # noqa: F401 - fixtures
 from huggingface_hub import constants
 from PIL import Image
 
+from sbt import benchmarks
 from sbt.benchmarks.captions import task as captions
 from sbt.benchmarks.common import text_tasks
 from sbt.benchmarks.mme import task as mme
@@ -22,11 +23,14 @@ from sbt.benchmarks.pope import task as pope
 from sbt.benchmarks.unicorn import task as unicorn
 from sbt.benchmarks.vqav2 import files as vqav2_files
 from sbt.benchmarks.vqav2 import task as vqav2
-from sbt.data import downloads, images, preflight, vision_files, vision_sources
-from sbt.data.vision_sources import BENCHMARKS, VISION, Place, asked
+from sbt.data import benchmark_files, download, images, preflight
+from sbt.data.registry import HUB, BenchmarkFiles, Mirror, Source
 from sbt.utils import paths
 from sbt.utils.errors import DataError, RunError
 
+PARAMETERS = {"mme": "mme_data", "vqav2": "questions_file", "coco": "references", "flickr30k": "flickr",
+              "pope": "pope_data", "unicorn": "unicorn_data", "demonstrations": "demonstrations"}  # fmt: skip
+POPE = [file.name for file in benchmarks.sources()["pope_data"].questions.files]
 COCO = [f"COCO_val2014_{number:012d}.jpg" for number in (1, 2, 3)]
 TASKS = ("oodcv-vqa", "oodcv-counterfactual", "sketchy-vqa", "sketchy-challenging")
 DRAWING, PHOTO = "skechydata/png/airplane/1.png", "phase-2/images/659.jpg"
@@ -95,7 +99,7 @@ def unicorn_zip() -> bytes:
 def publishers(
     server: SimpleNamespace, hub: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> SimpleNamespace:
-    """The sources with the places and digests of stand-ins; what was asked for is in `asked()`."""
+    """Stand-ins for the published files: `of` a benchmark, `sources` by parameter; `asked()` counts requests."""
     questions, annotations = vqa()
     line = [{"question_id": n, "image": COCO[n - 1], "text": "Is there a cat?", "label": "yes"} for n in (1, 2)]
     data = {
@@ -109,20 +113,32 @@ def publishers(
         "flickr30k-images.zip": packed({"flickr30k-images/7.jpg": picture(7), "__MACOSX/._7.jpg": b""}),
         "safety_evaluation_benchmark_datasets.zip": unicorn_zip(),
         "sketches_png.zip": packed({"png/airplane/1.png": picture(3, "PNG"), "png/filelist.txt": "airplane/1.png"}),
-        **{file.name: "".join(json.dumps(one) + "\n" for one in line).encode() for file in VISION["pope"].files},
+        **{name: "".join(json.dumps(one) + "\n" for one in line).encode() for name in POPE},
     }
-    for name, source in list(VISION.items()):
+
+    def standin(source: Source) -> Source:
         made = []
         for file in source.files:
-            there = tuple(one if one.repo else Place(url=f"{server.url}/{file.name}") for one in file.places)
-            hub.files |= {(one.repo, one.path): data[file.name] for one in there if one.repo}
-            server.files |= {f"/{file.name}": data[file.name] for one in there if one.url}
-            digest = f"sha256:{sha(data[file.name])}" if there else None
-            made.append(dataclasses.replace(file, places=there, digest=digest, size=0 if not there else 1000))
-        monkeypatch.setitem(VISION, name, dataclasses.replace(source, files=tuple(made)))
+            there = tuple(one if one.repo else Mirror(url=f"{server.url}/{file.name}") for one in file.mirrors)
+            hub.files.update({(one.repo, one.path): data[file.name] for one in there if one.repo})
+            server.files.update({f"/{file.name}": data[file.name] for one in there if one.url})
+            digest, size = (f"sha256:{sha(data[file.name])}", len(data[file.name])) if there else (None, 0)
+            made.append(dataclasses.replace(file, mirrors=there, digest=digest, size=size))
+        return dataclasses.replace(source, files=tuple(made))
+
+    def standins(files: BenchmarkFiles) -> BenchmarkFiles:
+        shown = files.pictures
+        if isinstance(shown, dict):
+            shown = {task: standin(source) for task, source in shown.items()}
+        elif shown is not None:
+            shown = standin(shown)
+        return dataclasses.replace(files, questions=standin(files.questions), pictures=shown)
+
+    published = {name: standins(files) for name, files in benchmarks.sources().items()}
     monkeypatch.setenv("SBT_DOWNLOADS", str(tmp_path / "downloads"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    return SimpleNamespace(data=data, asked=lambda: len(server.asked) + len(hub.asked))
+    of = {name: published[parameter] for name, parameter in PARAMETERS.items()}
+    return SimpleNamespace(data=data, sources=published, of=of, asked=lambda: len(server.asked) + len(hub.asked))
 
 
 def good(folder: Path | str, names: list[str]) -> None:
@@ -130,19 +146,19 @@ def good(folder: Path | str, names: list[str]) -> None:
     assert len(report.good) == len(set(names)) > 0, report.problems
 
 
-def from_hub(name: str) -> None:
+def from_hub(name: str, files: BenchmarkFiles) -> None:
     """What the notebook of a benchmark does with "hub"."""
     if name in ("coco", "flickr30k"):
         given = {name: {"references": "hub", "images": "hub" if name == "flickr30k" else "", "split": "test"}}
-        found = vision_files.captions(given)[name]
+        found = benchmark_files.captions(given, {name: files})[name]
         items = captions.load(found["references"], found["split"])
         assert len(items[0]["references"]) == 5 and captions.demonstrations(found["references"], 1, 0, count=1)
-        return good(vision_files.pictures(name, "", found["images"], [items[0]["image"]]), [items[0]["image"]])
-    source = vision_files.questions(name, "hub")
+        return good(benchmark_files.pictures(files, "", found["images"], [items[0]["image"]]), [items[0]["image"]])
+    source = benchmark_files.questions(files, "hub")
     if name == "mme":
         items = mme.load(source)
         assert [item["task"] for item in items] == ["existence"] * 2 + ["landmark"] * 2
-        shown = vision_files.pictures("mme", "hub", "", [])
+        shown = benchmark_files.pictures(files, "hub", "", [])
         return good(shown, mme.pictures(shown, items))
     if name == "vqav2":
         named = [item["image"] for item in vqav2.load(*vqav2_files.files(source))]
@@ -152,92 +168,96 @@ def from_hub(name: str) -> None:
     else:
         named = {task: [item["image"] for item in unicorn.load(source, task)] for task in TASKS}
         assert list(map(len, named.values())) == [1] * 4
-        shown = vision_files.pictures_of({task: named[task] for task in TASKS[2:]}, "hub", "")
+        shown = benchmark_files.pictures(files, "hub", "", {task: named[task] for task in TASKS[2:]})
         return good(shown, [DRAWING])
     assert set(named) == set(COCO[:2])
-    return good(vision_files.pictures(name, "hub", "", named), named)
+    return good(benchmark_files.pictures(files, "hub", "", named), named)
 
 
 @pytest.mark.parametrize("name", ["mme", "vqav2", "coco", "flickr30k", "pope", "unicorn"])
 def test_a_benchmark_comes_from_the_hub_once_and_is_what_its_reader_wants(
     name: str, publishers: SimpleNamespace
 ) -> None:
-    from_hub(name)
+    from_hub(name, publishers.of[name])
     before = publishers.asked()
     files = {file: file.stat().st_mtime_ns for file in paths.downloads().rglob("*") if file.suffix != ".json"}
     assert before and files
-    from_hub(name)
+    from_hub(name, publishers.of[name])
     assert publishers.asked() == before, "fetched twice"
     assert {file: file.stat().st_mtime_ns for file in files} == files, "unpacked twice"
 
 
 def test_what_is_no_hub_is_left_as_it_is(publishers: SimpleNamespace, tmp_path: Path) -> None:
+    pope = publishers.of["pope"]
     for given in ("", "data/pope", str(tmp_path)):
-        assert vision_files.questions("pope", given) == given
-        assert vision_files.pictures("pope", given, "", COCO) == ""
-        assert vision_files.pictures("pope", "hub", given or "data/coco", COCO) == (given or "data/coco")
+        assert benchmark_files.questions(pope, given) == given
+        assert benchmark_files.pictures(pope, given, "", COCO) == ""
+        assert benchmark_files.pictures(pope, "hub", given or "data/coco", COCO) == (given or "data/coco")
     assert not publishers.asked() and not paths.downloads().exists()
 
 
 def test_only_the_pictures_asked_for_are_unpacked_and_others_stay_missing(
     publishers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
-    size = downloads.SPARE * len(picture(0)) / 1e9
-    monkeypatch.setattr(vision_files.env, "free_gb", lambda folder: 1.0)
-    vision_files.questions("pope", "hub", lambda *told, file: seen.append((file, *told)))
-    monkeypatch.setattr(vision_files.env, "free_gb", lambda folder: size * 0.9)
+    seen, pope = [], publishers.of["pope"]
+    size = download.SPARE * len(picture(0)) / 1e9
+    monkeypatch.setattr(benchmark_files.env, "free_gb", lambda folder: 1.0)
+    benchmark_files.questions(pope, "hub", lambda *told, file: seen.append((file, *told)))
+    monkeypatch.setattr(benchmark_files.env, "free_gb", lambda folder: size * 0.9)
     with pytest.raises(RunError, match=r"pictures: .* unpack 1 files of val2014.zip, .* Free some space"):
-        monkeypatch.setattr(downloads, "_rooms", lambda missing, folder: [])
-        vision_files.pictures("pope", "hub", "", COCO[:1])
+        monkeypatch.setattr(download, "_rooms", lambda missing, folder: [])
+        benchmark_files.pictures(pope, "hub", "", COCO[:1])
     assert not list(paths.downloads().rglob("COCO*"))
-    monkeypatch.setattr(vision_files.env, "free_gb", lambda folder: 1.0)
-    folder = vision_files.pictures("pope", "", "hub", [COCO[0], "gone.jpg"])
+    monkeypatch.setattr(benchmark_files.env, "free_gb", lambda folder: 1.0)
+    folder = benchmark_files.pictures(pope, "", "hub", [COCO[0], "gone.jpg"])
     assert [file.name for file in folder.iterdir()] == [COCO[0]]
     (folder / COCO[0]).write_bytes(b"cut off")
-    good(vision_files.pictures("vqav2", "hub", "", COCO[:2]), COCO[:2])  # the same folder, mended
+    good(benchmark_files.pictures(publishers.of["vqav2"], "hub", "", COCO[:2]), COCO[:2])  # the same folder, mended
     assert {file for file, *_ in seen} >= {"coco_pope_random.json"}
     with pytest.raises(DataError, match="leaves its folder"):
-        vision_files.pictures("pope", "hub", "", ["../x.jpg"])
+        benchmark_files.pictures(pope, "hub", "", ["../x.jpg"])
 
 
 def test_what_cannot_be_had_says_what_to_do_instead(
     publishers: SimpleNamespace, hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    unicorn, pope = publishers.of["unicorn"], publishers.of["pope"]
     with pytest.raises(RunError) as error:
-        vision_files.pictures_of({"oodcv-vqa": [PHOTO]}, "hub", "")
+        benchmark_files.pictures(unicorn, "hub", "", {"oodcv-vqa": [PHOTO]})
     words = str(error.value)
     by_hand = tmp_path / "downloads" / "oodcv-images" / "oodcv-images.zip"
     assert "Google Drive" in words and f"put it to {by_hand} by hand" in words
     assert "vllm-safety-benchmark#datasets" in words and "Or set images to a folder with the pictures" in words
     by_hand.parent.mkdir(parents=True, exist_ok=True)
     by_hand.write_bytes(packed({"oodcv/phase-2/images/659.jpg": picture(5), "oodcv/phase-1/images/659.jpg": b"x"}))
-    both = vision_files.pictures_of({"oodcv-vqa": [PHOTO], "sketchy-vqa": [DRAWING]}, "hub", "")
+    both = benchmark_files.pictures(unicorn, "hub", "", {"oodcv-vqa": [PHOTO], "sketchy-vqa": [DRAWING]})
     good(both, [PHOTO, DRAWING])
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     before = publishers.asked()
     with pytest.raises(RunError, match=r"(?s)val2014.zip cannot be had .HF_HUB_OFFLINE is set.*Or set images"):
-        vision_files.pictures("pope", "hub", "", COCO)
+        benchmark_files.pictures(pope, "hub", "", COCO)
     hub.files.clear()
     with pytest.raises(RunError, match=r"(?s)MME_Benchmark.*by hand, from https://github.com/BradyFU.*Or name files"):
-        vision_files.questions("mme", "hub")
+        benchmark_files.questions(publishers.of["mme"], "hub")
     assert publishers.asked() == before + 1  # of the Hub's own cache, which has nothing
 
 
 def test_a_zip_that_its_owner_changed_is_named(publishers: SimpleNamespace, hub: SimpleNamespace) -> None:
     for benchmark, missing in (("unicorn", "oodcv-vqa.json"), ("mme", "folder existence")):
-        source = VISION[BENCHMARKS[benchmark].questions]
+        source = publishers.of[benchmark].questions
         (file,), data = source.files, packed({"other.json": []})
-        hub.files[file.places[0].repo, file.places[0].path] = data
-        changed = dataclasses.replace(file, digest=None)
-        VISION[BENCHMARKS[benchmark].questions] = dataclasses.replace(source, files=(changed,))  # put back by fixture
+        hub.files[file.mirrors[0].repo, file.mirrors[0].path] = data
+        changed = dataclasses.replace(source, files=(dataclasses.replace(file, digest=None, size=len(data)),))
         with pytest.raises(DataError, match=f"{file.name}: there is no {missing}"):
-            vision_files.questions(benchmark, "hub")
+            benchmark_files.questions(dataclasses.replace(publishers.of[benchmark], questions=changed), "hub")
 
 
 def test_the_check_names_what_a_study_takes_from_the_hub(
     publishers: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def names(values: dict) -> list[str]:
+        return [source.name for source in preflight.wanted(values, publishers.sources)]
+
     steps = [
         {"step": "60", "mme_data": "hub", "images": ""},
         {"step": "61", "questions_file": "hub", "images": "data/val2014"},
@@ -246,7 +266,7 @@ def test_the_check_names_what_a_study_takes_from_the_hub(
         {"step": "63", "pope_data": "data/pope", "images": "hub"},
         {"step": "64", "unicorn_data": "hub", "images": "", "tasks": ["sketchy-vqa"]},
     ]  # fmt: skip
-    assert [asked(step) for step in steps] == [
+    assert [names(step) for step in steps] == [
         ["mme"],
         ["vqav2"],
         ["captions", "coco-val2014", "flickr30k-images"],
@@ -254,21 +274,22 @@ def test_the_check_names_what_a_study_takes_from_the_hub(
         ["unicorn", "sketches"],
     ]
     folder = tmp_path / "downloads"
-    rows = {row["check"]: row for row in preflight.checks(steps, folder)}
-    assert {name for name in rows if name.startswith("data ")} == {f"data {one}" for s in steps for one in asked(s)}
+    rows = {row["check"]: row for row in preflight.checks(steps, folder, publishers.sources)}
+    assert {name for name in rows if name.startswith("data ")} == {f"data {one}" for s in steps for one in names(s)}
     assert all(row["ok"] for row in rows.values()) and rows["data mme"]["found"] == "to be fetched"
     assert "forms.illinois.edu" in rows["data flickr30k-images"]["why"]
-    vision_files.questions("mme", "hub")
+    benchmark_files.questions(publishers.of["mme"], "hub")
     steps[-1]["tasks"] = ["oodcv-vqa"]
-    rows = {row["check"]: row for row in preflight.checks(steps, folder)}
+    rows = {row["check"]: row for row in preflight.checks(steps, folder, publishers.sources)}
     assert rows["data mme"]["found"] == "here" and "data sketches" not in rows
     with pytest.raises(RunError, match="data oodcv-images .missing.*Google Drive.*Put it to .*oodcv-images.zip"):
         preflight.insist(rows.values())
     (folder / "oodcv-images").mkdir()
     (folder / "oodcv-images" / "oodcv-images.zip").write_bytes(b"")
-    preflight.insist(preflight.checks(steps, folder))
-    monkeypatch.setattr(downloads.env, "free_gb", lambda at: 0.0)
-    assert not all(row["ok"] for row in preflight.checks(steps, folder) if row["check"].startswith("disk"))
+    preflight.insist(preflight.checks(steps, folder, publishers.sources))
+    monkeypatch.setattr(download.env, "free_gb", lambda at: 0.0)
+    rows = preflight.checks(steps, folder, publishers.sources)
+    assert not all(row["ok"] for row in rows if row["check"].startswith("disk"))
 
 
 @pytest.mark.parametrize("notebook", ["60_mme", "61_vqav2", "62_captioning", "63_pope", "64_unicorn"])
@@ -278,10 +299,12 @@ def test_every_parameter_that_may_be_hub_is_known_to_the_check(notebook: str) ->
     lines = [line for line in "".join(cell["source"]).splitlines() if re.search(r"#.*\bhub\b", line)]
     found = {line.partition(":")[0]: line for line in lines if not line.startswith("images")}
     assert len(found) == (3 if notebook == "62_captioning" else 1)
+    published = benchmarks.sources()
     for name, line in found.items():
         value = {"references": "hub", "images": "hub"} if ": dict" in line else "hub"
-        assert asked({name: value, "images": "", "tasks": TASKS}), f"{notebook} takes {name}='hub' unseen"
-        assert not asked({name: "data/folder", "images": "data/pictures", "tasks": TASKS})
+        wanted = preflight.wanted({name: value, "images": "", "tasks": TASKS}, published)
+        assert wanted, f"{notebook} takes {name}='hub' unseen"
+        assert not preflight.wanted({name: "data/folder", "images": "data/pictures", "tasks": TASKS}, published)
 
 
 def test_vqav2s_two_files_are_found_in_a_folder_or_named(tmp_path: Path) -> None:
@@ -297,5 +320,5 @@ def test_vqav2s_two_files_are_found_in_a_folder_or_named(tmp_path: Path) -> None
 
 
 def test_hub_is_one_word() -> None:
-    assert vision_sources.HUB == text_tasks.HUB
-    assert asked({"pope_data": "Hub"}) == []
+    assert HUB == text_tasks.HUB
+    assert preflight.wanted({"pope_data": "Hub"}, benchmarks.sources()) == []

@@ -1,15 +1,15 @@
-"""The vision benchmarks' own files where a parameter says "hub": fetched once, checked, unpacked as far as asked for.
+"""A vision benchmark's published files where a parameter says "hub": downloaded once, checked, unpacked as needed.
 
-folder = questions("pope", p.pope_data, run.progress);  images = pictures("pope", p.pope_data, p.images, names)
+folder = questions(FILES, p.pope_data, run.progress);  images = pictures(FILES, p.pope_data, p.images, names)
 """
 
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from sbt.data import downloads
+from sbt.data import download
 from sbt.data.imagezip import ImageZip, open_zip
-from sbt.data.vision_sources import BENCHMARKS, HUB
+from sbt.data.registry import HUB, BenchmarkFiles, Source
 from sbt.utils import env, files, paths
 from sbt.utils.errors import DataError, RunError
 
@@ -17,65 +17,78 @@ QUESTIONS = "questions"  # below a source's downloads
 Progress = Callable[..., None] | None
 
 
-def questions(benchmark: str, given: Path | str, progress: Progress = None) -> Path | str:
-    """What `given` names, or where it is "hub" the publishers' question file, or the folder of several, unpacked.
+def questions(published: BenchmarkFiles, given: Path | str, progress: Progress = None) -> Path | str:
+    """What `given` names, or where it is "hub" the published question file, or the folder of several, unpacked.
 
     `progress(done, total, file=...)` while something is fetched. RunError where a file cannot be had: why, from where,
     and what to do instead.
     """
     if given != HUB:
         return given
-    parts = BENCHMARKS[benchmark]
-    found = _fetched(parts.questions, f"name files of your own for {benchmark} instead of {HUB!r}", progress)
-    folder = paths.downloads() / parts.questions / QUESTIONS
-    if parts.beside:
-        return _whole(found, parts.beside, folder)
-    for name in parts.files:
-        _question_file(name, found, folder / name)
-    return folder / parts.files[0] if len(parts.files) == 1 else folder
+    source = published.questions
+    fetched = _fetched(source, f"name files of your own for {source.name} instead of {HUB!r}", progress)
+    folder = paths.downloads() / source.name / QUESTIONS
+    if published.beside:
+        return _whole(fetched, published.beside, folder)
+    for name in published.names:
+        _question_file(name, fetched, folder / name)
+    return folder / published.names[0] if len(published.names) == 1 else folder
 
 
-def pictures(benchmark: str, given: str, images: str, names: Iterable[str], progress: Progress = None) -> Path | str:
-    """The folder `images`, or with these pictures of the publishers where `images`, or `given` without it, is "hub".
+def pictures(
+    published: BenchmarkFiles,
+    given: str,
+    images: str,
+    names: Iterable[str] | Mapping[str, Iterable[str]],
+    progress: Progress = None,
+) -> Path | str:
+    """The folder `images`, or a folder with the published pictures where `images`, or `given` without it, is "hub".
 
-    They are unpacked from the publishers' zip once, only those asked for; one that the zip does not have stays
-    missing, for `vision_scores.usable` to judge. RunError where the zip cannot be had, or the disk is too small.
+    `names` are the pictures wanted, by task where tasks have different sources. They are unpacked from the zip once,
+    only those asked for; one that the zip does not have stays missing, for `ask_vision.usable` to judge. RunError
+    where the zip cannot be had, or the disk is too small.
     """
     if images != HUB and (images or given != HUB):
         return images
-    parts = BENCHMARKS[benchmark]
-    found = _fetched(parts.pictures, f"set images to a folder with the pictures of {benchmark}", progress)
-    if parts.beside:
-        return _whole(found, parts.beside, paths.downloads() / parts.questions / QUESTIONS)
-    folder = paths.downloads() / (parts.folder or parts.pictures) / "pictures"
-    opened = _zip(found)
-    members = {folder / name: member for name in sorted(set(names)) if (member := opened.find(name))}
+    if not isinstance(published.pictures, Mapping):
+        return _pictures(published, published.pictures, published.pictures.name, names, progress)
+    for task, wanted in names.items():
+        folder = _pictures(published, published.pictures[task], published.questions.name, wanted, progress)
+    return folder
+
+
+def _pictures(
+    published: BenchmarkFiles, source: Source, folder: str, names: Iterable[str], progress: Progress
+) -> Path:
+    remedy = f"set images to a folder with the pictures of {published.questions.name}"
+    fetched = _fetched(source, remedy, progress)
+    if published.beside:
+        return _whole(fetched, published.beside, paths.downloads() / published.questions.name / QUESTIONS)
+    to = paths.downloads() / folder / "pictures"
+    opened = _zip(fetched)
+    members = {to / name: member for name in sorted(set(names)) if (member := opened.find(name))}
     _unpack(opened, members, progress)
-    return folder
+    return to
 
 
-def pictures_of(named: Mapping[str, Iterable[str]], given: str, images: str, progress: Progress = None) -> Path | str:
-    """`pictures` of several benchmarks, Unicorn's tasks, whose pictures lie in one folder."""
-    (folder,) = {pictures(benchmark, given, images, names, progress) for benchmark, names in named.items()}
-    return folder
-
-
-def captions(sources: Mapping[str, Mapping], progress: Progress = None) -> dict[str, dict]:
+def captions(
+    sources: Mapping[str, Mapping], published: Mapping[str, BenchmarkFiles], progress: Progress = None
+) -> dict[str, dict]:
     """`benchmarks.captions.sources` with the file of references in place of "hub"; `pictures` takes the `images`."""
     return {
         name: {
             **source,
-            "references": questions(name, source["references"], progress),
+            "references": questions(published[name], source["references"], progress),
             "images": source["images"] or (HUB if source["references"] == HUB else ""),
         }
         for name, source in sources.items()
     }
 
 
-def _fetched(source: str, instead: str, progress: Progress) -> dict[str, Path]:
+def _fetched(source: Source, instead: str, progress: Progress) -> dict[str, Path]:
     told = progress and (lambda file, done, total: progress(done, total, file=file))
     try:
-        return downloads.fetch(source, paths.downloads(), progress=told)
+        return download.fetch(source, paths.downloads(), progress=told)
     except RunError as error:
         raise RunError(f"{error}\nOr {instead}") from error
 
@@ -119,7 +132,7 @@ def _unpack(opened: ImageZip, members: Mapping[Path, str], progress: Progress = 
     missing = {file: name for file, name in members.items() if not _there(file, sizes[name])}
     if not missing:
         return
-    need = downloads.SPARE * sum(sizes[name] for name in missing.values()) / env.GB
+    need = download.SPARE * sum(sizes[name] for name in missing.values()) / env.GB
     folder = next(iter(missing)).parent
     if need > (free := env.free_gb(folder)):
         what = f"{need:.1f} GB are needed to unpack {len(missing)} files of {opened.file.name}, {free:.1f} GB are free"

@@ -8,9 +8,10 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 
-from sbt.data import downloads, preflight
-from sbt.data.preflight import access, checks, insist
-from sbt.data.sources import SOURCES, File, Place, Source
+from sbt import benchmarks
+from sbt.data import download, preflight
+from sbt.data.preflight import access, insist
+from sbt.data.registry import SOURCES, File, Mirror, Source
 from sbt.study import plan
 from sbt.utils import env, paths
 from sbt.utils.errors import RunError
@@ -34,9 +35,13 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.HfApi, "auth_check", check)
     monkeypatch.setattr(preflight, "_cached", lambda repo, file, kind="model": False)
-    monkeypatch.setattr(downloads.env, "free_gb", lambda folder: 1000.0)
+    monkeypatch.setattr(download.env, "free_gb", lambda folder: 1000.0)
     monkeypatch.setattr(env, "gpus", lambda: 0)
     return seen
+
+
+def checks(steps: list[dict], folder: Path) -> list[dict]:
+    return preflight.checks(steps, folder, benchmarks.sources())
 
 
 def failed(steps: list[dict]) -> dict[str, str]:
@@ -70,8 +75,8 @@ def test_access_says_in_words_where_to_ask(monkeypatch: pytest.MonkeyPatch, erro
 def test_every_model_and_gated_source_is_asked_for_once_and_all_refused_are_named(
     asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = File("a.zip", 10, (Place("me/data", "a.zip"),))
-    monkeypatch.setitem(SOURCES, "shut", Source("Gated", (file,), gated=True))
+    file = File("a.zip", 10, (Mirror("me/data", "a.zip"),))
+    monkeypatch.setitem(SOURCES, "shut", Source("shut", "Gated", (file,), gated=True))
     steps = [
         {"step": "10", "tokenizer": GATED, "pretrain_data": "shut", "instruct_data": "llava-instruct-80k"},
         {"step": "20", "language_model": GATED, "vision_tower": TOWER, "connector": "20_connector"},
@@ -119,8 +124,8 @@ def test_packages_and_gpus_are_looked_for_by_what_asks_for_them(
 
 
 def test_a_disk_too_small_for_the_downloads_is_named(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "_filesystem", lambda at: hash(at))
-    monkeypatch.setattr(downloads.env, "free_gb", lambda folder: 10.0)
+    monkeypatch.setattr(download, "_filesystem", lambda at: hash(at))
+    monkeypatch.setattr(download.env, "free_gb", lambda folder: 10.0)
     rows = checks([{"pretrain_data": "cc3m-595k", "instruct_images_from": "coco-train2017"}], Path("/nowhere"))
     assert [row["ok"] for row in rows] == [True, False]
     assert "/nowhere: 19.7 GB are needed (train2017.zip 19.3 GB), 10.0 GB are free" in rows[1]["why"]

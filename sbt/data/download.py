@@ -1,6 +1,6 @@
 """Training files fetched once, whole and checked: size shown and disk checked first, second source, resumable.
 
-files = fetch("cc3m-595k", folder) gives {name: path}; `plan` shows what that costs, `room` whether the disks hold it.
+files = fetch(source, folder) gives {name: path}; `plan` shows what that costs, `room` whether the disks hold it.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from huggingface_hub import errors as hub_errors
 from tqdm.std import tqdm
 
 from sbt.data import weblink
-from sbt.data.sources import File, Place, Source, get
+from sbt.data.registry import File, Mirror, Source
 from sbt.utils import env, files, paths
 from sbt.utils.errors import DataError, RunError
 
-RECORD = "downloads.json"  # file name -> place, size, time, sha256: what later fetches insist on
+RECORD = "downloads.json"  # file name -> mirror, size, time, sha256: what later fetches insist on
 SPARE = 1.02  # disk asked for, over what the files take
 Progress = Callable[[str, int, int], None]
 
@@ -37,12 +37,12 @@ class Room(NamedTuple):
         return f"{paths.shown(self.folder)}: {self.need:.1f} GB are needed ({self.sizes}), {self.free:.1f} GB are free"
 
 
-def plan(name: str, folder: Path) -> pd.DataFrame:
+def plan(source: Source, folder: Path) -> pd.DataFrame:
     """By file of a source: `GB`, `here` (it need not be fetched), `from` where, `digest` and who says so.
 
     Here is what was checked before, and what is in the Hub's cache, which is checked when it is used.
     """
-    source, record = get(name), _record(Path(folder) / name)
+    record = _record(Path(folder) / source.name)
     rows = []
     for file in source.files:
         digest, says = _expected(file, record)
@@ -51,7 +51,7 @@ def plan(name: str, folder: Path) -> pd.DataFrame:
                 "file": file.name,
                 "GB": round(file.size / env.GB, 2) if file.size else None,
                 "here": _here(file, record) is not None or _cached(file),
-                "from": file.places[0].shown() if file.places else source.page,
+                "from": file.mirrors[0].shown() if file.mirrors else source.page,
                 "digest": digest[:19] if digest else "",
                 "pinned by": says,
             }
@@ -60,7 +60,7 @@ def plan(name: str, folder: Path) -> pd.DataFrame:
 
 
 def fetch(
-    name: str,
+    source: Source,
     folder: Path,
     *,
     only: Callable[[File], bool] | None = None,
@@ -71,9 +71,9 @@ def fetch(
     Hub files stay in the Hub's cache, others go to `folder/name`, where RECORD keeps what was found: a file without a
     published hash is compared with what the Hub reports, and must stay what it was first. `only` picks files.
     `progress(file, bytes done, bytes)`; without it the Hub shows its own bars. An interrupted fetch goes on. With
-    HF_HUB_OFFLINE set nothing is asked for. RunError: disk too small, or no place gives the file, all named.
+    HF_HUB_OFFLINE set nothing is asked for. RunError: disk too small, or no mirror gives the file, all named.
     """
-    folder, source = Path(folder) / name, get(name)  # of its own: several sources have an images.zip
+    folder = Path(folder) / source.name  # of its own: several sources have an images.zip
     wanted = [file for file in source.files if only is None or only(file)]
     record = _record(folder)
     found = {file.name: _here(file, record) for file in wanted}
@@ -82,18 +82,18 @@ def fetch(
         if one.need > one.free:
             raise RunError(str(one))
     for file in missing:
-        path, place, sha = _from_somewhere(file, source, folder, record, progress)
+        path, mirror, sha = _from_somewhere(file, source, folder, record, progress)
         size, time = path.stat().st_size, path.stat().st_mtime_ns
-        record[file.name] = {"place": place, "path": str(path), "size": size, "time": time, "sha256": sha}
+        record[file.name] = {"mirror": mirror, "path": str(path), "size": size, "time": time, "sha256": sha}
         files.write_json(folder / RECORD, record)
         found[file.name] = path
     return {file: path for file, path in found.items() if path is not None}
 
 
-def room(names: Iterable[str], folder: Path) -> list[Room]:
+def room(sources: Iterable[Source], folder: Path) -> list[Room]:
     """What sources that are still to be fetched take of each disk: Hub files of its cache's, others of `folder`'s."""
-    records = {name: _record(Path(folder) / name) for name in names}
-    wanted = [file for name, record in records.items() for file in get(name).files if _here(file, record) is None]
+    records = {source: _record(Path(folder) / source.name) for source in sources}
+    wanted = [file for source, record in records.items() for file in source.files if _here(file, record) is None]
     return _rooms(wanted, Path(folder))
 
 
@@ -101,8 +101,8 @@ def _rooms(missing: Iterable[File], folder: Path) -> list[Room]:
     """By filesystem: a cache in the home folder may be on another one than the results."""
     found: dict[int, tuple[Path, list[File]]] = {}
     for file in missing:
-        if file.places and not _cached(file):
-            to = Path(constants.HF_HUB_CACHE) if file.places[0].repo else folder
+        if file.mirrors and not _cached(file):
+            to = Path(constants.HF_HUB_CACHE) if file.mirrors[0].repo else folder
             found.setdefault(_filesystem(to), (to, []))[1].append(file)
     return [
         Room(
@@ -126,33 +126,33 @@ def _filesystem(folder: Path) -> int:
 def _from_somewhere(
     file: File, source: Source, folder: Path, record: dict, progress: Progress | None
 ) -> tuple[Path, str, str]:
-    """The file from the first place that gives it whole, that place in words, and its SHA-256."""
+    """The file from the first mirror that gives it whole, that mirror in words, and its SHA-256."""
     by_hand, failures = folder / file.name, []
-    for place in ((None,) if by_hand.is_file() else ()) + file.places:
-        shown = place.shown() if place else paths.shown(by_hand)
+    for mirror in ((None,) if by_hand.is_file() else ()) + file.mirrors:
+        shown = mirror.shown() if mirror else paths.shown(by_hand)
         try:
-            path = _from(place, file, folder, progress) if place else by_hand
-            return path, shown, _checked(path, file, place, record)
+            path = _from(mirror, file, folder, progress) if mirror else by_hand
+            return path, shown, _checked(path, file, mirror, record)
         except RunError:
-            raise  # a disk that is full is full for the next place, too
+            raise  # a disk that is full is full for the next mirror, too
         except Exception as error:  # the Hub's and the network's errors are of many types: each is shown
             if isinstance(error, OSError) and error.errno in files.FULL:
                 raise RunError(f"{file.name}: the disk is full. Free some space and repeat: it goes on") from error
             failures.append(f"  {shown}: {_words(error)}")
     offline = " (HF_HUB_OFFLINE is set)" if offline_mode() else ""
     remedy = f"Repeat, or put it to {paths.shown(by_hand)} by hand" + (f", from {source.page}" if source.page else "")
-    note = [f"  {source.note}"] if not file.places else []
+    note = [f"  {source.note}"] if not file.mirrors else []
     raise RunError("\n".join([f"{file.name} cannot be had{offline}:", *failures, *note, remedy]))
 
 
-def _from(place: Place, file: File, folder: Path, progress: Progress | None) -> Path:
+def _from(mirror: Mirror, file: File, folder: Path, progress: Progress | None) -> Path:
     told = partial(progress, file.name) if progress else None
-    if place.repo:  # resumable; offline it looks into its cache only
-        where = {"repo_type": "dataset", "revision": place.revision, "tqdm_class": told and _bar(told)}
-        return Path(huggingface_hub.hf_hub_download(place.repo, place.path, **where))
+    if mirror.repo:  # resumable; offline it looks into its cache only
+        where = {"repo_type": "dataset", "revision": mirror.revision, "tqdm_class": told and _bar(told)}
+        return Path(huggingface_hub.hf_hub_download(mirror.repo, mirror.path, **where))
     if offline_mode():
         raise DataError("not asked for")
-    return weblink.fetch(place.url, folder / file.name, told)
+    return weblink.fetch(mirror.url, folder / file.name, told)
 
 
 def _bar(told: Callable[[int, int], None]) -> type[tqdm]:
@@ -173,17 +173,17 @@ def _bar(told: Callable[[int, int], None]) -> type[tqdm]:
 def _cached(file: File) -> bool:
     """Whether the Hub's cache has the file, of the revision wanted: it takes no more of the disk."""
     found = (
-        huggingface_hub.try_to_load_from_cache(place.repo, place.path, revision=place.revision, repo_type="dataset")
-        for place in file.places
-        if place.repo
+        huggingface_hub.try_to_load_from_cache(mirror.repo, mirror.path, revision=mirror.revision, repo_type="dataset")
+        for mirror in file.mirrors
+        if mirror.repo
     )
     return any(isinstance(path, str) for path in found)
 
 
-def _checked(path: Path, file: File, place: Place | None, record: dict) -> str:
+def _checked(path: Path, file: File, mirror: Mirror | None, record: dict) -> str:
     """SHA-256 of a file that is what it should be; one that is not is taken away, unless it was put there by hand."""
     expected, says = _expected(file, record)
-    if not expected and place and place.repo and (reported := _reported(place)):
+    if not expected and mirror and mirror.repo and (reported := _reported(mirror)):
         expected, says = f"sha256:{reported}", "the Hub"
     with open(path, "rb") as stream:
         digests = {"sha256": hashlib.sha256(), **({"md5": hashlib.md5()} if expected.startswith("md5:") else {})}
@@ -192,7 +192,7 @@ def _checked(path: Path, file: File, place: Place | None, record: dict) -> str:
                 digest.update(data)
     kind, _, value = expected.partition(":")
     if expected and (got := digests[kind].hexdigest()) != value:
-        if place:
+        if mirror:
             for one in {path, path.resolve()}:
                 one.unlink(missing_ok=True)
         words = f"its {kind} is {got}, but {says} says {value}: damaged, or changed by its owner"
@@ -209,13 +209,13 @@ def _expected(file: File, record: dict) -> tuple[str, str]:
     return (f"sha256:{known}", RECORD) if known else ("", "")
 
 
-def _reported(place: Place) -> str | None:
+def _reported(mirror: Mirror) -> str | None:
     """SHA-256 of a file by the Hub's own account; None where it gives none, or is not asked."""
     if offline_mode():
         return None
     try:
         (found,) = huggingface_hub.HfApi().get_paths_info(
-            place.repo, [place.path], repo_type="dataset", revision=place.revision
+            mirror.repo, [mirror.path], repo_type="dataset", revision=mirror.revision
         )
     except (hub_errors.HfHubHTTPError, ValueError):  # the file is here: without the account it is only recorded
         return None
