@@ -70,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(pipeline.plan_table(words.study, words.only, params.parse_set(words.set)))
         else:
             given = params.parse_set(words.set)
-            return 0 if pipeline.run(words.study, words.only, given, words.force, words.jobs) else 1
+            if not pipeline.run(words.study, words.only, given, words.force, words.jobs):
+                return 1
+            print("\n" + results.study_summary(words.study))
     except SbtError as error:
         print(f"sbt: {error}", file=sys.stderr)
         return 2

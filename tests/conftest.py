@@ -24,7 +24,7 @@ MAKE = [
     'import sbt\nrun = sbt.begin("10_make", globals())\np = run.p',
     "if p.dry_run:\n    run.stop()",
     # Each number is appended with the process that made it, so that a test sees which ones a resumed run kept.
-    "import os\nimport time\n\nfrom sbt import runs\n\ncache = run.path('scratch/numbers.jsonl')\n"
+    "import os\nimport time\n\nfrom sbt.study import runs\n\ncache = run.path('scratch/numbers.jsonl')\n"
     "numbers = runs.read_jsonl(cache) if cache.exists() else []\n"
     "for i in range(len(numbers), p.size):\n    time.sleep(p.pause)\n"
     "    numbers.append({'i': i, 'value': i * p.rate, 'pid': os.getpid()})\n    runs.write_jsonl(cache, numbers)\n"
@@ -37,7 +37,7 @@ MAKE = [
 USE = [
     STUDY.format(step="20_use") + "scale: int = 2  # factor\n",
     'import sbt\nrun = sbt.begin("20_use", globals())\np = run.p',
-    "from sbt import runs\n\nvalues = runs.read_json(run.upstream('10_make') / 'numbers.json')",
+    "from sbt.study import runs\n\nvalues = runs.read_json(run.upstream('10_make') / 'numbers.json')",
     "run.finish([dict(arm='base', benchmark='sum', subset='', metric='scaled', value=p.scale * sum(values), n=3,\n"
     "                 low=0, high=None, protocol='standard', template_hash='')])",
 ]  # fmt: skip

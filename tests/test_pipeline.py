@@ -36,7 +36,7 @@ def test_a_run_leaves_every_file_of_the_contract(finished: Path) -> None:
         "10_make": json.loads((folder(finished, "10_make") / "DONE").read_text())["result"]
     }
     assert manifest["seed"] == 0 and manifest["peak_memory_gb"] > 0 and manifest["machine"]["python"]
-    assert manifest["code"].keys() >= {"runs.py", "params.py"}
+    assert manifest["code"].keys() >= {"study/runs.py", "study/params.py"}
     assert (
         files.read_json(folder(finished, "20_use") / "metrics.json")[0]["value"] == 6.0
     )  # 2 * (0 + 1 + 2) * rate 1.0

@@ -114,9 +114,9 @@ def test_inputs_code_and_outputs_are_watched(
     assert records.state("10_make", values).reason == "data.txt changed"
     source.write_text("abc")
     manifest = files.read_json(run.folder / "manifest.json")
-    code = {**manifest["code"], "runs.py": "0" * 64}
+    code = {**manifest["code"], "study/runs.py": "0" * 64}
     files.write_json(run.folder / "manifest.json", manifest | {"code": code})
-    assert records.state("10_make", values).reason == "sbt/runs.py changed"
+    assert records.state("10_make", values).reason == "sbt/study/runs.py changed"
     files.write_json(run.folder / "manifest.json", manifest)
     (run.folder / "out.txt").write_text("oud")
     with pytest.raises(RunError, match=r"10_make/out.txt is damaged.*`sbt run tiny --only 10_make --force`"):
@@ -129,7 +129,7 @@ def test_a_kept_model_that_a_parameter_names_is_an_input(namespace: Namespace, p
     write_notebook(project / "notebooks" / "10_make.ipynb", [MAKE[0] + "model: str = 'assets/llm'  # a model\n"])
     run = sbt.begin("10_make", namespace(model="assets/llm"))
     assert list(files.read_json(run.folder / "manifest.json")["inputs"]) == [str(paths.assets() / "llm")]
-    with pytest.raises(DataError, match="sbt/assets/lm does not exist, and other reads it"):
+    with pytest.raises(DataError, match="sbt/microworld/assets/lm does not exist, and other reads it"):
         sbt.begin("10_make", namespace(model="assets/lm", step="other"))
 
 
@@ -282,7 +282,7 @@ def test_root_is_found_from_any_folder(project: Path, monkeypatch: pytest.Monkey
     assert paths.root() == project
     monkeypatch.chdir(tmp_path)
     assert paths.root() == paths.package().parent
-    assert paths.resolve("assets/llm") == paths.package() / "assets" / "llm"
+    assert paths.resolve("assets/llm") == paths.package() / "microworld" / "assets" / "llm"
     assert paths.resolve("/x") == Path("/x") and paths.resolve("x/y") == paths.root() / "x" / "y"
     monkeypatch.setenv("SBT_DATA", str(project))
     assert paths.real_data() == project

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from sbt.study import manifest, runs
+from sbt.study.plan import REPORT
 from sbt.utils import files, paths, text
 from sbt.utils.errors import MissingStep
 
-REPORT = "90_report"  # the notebook, and the step, that sums a study up
 ROW = ("arm", "benchmark", "subset", "metric", "protocol")
 
 
@@ -22,6 +22,13 @@ def study_table(study: str) -> str:
         value = text.number(row["value"])
         rows.append([row["arm"], row["benchmark"], row["subset"], row["metric"], value, interval, row["n"]])
     return text.table(["arm", "benchmark", "subset", "metric", "value", "95 % interval", "n"], rows) if rows else ""
+
+
+def study_summary(study: str) -> str:
+    """What `sbt run` prints at its end: the table of a study, and where its report and executed notebooks are."""
+    folder = paths.outputs() / Path(study).name
+    reports = [f"report:    {paths.shown(page)}" for page in sorted(folder.glob("*/report.html"))]
+    return "\n".join([study_table(folder.name), *reports, f"notebooks: {paths.shown(folder)}/*/notebook.html"])
 
 
 def metric_rows(folder: Path) -> list[dict]:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from sbt.report import results
 from sbt.study import estimate, manifest, runs
 from sbt.study import plan as plans
 from sbt.study.console import Screen
@@ -82,11 +81,6 @@ def run(study: str, only: Iterable[str] = (), given: dict | None = None, force: 
         states = dict.fromkeys([step.name for step in steps], FORCED) if force else _states(steps)
         if not _work(steps, states, force, jobs or plan.side_by_side()):
             return False
-    print("\n" + results.study_table(plan.study))
-    for step in steps:
-        if (step.folder / "report.html").exists():
-            print(f"report:    {paths.shown(step.folder / 'report.html')}")
-    print(f"notebooks: {paths.shown(paths.outputs() / plan.study)}/*/notebook.html")
     return True
 
 
@@ -167,7 +161,7 @@ def _ended(step: plans.Step, problem: str, screen: Screen) -> bool:
 def _export(step: plans.Step) -> None:
     """Write the executed notebook as one HTML file that loads nothing; the report also without its code."""
     notebook = step.folder / "notebook.ipynb"
-    pages = {"notebook.html": False} | ({"report.html": True} if step.notebook == results.REPORT else {})
+    pages = {"notebook.html": False} | ({"report.html": True} if step.notebook == plans.REPORT else {})
     for name, hide in pages.items():
         page = step.folder / name
         if not notebook.exists() or (page.exists() and page.stat().st_mtime >= notebook.stat().st_mtime):

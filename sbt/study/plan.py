@@ -19,6 +19,7 @@ from sbt.utils import env, paths, text
 from sbt.utils.errors import MissingStep, ParameterError
 
 TOP = {"title": "str", "card": "str", "jobs": "int", "steps": "list"}
+REPORT = "90_report"  # the notebook, and the step, that sums a study up
 MOST_JOBS = 4  # side by side on a CPU: beyond it, the longest chain of steps decides
 TYPES = {"name": str, "notebook": str, "params": str, "set": dict, "needs": list}
 

@@ -8,7 +8,6 @@ import shutil
 import sys
 from pathlib import Path
 
-from sbt.report import results
 from sbt.study import params, pipeline, plan
 from sbt.utils import files, paths, progress
 from sbt.utils.errors import RunError, SbtError
@@ -35,7 +34,7 @@ def publish(study: str) -> bool:
             quiet_ones[source] = quiet(step.folder / "notebook.ipynb", source)
     for source, words in quiet_ones.items():
         files.write_text(source, words)
-    for picture in sorted((paths.outputs() / study / results.REPORT).glob("*.png")):  # for the README
+    for picture in sorted((paths.outputs() / study / plan.REPORT).glob("*.png")):  # for the README
         shutil.copyfile(picture, paths.notebooks() / picture.name)
     print(f"published {len(quiet_ones)} notebooks")
     return True
