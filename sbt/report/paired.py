@@ -1,12 +1,19 @@
-"""Arms against the base model, by item; where an arm was trained several times, its runs are a second level of chance.
+"""Arms against each other, by item. Where an arm was trained several times, its runs are a second source of chance.
 
-Names are those of `models.study.arms`: "mm-full", or "mm-full (run 1)", "mm-full (run 2)" for runs of one arm.
+Names of arms are "mm-full", or "mm-full (run 1)", "mm-full (run 2)" for several runs of one arm.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+
+import pandas as pd
 
 from sbt.report import stats
+from sbt.utils.errors import DataError
+from sbt.utils.text import run_names
+
+BASE = "base"
 
 _RUN = re.compile(r" \(run \d+\)$")
 PerItem = Mapping[str, Mapping[str, Sequence[float]]]  # scores of every item, by name and metric
@@ -52,3 +59,24 @@ def pooled(per_item: PerItem, metrics: Sequence[str], *, seed: int, **named) -> 
                 measured = {"metric": metric, "value": value, "low": low, "high": high}
                 found.append({"arm": arm, **measured, "n": len(per_item[names[0]][metric]), **named})
     return found
+
+
+def together(steps: Sequence[Mapping[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
+    """Scores of items (rows) by arm (columns) from several steps as one table a score.
+
+    Runs of an arm are numbered through all steps, and the untrained `base` is taken once. DataError where a step
+    scored other items than the first step with the same score.
+    """
+    joined = {}
+    for name in dict.fromkeys(chain.from_iterable(steps)):
+        first, *others = [step[name] for step in steps if name in step]
+        columns: dict[str, list[pd.Series]] = {}
+        for table in (first, *others):
+            if set(table.index) != set(first.index):
+                raise DataError(f"{name}: steps scored other items than the first of them: run them on the same")
+            for arm, runs in group(table.columns).items():
+                if arm != BASE or BASE not in columns:
+                    columns.setdefault(arm, []).extend(table.loc[first.index, run] for run in runs)
+        named = (zip(run_names(arm, len(runs)), runs, strict=True) for arm, runs in columns.items())
+        joined[name] = pd.DataFrame(dict(chain.from_iterable(named)))
+    return joined

@@ -1,44 +1,27 @@
 """Tables of the report: metric rows as people read them, and published numbers beside ours.
 
-tables.wide(rows, tables.TABLES["Vision"])   arm x benchmark, each cell "value [low, high]"
+tables.wide(rows, tables.columns(specs)["Vision"])   arm x benchmark, each cell "value [low, high]"
 tables.grid(frame, ["subset", "protocol"])   any metric rows in such cells, a column an arm
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import yaml
 
 from sbt.utils import paths
 
-TABLES = {  # what a reader compares first, by table: (benchmark, subset, metric) -> column
-    "Truthfulness and ethics, on pure text": {
-        ("truthfulqa", "all", "mc1"): "TruthfulQA mc1",
-        ("truthfulqa", "all", "mc2"): "TruthfulQA mc2",
-        ("truthfulqa-gen", "all", "rougeL_acc"): "TruthfulQA generation (ROUGE-L acc)",
-        ("ethics", "mean test", "accuracy"): "ETHICS accuracy",
-        ("ethics", "mean test_hard", "accuracy"): "ETHICS accuracy (hard)",
-    },
-    "Language ability": {
-        ("mmlu", "all", "acc"): "MMLU",
-        ("gsm8k", "all", "exact_match_flexible"): "GSM8K",
-        ("mathqa", "all", "acc_norm"): "MathQA",
-        ("boolq", "all", "acc"): "BoolQ",
-        ("squad2", "all", "f1"): "SQuAD 2.0 F1 (of 100)",
-    },
-    "Vision": {
-        ("mme", "perception", "score"): "MME perception",
-        ("vqav2", "real", "accuracy"): "VQAv2 accuracy",
-        ("captions", "real", "CIDEr"): "captions CIDEr",
-        ("pope", "adversarial", "accuracy"): "POPE accuracy (adversarial)",
-        ("pope", "adversarial", "f1"): "POPE F1 (adversarial)",
-        ("pope", "heldout", "f1"): "POPE F1 (held-out pairs)",
-        ("unicorn", "oodcv-vqa", "accuracy"): "OODCV-VQA accuracy",
-        ("unicorn", "sketchy-vqa", "accuracy"): "Sketchy-VQA accuracy",
-        ("visual contribution", "held out", "visual contribution"): "visual contribution (nats a token)",
-    },
-}
-HEADLINE = {key: column for columns in TABLES.values() for key, column in columns.items()}
+Column = tuple[str, str, str]  # benchmark, subset, metric
+
+
+def columns(specs: Mapping[str, Any]) -> dict[str, dict[Column, str]]:
+    """What a reader compares first: title of a table -> (benchmark, subset, metric) -> title of the column."""
+    tables: dict[str, dict[Column, str]] = {}
+    for spec in sorted(specs.values(), key=lambda spec: (spec.kind, spec.notebook)):
+        for metric in spec.headline:
+            tables.setdefault(spec.table, {})[spec.name, metric.subset, metric.metric] = metric.title
+    return tables
 
 
 def cell(row: Mapping, digits: int = 2) -> str:
@@ -54,20 +37,21 @@ def grid(
     return shown.pivot_table("cell", index, columns, aggfunc="first", sort=False).fillna("–")
 
 
-def wide(rows: Iterable[dict], columns: dict = HEADLINE) -> pd.DataFrame:
-    """Arms as rows, headline metrics as columns; a dash where an arm was not scored."""
-    found: dict[str, dict[str, str]] = {}
+def wide(rows: Iterable[dict], titles: Mapping[Column, str]) -> pd.DataFrame:
+    """Arms as rows, the metrics of `titles` as columns; a dash where an arm was not scored."""
+    cells: dict[str, dict[str, str]] = {}
     for row in rows:
-        column = columns.get((row["benchmark"], row["subset"], row["metric"]))
-        if column and row["low"] is not None:
-            found.setdefault(row["arm"], {}).setdefault(column, cell(row))  # of two protocols the first
-    order = [column for column in columns.values() if any(column in cells for cells in found.values())]
-    return pd.DataFrame(found).T.reindex(columns=order).fillna("–").rename_axis("arm")
+        title = titles.get((row["benchmark"], row["subset"], row["metric"]))
+        if title and row["low"] is not None:
+            cells.setdefault(row["arm"], {}).setdefault(title, cell(row))  # of two protocols the first
+    order = [title for title in titles.values() if any(title in of_arm for of_arm in cells.values())]
+    return pd.DataFrame(cells).T.reindex(columns=order).fillna("–").rename_axis("arm")
 
 
-def as_text(rows: Iterable[dict]) -> str:
+def as_text(rows: Iterable[dict], specs: Mapping[str, Any]) -> str:
     """The headline tables as plain text, each below its title; a table without any arm is left out."""
-    tables = {title: wide(rows, columns) for title, columns in TABLES.items()}
+    rows = list(rows)
+    tables = {title: wide(rows, titles) for title, titles in columns(specs).items()}
     return "\n\n".join(f"{title}\n{table.to_string()}" for title, table in tables.items() if len(table)) + "\n"
 
 
@@ -76,15 +60,24 @@ def signed(row: Mapping) -> str:
     return f"{row['delta']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
 
 
-def published(rows: Iterable[dict], arms: Sequence[str] = ("base", "mm-full", "mm-lora")) -> pd.DataFrame:
-    """Published results whose metric we compute too, how each was read, and `ours` of some arms beside them."""
+def sentence(row: Mapping, metric: str, against: str = "base") -> str:
+    """What a paired difference shows, in words: higher, lower, or not shown to differ; with its interval."""
+    verdict = "not shown to differ from"
+    if row["low"] > 0 or row["high"] < 0:
+        verdict = "higher than" if row["delta"] > 0 else "lower than"
+    return f"{row['arm']} is {verdict} {against} on {metric} ({signed(row)})"
+
+
+def published(rows: Iterable[dict], specs: Mapping[str, Any], arms: Sequence[str] | None = None) -> pd.DataFrame:
+    """Published results whose metric we compute too, how each was read, and `ours` of the arms (all) beside them."""
+    shown = {column for titles in columns(specs).values() for column in titles}
     ours: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:
         key = row["benchmark"], row["metric"]
-        shown = key[0], row["subset"], key[1]
-        if row["arm"] in arms and shown in HEADLINE and row["subset"] != "heldout":
+        wanted = (arms is None or row["arm"] in arms) and (key[0], row["subset"], key[1]) in shown
+        if wanted and row["subset"] != "heldout":
             ours.setdefault(key, {}).setdefault(row["arm"], row["value"])  # of two protocols the first
-    table = pd.DataFrame(yaml.safe_load((paths.package() / "published.yaml").read_text(encoding="utf-8")))
+    table = pd.DataFrame(yaml.safe_load((paths.package() / "report" / "published.yaml").read_text(encoding="utf-8")))
     keys = zip(table["benchmark"], table["metric"], strict=True)
-    said = {key: ", ".join(f"{arm} {value:.2f}" for arm, value in found.items()) for key, found in ours.items()}
-    return table.assign(ours=[said.get(key, "not computed") for key in keys])
+    values = {key: ", ".join(f"{arm} {value:.2f}" for arm, value in of_arms.items()) for key, of_arms in ours.items()}
+    return table.assign(ours=[values.get(key, "not computed") for key in keys])

@@ -1,0 +1,63 @@
+"""Results of the benchmarks of one study, found by what the steps hold and not by their names.
+
+results = collect.results(run, benchmarks.specs());  results.rows;  results.scores["mc2"]  (items x arms)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sbt.report import paired
+from sbt.study import manifest, runs
+from sbt.utils.errors import MissingStep
+
+
+@dataclass(frozen=True)
+class Results:
+    """`rows`: metric rows, each arm's from the first step that scored it. `folders`: benchmark -> step -> its folder.
+
+    `scores`: score -> items x arms, from all steps.
+    """
+
+    rows: list[dict]
+    folders: dict[str, dict[str, Path]]
+    scores: dict[str, pd.DataFrame]
+
+    def samples(self, benchmark: str) -> pd.DataFrame:
+        """Scored items of the first step that scored a benchmark; an empty frame where none did."""
+        first = next(iter(self.folders.get(benchmark, {}).values()), None)
+        return pd.DataFrame(runs.samples(first) if first else [])
+
+    def frame(self, protocol: str = "standard") -> pd.DataFrame:
+        """Metric rows of one protocol."""
+        return pd.DataFrame([row for row in self.rows if row["protocol"] == protocol])
+
+
+def results(run: Any, specs: Mapping[str, Any], steps: Sequence[str] = (), kind: str = "") -> Results:
+    """Read what the finished steps of the run's study scored, each step recorded as an input of the run.
+
+    `steps`: only these; empty: every step that scored a benchmark of `specs`. `kind`: scores of items of "text" or
+    "vision" benchmarks only. Several steps with the same score are joined: the further ones hold further runs.
+    MissingStep where there is none, or where a step of `steps` is not finished.
+    """
+    study = run.folder.parent
+    folders: dict[str, dict[str, Path]] = {}
+    metric_rows: list[dict] = []
+    scored: set[tuple[str, str]] = set()  # (benchmark, arm)
+    for step in steps or manifest.finished_steps(study, but=run.step):
+        rows = [row for row in runs.metrics(run.upstream(step) if steps else study / step) if row["benchmark"] in specs]
+        for benchmark in dict.fromkeys(row["benchmark"] for row in rows):
+            folders.setdefault(benchmark, {})[step] = run.upstream(step)
+        metric_rows += [row for row in rows if (row["benchmark"], row["arm"]) not in scored]
+        scored |= {(row["benchmark"], row["arm"]) for row in rows}
+    if not folders:
+        raise MissingStep(f"no finished step of {run.study} scored a benchmark: make them with `sbt run {run.study}`")
+    scores = {}
+    for benchmark, spec in specs.items():
+        if benchmark in folders and spec.per_item and kind in ("", spec.kind):
+            read = spec.load("per_item")
+            scores |= paired.together([read(runs.samples(folder)) for folder in folders[benchmark].values()])
+    return Results(metric_rows, folders, scores)
