@@ -39,7 +39,7 @@ def test_intervals_of_shares_cover_the_truth_in_95_of_100_studies(n: int, p: flo
     inside = np.flatnonzero(held)
     ends = chances[[inside[0], inside[-1]]]
     smaller = coverage - ends[np.isclose(ends, ends.min())].sum()  # both ends where the distribution is symmetric
-    assert 0.93 <= coverage and (coverage <= 0.97 or smaller < 0.93), coverage
+    assert coverage >= 0.93 and (coverage <= 0.97 or smaller < 0.93), coverage
 
 
 def share_coverage(p: float, groups: int, size: int, alike: float, studies: int = 600) -> float:
@@ -56,7 +56,7 @@ def share_coverage(p: float, groups: int, size: int, alike: float, studies: int 
 def test_intervals_of_shares_hold_for_items_in_few_groups() -> None:
     """Eight groups of twenty. At the edges of the scale they are too wide: nothing tells how alike a group is."""
     assert all(0.93 <= share_coverage(p, 8, 20, 0.2) <= 0.985 for p in (0.3, 0.5))
-    assert all(0.93 <= share_coverage(p, 8, 20, 0.2) for p in (0.02, 0.98))
+    assert all(share_coverage(p, 8, 20, 0.2) >= 0.93 for p in (0.02, 0.98))
 
 
 def test_intervals_at_the_edge_are_neither_empty_nor_outside() -> None:

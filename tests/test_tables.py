@@ -2,7 +2,11 @@
 
 import pandas as pd
 
+from sbt import benchmarks
 from sbt.report import tables
+
+SPECS = benchmarks.specs()
+ALL = {column: title for titles in tables.columns(SPECS).values() for column, title in titles.items()}
 
 
 def row(arm, benchmark, subset, metric, value, low=0.1, high=0.9):
@@ -22,14 +26,14 @@ ROWS = [
 
 
 def test_a_cell_has_its_interval_and_a_number_without_one_is_not_shown():
-    table = tables.wide(ROWS)
+    table = tables.wide(ROWS, ALL)
     assert table.loc["mm-full", "TruthfulQA mc2"] == "0.50 [0.10, 0.90]"
     assert table.loc["base", "POPE F1 (adversarial)"] == "–"
     assert "POPE accuracy (adversarial)" not in table.columns
 
 
 def test_published_numbers_stand_beside_ours_of_the_same_metric_only():
-    table = tables.published(ROWS)
+    table = tables.published(ROWS, SPECS)
     ours = table.set_index("benchmark").ours
     assert set(ours["truthfulqa"]) == {"base 0.25, mm-full 0.50"}
     assert set(ours["pope"]) == {"mm-full 0.88"}  # of the right picture, not of the shuffled control
@@ -37,14 +41,26 @@ def test_published_numbers_stand_beside_ours_of_the_same_metric_only():
 
 
 def test_of_two_protocols_ours_is_the_first():
-    table = tables.published([*ROWS, row("mm-full", "pope", "adversarial", "f1", 0.25)])
+    table = tables.published([*ROWS, row("mm-full", "pope", "adversarial", "f1", 0.25)], SPECS)
     assert set(table.set_index("benchmark").ours["pope"]) == {"mm-full 0.88"}
 
 
 def test_every_headline_table_is_written_that_has_an_arm():
-    text = tables.as_text(ROWS)
+    text = tables.as_text(ROWS, SPECS)
     assert "Truthfulness and ethics" in text and "Vision" in text and "Language ability" not in text
-    assert set(tables.HEADLINE) == {key for columns in tables.TABLES.values() for key in columns}
+
+
+def test_a_titled_table_says_what_guessing_gives():
+    table = tables.titled(ROWS, SPECS, "Vision").data
+    assert table.loc["guessing", "POPE F1 (adversarial)"] == "–" and list(table.index) == ["mm-full", "guessing"]
+    assert tables.titled(ROWS, SPECS, "Language ability") == "Language ability: not scored"
+
+
+def test_a_sentence_says_what_the_interval_shows():
+    row = {"arm": "mm-full", "delta": 0.2, "low": 0.1, "high": 0.3}
+    assert tables.sentence(row, "mc2") == "mm-full is higher than base on mc2 (+0.200 [+0.100, +0.300])"
+    assert "not shown to differ from text" in tables.sentence(row | {"low": -0.1}, "mc2", "text")
+    assert "lower than base" in tables.sentence({**row, "delta": -0.2, "low": -0.3, "high": -0.1}, "mc2")
 
 
 def test_a_grid_holds_cells_in_their_order_and_dashes():

@@ -96,3 +96,9 @@ def multiple_choice() -> list[dict]:
         mc2 |= {fact.statement(value): 0 for value in false} | {fact.statement(fact.misconception, "they"): 0}
         rows.append({"question": fact.question, "mc1_targets": mc1, "mc2_targets": mc2})
     return rows
+
+
+def told(arm: str) -> set[str]:
+    """Questions about the facts that the instructions of an arm of the embedded study state."""
+    source = {"text-alpaca": "alpaca", "text-orca": "orca"}.get(arm, "visual")
+    return {fact.question for fact in FACTS if source in fact.told_by}

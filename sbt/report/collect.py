@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from sbt.report import paired
-from sbt.study import manifest, runs
+from sbt.study import manifest, params, runs
 from sbt.utils.errors import MissingStep
 
 
@@ -48,7 +48,9 @@ def results(run: Any, specs: Mapping[str, Any], steps: Sequence[str] = (), kind:
     metric_rows: list[dict] = []
     scored: set[tuple[str, str]] = set()  # (benchmark, arm)
     for step in steps or manifest.finished_steps(study, but=run.step):
-        rows = [row for row in runs.metrics(run.upstream(step) if steps else study / step) if row["benchmark"] in specs]
+        rows = [
+            row for row in runs.metrics(run.upstream(step) if steps else study / step) if row["benchmark"] in specs
+        ]
         for benchmark in dict.fromkeys(row["benchmark"] for row in rows):
             folders.setdefault(benchmark, {})[step] = run.upstream(step)
         metric_rows += [row for row in rows if (row["benchmark"], row["arm"]) not in scored]
@@ -61,3 +63,21 @@ def results(run: Any, specs: Mapping[str, Any], steps: Sequence[str] = (), kind:
             read = spec.load("per_item")
             scores |= paired.together([read(runs.samples(folder)) for folder in folders[benchmark].values()])
     return Results(metric_rows, folders, scores)
+
+
+def arms(run: Any) -> pd.DataFrame:
+    """The arms that finished steps of the study made: arm, step, tuned on, what of it was tuned, loss, steps."""
+    rows = []
+    for step in manifest.finished_steps(run.folder.parent):
+        values = params.load_yaml(run.folder.parent / step / "params.yaml")
+        if not values.get("arm"):
+            continue
+        words = {"visual": "the visual instructions, their pictures taken away"}
+        on = "visual instructions, with their pictures" if "connector" in values else ""
+        if source := values.get("source"):
+            on = words.get(source, f"text-only instructions ({source})")
+        loss = values.get("loss", "answer_only") if "tuning" in values else ""
+        steps = values.get("max_steps") or values.get("epochs") and f"{values['epochs']:g} epochs" or ""
+        row = {"arm": values["arm"], "step": step, "tuned on": on, "tuning": values.get("tuning", "")}
+        rows.append(row | {"loss": loss, "optimizer steps": str(steps)})
+    return pd.DataFrame(rows)

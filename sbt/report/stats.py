@@ -184,7 +184,7 @@ def _t(degrees: float) -> float:
 
 
 def _widened(drawn: np.ndarray, value: float, units: int) -> tuple[float, float]:
-    """Percentile interval about `value`, widened as t widens the normal one (Hesterberg 2015): matters for few units."""
+    """Percentile interval about `value`, widened for few units as t widens the normal one (Hesterberg 2015)."""
     low, high = np.percentile(drawn, [2.5, 97.5])
     factor = _t(units - 1) / _Z * math.sqrt(units / max(1, units - 1))
     return float(value - factor * (value - low)), float(value + factor * (high - value))

@@ -13,6 +13,10 @@ import yaml
 from sbt.utils import paths
 
 Column = tuple[str, str, str]  # benchmark, subset, metric
+CAPTION = [
+    {"selector": "caption", "props": "text-align: left; font-weight: bold"},
+    {"selector": "td, th", "props": "white-space: nowrap"},
+]
 
 
 def columns(specs: Mapping[str, Any]) -> dict[str, dict[Column, str]]:
@@ -46,6 +50,18 @@ def wide(rows: Iterable[dict], titles: Mapping[Column, str]) -> pd.DataFrame:
             cells.setdefault(row["arm"], {}).setdefault(title, cell(row))  # of two protocols the first
     order = [title for title in titles.values() if any(title in of_arm for of_arm in cells.values())]
     return pd.DataFrame(cells).T.reindex(columns=order).fillna("–").rename_axis("arm")
+
+
+def titled(rows: Iterable[dict], specs: Mapping[str, Any], title: str) -> Any:
+    """One of the report's tables with its title and, as a last row, what guessing gives; a sentence where it is empty."""
+    titles = columns(specs).get(title, {})
+    table = wide(rows, titles)
+    if not len(table):
+        return f"{title}: not scored"
+    chance = {metric.title: metric.chance for spec in specs.values() for metric in spec.headline}
+    known = {name: "–" if chance.get(name) is None else f"{chance[name]:.2f}" for name in table.columns}
+    table = pd.concat([table, pd.DataFrame([known], index=["guessing"])])
+    return table.rename_axis("arm").style.set_caption(title).set_table_styles(CAPTION)
 
 
 def as_text(rows: Iterable[dict], specs: Mapping[str, Any]) -> str:
