@@ -40,7 +40,7 @@ def results(run: Any, specs: Mapping[str, Any], steps: Sequence[str] = (), kind:
     """Read what the finished steps of the run's study scored, each step recorded as an input of the run.
 
     `steps`: only these; empty: every step that scored a benchmark of `specs`. `kind`: scores of items of "text" or
-    "vision" benchmarks only. Several steps with the same benchmark and protocol are joined: the further ones hold further
+    "vision" benchmarks only. Several steps that asked other arms in the same way are joined: the further ones hold further
     runs.
     MissingStep where there is none, or where a step of `steps` is not finished.
     """
@@ -48,14 +48,12 @@ def results(run: Any, specs: Mapping[str, Any], steps: Sequence[str] = (), kind:
     folders: dict[str, dict[str, Path]] = {}
     metric_rows: list[dict] = []
     scored: set[tuple[str, str]] = set()  # (benchmark, arm)
-    protocol: dict[tuple[str, str], set] = {}  # (benchmark, step) -> protocols of its rows
     for step in steps or manifest.finished_steps(study, but=run.step):
         rows = [
             row for row in runs.metrics(run.upstream(step) if steps else study / step) if row["benchmark"] in specs
         ]
         for benchmark in dict.fromkeys(row["benchmark"] for row in rows):
             folders.setdefault(benchmark, {})[step] = run.upstream(step)
-            protocol[benchmark, step] = {row["protocol"] for row in rows if row["benchmark"] == benchmark}
         metric_rows += [row for row in rows if (row["benchmark"], row["arm"]) not in scored]
         scored |= {(row["benchmark"], row["arm"]) for row in rows}
     if not folders:
@@ -63,10 +61,16 @@ def results(run: Any, specs: Mapping[str, Any], steps: Sequence[str] = (), kind:
     scores = {}
     for benchmark, spec in specs.items():
         if benchmark in folders and spec.per_item and kind in ("", spec.kind):
-            read, (first, *_) = spec.load("per_item"), folders[benchmark]
-            same = [step for step in folders[benchmark] if protocol[benchmark, step] == protocol[benchmark, first]]
-            scores |= paired.together([read(runs.samples(folders[benchmark][step])) for step in same])
+            read, of_steps = spec.load("per_item"), list(folders[benchmark].values())
+            alike = [folder for folder in of_steps if _asked(folder) == _asked(of_steps[0])]
+            scores |= paired.together([read(runs.samples(folder)) for folder in alike])
     return Results(metric_rows, folders, scores)
+
+
+def _asked(folder: Path) -> dict:
+    """The parameters of a benchmark's step but for those that say which arms it asked."""
+    values = params.load_yaml(folder / "params.yaml")
+    return {name: value for name, value in values.items() if name not in ("step", "arms", "arm_steps", "seed")}
 
 
 def arms(run: Any) -> pd.DataFrame:
