@@ -40,8 +40,7 @@ def results(run: Any, specs: Mapping[str, Any], steps: Sequence[str] = (), kind:
     """Read what the finished steps of the run's study scored, each step recorded as an input of the run.
 
     `steps`: only these; empty: every step that scored a benchmark of `specs`. `kind`: scores of items of "text" or
-    "vision" benchmarks only. Several steps that asked other arms in the same way are joined: the further ones hold further
-    runs.
+    "vision" benchmarks only. Steps that asked other arms in the same way are joined: the later ones hold further runs.
     MissingStep where there is none, or where a step of `steps` is not finished.
     """
     study = run.folder.parent
@@ -49,9 +48,8 @@ def results(run: Any, specs: Mapping[str, Any], steps: Sequence[str] = (), kind:
     metric_rows: list[dict] = []
     scored: set[tuple[str, str]] = set()  # (benchmark, arm)
     for step in steps or manifest.finished_steps(study, but=run.step):
-        rows = [
-            row for row in runs.metrics(run.upstream(step) if steps else study / step) if row["benchmark"] in specs
-        ]
+        folder = run.upstream(step) if steps else study / step
+        rows = [row for row in runs.metrics(folder) if row["benchmark"] in specs]
         for benchmark in dict.fromkeys(row["benchmark"] for row in rows):
             folders.setdefault(benchmark, {})[step] = run.upstream(step)
         metric_rows += [row for row in rows if (row["benchmark"], row["arm"]) not in scored]

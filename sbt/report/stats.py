@@ -191,7 +191,7 @@ def _widened(drawn: np.ndarray, value: float, units: int) -> tuple[float, float]
 
 
 def _agree(delta: float, low: float, high: float, p: float) -> tuple[float, float]:
-    """The interval with its ends moved to 0 where the test and it disagree about 0: the test decides about that value."""
+    """The interval with an end moved to 0 where the test and it disagree about 0: the test decides there."""
     if p > 0.05:
         return min(low, 0.0), max(high, 0.0)
     if delta > 0:

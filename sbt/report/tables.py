@@ -53,7 +53,7 @@ def wide(rows: Iterable[dict], titles: Mapping[Column, str]) -> pd.DataFrame:
 
 
 def titled(rows: Iterable[dict], specs: Mapping[str, Any], title: str) -> Any:
-    """One of the report's tables with its title and, as a last row, what guessing gives; a sentence where it is empty."""
+    """A table of the report with its title and, as a last row, what guessing gives; a sentence where it is empty."""
     titles = columns(specs).get(title, {})
     table = wide(rows, titles)
     if not len(table):
