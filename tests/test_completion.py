@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 from sbt import models
 from sbt.inference import completion
 from sbt.inference.completion import complete
-from sbt.models import quiet
+from sbt.models import silence_libraries
 from sbt.utils.errors import DataError, ParameterError
 
 PRIMER = "Is there a red star in the picture? Yes, there is. What colour is the circle? Blue.\n\n"
@@ -43,7 +43,7 @@ def plain(language: Language, request: dict, new: int = 12, bos: bool = False) -
     """What one call of `generate` for this prompt alone writes, cut before the first stop string."""
     model, words = language
     ids = torch.tensor([[1] * bos + words.encode(request["context"], add_special_tokens=False)])
-    with quiet(), torch.inference_mode():
+    with silence_libraries(), torch.inference_mode():
         made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, do_sample=False)
     text = words.decode(made[0, ids.shape[1] :], skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text[: min([text.index(stop) for stop in request["until"] if stop in text], default=len(text))]
@@ -127,7 +127,7 @@ def test_generation_ends_with_the_stop_string(
 def test_a_text_ends_at_the_eos_token(tmp_path: Path, language: Language) -> None:
     model, words = language
     ids = torch.tensor([words.encode(FREE["context"], add_special_tokens=False)])
-    with quiet(), torch.inference_mode():
+    with silence_libraries(), torch.inference_mode():
         made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
     new = made[0, ids.shape[1] :].tolist()
     place = next(n for n in range(2, 12) if new[n] not in new[:n])

@@ -17,10 +17,10 @@ LARGE = architectures.vision("openai/clip-vit-large-patch14")
 AUTHORS = ("embeddings", "head", "connector")
 FULL = costs.Work(SEVEN, LARGE, batch=4, tokens=576, checkpointing=True)
 LORA = replace(FULL, tuning="lora", also=AUTHORS)
-STAGE_1 = replace(FULL, tuning="connector", also=("marks",), batch=16, tokens=296, longest=384)
+STAGE_1 = replace(FULL, tuning="connector", also=("image_markers",), batch=16, tokens=296, longest=384)
 
 CONNECTOR = {"step": "20_connector", "vision_tower": "openai/clip-vit-large-patch14", "projector": "linear",
-             "language_model": "meta-llama/Llama-2-7b-hf", "marks": True, "data": "10_data", "max_steps": 0,
+             "language_model": "meta-llama/Llama-2-7b-hf", "image_markers": True, "data": "10_data", "max_steps": 0,
              "epochs": 1.0, "batch_size": 16, "accumulation": 2, "processes": 4}  # fmt: skip
 TUNED = {"step": "30_mm-lora", "arm": "mm-lora", "connector": "20_connector", "data": "10_data", "tuning": "lora",
          "language_model": "meta-llama/Llama-2-7b-hf", "also": list(AUTHORS), "max_steps": 0, "epochs": 1.0,

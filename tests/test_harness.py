@@ -16,7 +16,7 @@ from sbt import models
 from sbt.benchmarks.ethics import task as ethics
 from sbt.benchmarks.truthfulqa import mc_task
 from sbt.inference import harness
-from sbt.models import quiet
+from sbt.models import silence_libraries
 from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
 
@@ -82,7 +82,7 @@ def theirs(language: tuple) -> dict[str, list]:
     model, words = language
     found = {}
     for conversation in ("", "v1"):
-        with quiet():
+        with silence_libraries():
             hf = HFLM(pretrained=model, tokenizer=words, batch_size=5, max_length=1024, device="cpu")
             found[conversation] = hf.loglikelihood(asked_of(language, conversation), disable_tqdm=True)
     return found
@@ -124,7 +124,7 @@ def test_real_items_get_hflm_s_numbers_from_a_trained_model(conversation: str) -
     model, words = models.load_language_model(paths.resolve("assets/llm"))
     by_item = real(words, conversation)
     flat, ends = [one for own in by_item for one in own], np.cumsum([len(own) for own in by_item])[:-1]
-    with quiet():  # several hundred nats a choice: HFLM's sum in float32, its default, is itself off by up to 1e-4
+    with silence_libraries():  # HFLM's sum in float32 is itself off by up to 1e-4
         settings = {"batch_size": 1, "max_length": 2048, "device": "cpu", "softmax_dtype": "float64"}
         wanted = np.array(HFLM(pretrained=model, tokenizer=words, **settings).loglikelihood(flat, disable_tqdm=True))
     best = [np.argmax(part[:, 0]) for part in np.split(wanted, ends)]
@@ -143,7 +143,7 @@ def test_the_harness_evaluates_with_it(language: tuple) -> None:
         for lm in (hf, harness.PrefixLM(model, words, batch_size=8)):
             over, shots = tasks()[name]
             over.set_config("num_fewshot", shots)
-            with quiet():
+            with silence_libraries():
                 found = lm_eval.evaluate(lm=lm, task_dict={over.config.task: over}, bootstrap_iters=0)
             results.append({k: v for k, v in found["results"][over.config.task].items() if isinstance(v, float)})
         assert results[0], name
@@ -157,7 +157,7 @@ def test_greedy_text_is_that_of_hflm(language: tuple, batch_size: int) -> None:
     settings = {"until": ["star", "\n\n"], "max_gen_toks": 12, "do_sample": False}
     alone = [Asked(args=(said(700 + i, 2 + 3 * i), settings)) for i in range(5)]
     requests = [*alone, *(Asked(args=(primer + said(800 + i, 1 + 2 * (i % 5)), settings)) for i in range(20))]
-    with quiet():
+    with silence_libraries():
         hf = HFLM(pretrained=model, tokenizer=words, batch_size=1, max_length=1024, device="cpu", add_bos_token=False)
         wanted = hf.generate_until(requests, disable_tqdm=True)
     found = harness.PrefixLM(model, words, batch_size=batch_size).generate_until(requests, disable_tqdm=True)
@@ -169,7 +169,7 @@ def test_greedy_text_is_that_of_hflm(language: tuple, batch_size: int) -> None:
 def test_long_contexts_are_cut_as_in_hflm_and_listed(language: tuple) -> None:
     model, words = language
     requests = [Asked(args=(said(1, 1300), " red star")), Asked(args=("Q:", " red"))]
-    with quiet():
+    with silence_libraries():
         hf = HFLM(pretrained=model, tokenizer=words, batch_size=2, max_length=1024, device="cpu")
         wanted = hf.loglikelihood(requests, disable_tqdm=True)
     ours = harness.PrefixLM(model, words)
@@ -181,7 +181,7 @@ def test_long_contexts_are_cut_as_in_hflm_and_listed(language: tuple) -> None:
 def test_rolling_windows_go_the_same_way(language: tuple) -> None:
     model, words = language
     requests = [Asked(args=(said(3, 30),)), Asked(args=(said(4, 7),))]
-    with quiet():
+    with silence_libraries():
         hf = HFLM(pretrained=model, tokenizer=words, batch_size=2, max_length=1024, device="cpu")
         wanted = hf.loglikelihood_rolling(requests, disable_tqdm=True)
         found = harness.PrefixLM(model, words, batch_size=2).loglikelihood_rolling(requests, disable_tqdm=True)

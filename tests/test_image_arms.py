@@ -9,8 +9,8 @@ from tiny_fixtures import small  # noqa: F401 - a fixture
 
 from sbt import models
 from sbt.inference.generation import generate
+from sbt.models import load_vision_models
 from sbt.models import vision_arms as module
-from sbt.models.vision_arms import vision_arms
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_shared_arms_answer_as_alone(
         name: answers(tmp_path, f"alone {name}", models.load_arm(ref), small.images) for name, ref in arms.items()
     }
     found = {}
-    for name, arm in vision_arms({name: arms[name] for name in order}):
+    for name, arm in load_vision_models({name: arms[name] for name in order}):
         assert arm.has_vision
         assert arm.conversation == "v1"
         found[name] = answers(tmp_path, f"shared {name}", arm, small.images)
@@ -63,6 +63,6 @@ def test_shared_arms_answer_as_alone(
 
 
 def test_a_lora_arm_alone_is_merged(small: SimpleNamespace, arms: dict[str, str]) -> None:  # noqa: F811
-    (_, arm), *rest = vision_arms({"one": arms["one"]})
+    (_, arm), *rest = load_vision_models({"one": arms["one"]})
     assert not rest
     assert not any("lora" in name for name, _ in arm.model.named_parameters())

@@ -257,7 +257,7 @@ def test_a_token_that_holds_a_bit_of_a_role_is_not_trained() -> None:
 
 
 def test_marks_around_images_are_not_trained(small: SimpleNamespace) -> None:  # noqa: F811
-    made = llava(small.llm, small.clip, marks=True)[1]
+    made = llava(small.llm, small.clip, image_markers=True)[1]
     one, words = row("multi-image", small.images), made.tokenizer
     for name, wanted in (
         ("no_system", [" and", "Same? Answer briefly.", " No.</s>"]),

@@ -224,7 +224,7 @@ def test_damaged_weights_are_named_with_the_remedy(tmp_path: Path, small: Simple
 
 def test_weights_that_lack_a_tensor_are_refused(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
     model, words = models.load_language_model(small.llm)
-    with models.quiet():
+    with models.silence_libraries():
         model.save_pretrained(tmp_path)
         words.save_pretrained(tmp_path)
     state = load_file(tmp_path / "model.safetensors")
@@ -275,7 +275,7 @@ def test_arm_files_name_parts_relative_to_themselves(tmp_path: Path, small: Simp
 
 def test_half_precision_on_disk_trains_in_what_is_asked_for(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
     model, words = models.load_language_model(small.llm, dtype="float16")
-    with models.quiet():
+    with models.silence_libraries():
         model.save_pretrained(tmp_path)
         words.save_pretrained(tmp_path)
     assert models.assemble(tmp_path, small.clip)[0].dtype == torch.float32

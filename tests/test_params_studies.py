@@ -69,8 +69,8 @@ def test_tokens_are_counted_as_they_are_trained_on(study: str) -> None:
         assert of_chat or data["tokenizer"] == step.values["language_model"]
         if "arm" in step.values and "authors" not in step.values["arm"]:
             assert data["conversation"] == step.values["conversation"]
-        if "marks" in step.values:
-            assert data["marks"] == step.values["marks"]
+        if "image_markers" in step.values:
+            assert data["image_markers"] == step.values["image_markers"]
 
 
 @pytest.mark.parametrize("study", NEW)
@@ -127,7 +127,7 @@ def test_the_papers_hyperparameters(study: str) -> None:
         assert {name: values[name] for name in same} == same and values["gradient_checkpointing"]
         if "vision_tower" in values:
             assert (rows, values["learning_rate"], values["max_steps"]) == (128, 2e-3, 4651)
-            assert values["marks"] and values["projector"] == "linear" and values["conversation"] == "plain"
+            assert values["image_markers"] and values["projector"] == "linear" and values["conversation"] == "plain"
             assert values["vision_tower"] == "openai/clip-vit-large-patch14"
             continue
         assert (rows, values["max_steps"]) == (32, 625 if study == "ablation-types" else 2500)

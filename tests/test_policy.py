@@ -1,4 +1,4 @@
-"""What trains: parts in full beside LoRA, the marks alone, precision, quantization; and arms that keep all of it."""
+"""What trains: parts in full beside LoRA, the markers alone, precision, quantization; and arms that keep all of it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from tiny_fixtures import small  # noqa: F401 - a fixture
 from transformers import LlamaForCausalLM
 
 from sbt import models
-from sbt.models.image_markers import MarkedEmbedding, image_text, mark_rows
+from sbt.models.image_markers import MarkedEmbedding, image_text, marker_rows
 from sbt.models.text_arms import TextArms
 from sbt.utils.errors import ParameterError
 
@@ -20,8 +20,8 @@ LORA = {"language_model": "lora"}
 FULL = {"connector": "full", "language_model": "full"}
 
 
-def built(small: SimpleNamespace, marks: bool = True, **options: object) -> tuple:  # noqa: F811
-    return models.assemble(small.llm, small.clip, marks=marks, **options)
+def built(small: SimpleNamespace, image_markers: bool = True, **options: object) -> tuple:  # noqa: F811
+    return models.assemble(small.llm, small.clip, image_markers=image_markers, **options)
 
 
 def names(model: torch.nn.Module) -> set[str]:
@@ -57,7 +57,7 @@ def save(folder: Path, small: SimpleNamespace, model: object, processor: object,
     return folder
 
 
-# --- the marks -----------------------------------------------------------------------------------------------------
+# --- the markers -----------------------------------------------------------------------------------------------------
 
 
 def test_marks_are_the_authors_tokens(small: SimpleNamespace) -> None:  # noqa: F811
@@ -73,43 +73,43 @@ def test_marks_are_the_authors_tokens(small: SimpleNamespace) -> None:  # noqa: 
     ids = batch(processor)["input_ids"][0].tolist()
     at = [ids.index(count + k) for k in (1, 0, 2)]
     assert at[1] - at[0] == 1 and at[2] - at[0] == 1 + 9, "start, nine features, end"
-    assert image_text(built(small, marks=False)[1].tokenizer, 1) == "<image>"
+    assert image_text(built(small, image_markers=False)[1].tokenizer, 1) == "<image>"
 
 
 def test_stage_1_trains_the_two_rows_and_the_connector_alone(small: SimpleNamespace) -> None:  # noqa: F811
     model, processor = built(small)
-    model = models.set_trainable(model, {"connector": "full"}, also=["marks"])
+    model = models.set_trainable(model, {"connector": "full"}, also=["image_markers"])
     assert {name.rpartition("model.")[2] for name in names(model)} == {
-        "multi_modal_projector.linear_1.weight", "multi_modal_projector.linear_1.bias", "embed_tokens.marks",
+        "multi_modal_projector.linear_1.weight", "multi_modal_projector.linear_1.bias", "embed_tokens.markers",
     }  # fmt: skip
-    before, rows = model.get_input_embeddings().weight.clone(), mark_rows(model)
+    before, rows = model.get_input_embeddings().weight.clone(), marker_rows(model)
     head = model.get_output_embeddings().weight.clone()
     first = logits(model, processor)
     learn(model, processor)
     assert torch.equal(model.get_input_embeddings().weight, before) and torch.equal(model.lm_head.weight, head)
-    after = mark_rows(model)
+    after = marker_rows(model)
     assert all(not torch.equal(rows[token], after[token]) for token in ("<im_start>", "<im_end>"))
     assert not torch.equal(first, logits(model, processor))
     table = models.freeze_table(model).set_index("part")["trained"]
-    assert table["image marks"] == 2 * 32 and table["language model"] == 0
+    assert table["image markers"] == 2 * 32 and table["language model"] == 0
 
 
 def test_control_without_the_marks_the_rows_stay(small: SimpleNamespace) -> None:  # noqa: F811
     model, processor = built(small)
     learn(models.set_trainable(model, {"connector": "full"}), processor)
-    assert torch.equal(mark_rows(model)["<im_start>"], mark_rows(built(small)[0])["<im_start>"])
+    assert torch.equal(marker_rows(model)["<im_start>"], marker_rows(built(small)[0])["<im_start>"])
     assert not isinstance(model.get_input_embeddings(), MarkedEmbedding)
 
 
 def test_the_next_stage_starts_from_the_trained_rows(small: SimpleNamespace, tmp_path: Path) -> None:  # noqa: F811
     """A connector arm keeps the rows; so does a LoRA arm over it, with embeddings that train or that do not."""
     model, processor = built(small)
-    learn(models.set_trainable(model, {"connector": "full"}, also=["marks"]), processor)
+    learn(models.set_trainable(model, {"connector": "full"}, also=["image_markers"]), processor)
     stage_1 = save(tmp_path / "connector", small, model, processor, connector_only=True)
     wanted = logits(model, processor)
     arm = models.load_arm(stage_1)
     assert torch.allclose(logits(arm.model, arm.processor), wanted, atol=1e-5)
-    for also in (AUTHORS, ("connector",), ("connector", "marks")):
+    for also in (AUTHORS, ("connector",), ("connector", "image_markers")):
         arm = models.load_arm(stage_1)
         tuned = models.set_trainable(arm.model, LORA, {"r": 4}, also=also)
         learn(tuned, arm.processor)
@@ -122,22 +122,22 @@ def test_the_next_stage_starts_from_the_trained_rows(small: SimpleNamespace, tmp
     folder = save(tmp_path / "full", small, full, arm.processor, arm="a")
     again = models.load_arm(folder)
     assert torch.equal(logits(again.model, again.processor), logits(full, arm.processor))
-    assert not (folder / "marks.safetensors").exists() and again.model.config.mark_token_ids
+    assert not (folder / "image_markers.safetensors").exists() and again.model.config.marker_token_ids
 
 
 @pytest.mark.parametrize("lora", ["switched", "merged"])
 def test_text_of_a_marked_lora_arm(small: SimpleNamespace, tmp_path: Path, lora: str) -> None:  # noqa: F811
-    """The language model taken out has the marks' rows too, which the trained embeddings need."""
+    """The language model taken out has the markers' rows too, which the trained embeddings need."""
     model, processor = built(small)
     tuned = learn(models.set_trainable(model, LORA, {"r": 4}, also=AUTHORS), processor)
     folder = save(tmp_path / "arm", small, tuned, processor, arm="a")
     arms = TextArms({"base": str(small.llm), "a": str(folder)}, lora=lora)
-    arm = arms.use("a")
+    arm = arms.load("a")
     ids = torch.tensor([[5, 9, 11]])
     with torch.inference_mode():
         wanted = tuned(input_ids=ids).logits
         assert torch.allclose(arm.model(input_ids=ids).logits, wanted, atol=1e-5)
-        assert arms.use("base").model(input_ids=ids).logits.shape[-1] == wanted.shape[-1] - 3
+        assert arms.load("base").model(input_ids=ids).logits.shape[-1] == wanted.shape[-1] - 3
 
 
 # --- also -----------------------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def tied(small: SimpleNamespace, folder: Path) -> Path:  # noqa: F811
     model, words = models.load_language_model(small.llm)
     model.config.tie_word_embeddings = True
     model.lm_head.weight = model.model.embed_tokens.weight
-    with models.quiet():
+    with models.silence_libraries():
         model.save_pretrained(folder)
         words.save_pretrained(folder)
     return folder
@@ -179,7 +179,7 @@ def tied(small: SimpleNamespace, folder: Path) -> Path:  # noqa: F811
 
 def test_tied_embeddings_are_kept_whole(small: SimpleNamespace, tmp_path: Path) -> None:  # noqa: F811
     base = tied(small, tmp_path / "tied")
-    model, processor = models.assemble(base, small.clip, marks=True)
+    model, processor = models.assemble(base, small.clip, image_markers=True)
     assert model.lm_head.weight is model.get_input_embeddings().weight
     with pytest.raises(ParameterError, match="'embeddings': embedding and head are one matrix"):
         models.set_trainable(model, LORA, also=AUTHORS)
@@ -195,20 +195,20 @@ def test_tied_embeddings_are_kept_whole(small: SimpleNamespace, tmp_path: Path) 
     ("call", "expected"),
     [
         (lambda model: models.set_trainable(model, LORA, also=["embedings"]), "did you mean 'embeddings'"),
-        (lambda model: models.set_trainable(model, {}, also=["marks"]), "has no <im_start> and <im_end>: set marks"),
+        (lambda model: models.set_trainable(model, {}, also=["image_markers"]), "<im_end>: set image_markers"),
         (lambda model: models.set_trainable(model, FULL, compute="half"), "compute='half' is unknown"),
     ],
 )
 def test_wrong_values_are_named(small: SimpleNamespace, call: Callable, expected: str) -> None:  # noqa: F811
     with pytest.raises(ParameterError, match=expected):
-        call(built(small, marks=False)[0])
+        call(built(small, image_markers=False)[0])
 
 
 # --- precision and quantization -------------------------------------------------------------------------------------
 
 
 def test_trained_weights_are_float32_and_frozen_ones_half(small: SimpleNamespace) -> None:  # noqa: F811
-    for policy, also in ((FULL, ()), (LORA, AUTHORS), ({"connector": "full"}, ("marks",))):
+    for policy, also in ((FULL, ()), (LORA, AUTHORS), ({"connector": "full"}, ("image_markers",))):
         model = models.set_trainable(built(small)[0], policy, {"r": 4}, also=also, compute="bfloat16")
         found = {(parameter.requires_grad, parameter.dtype) for parameter in model.parameters()}
         assert found == {(True, torch.float32), (False, torch.bfloat16)}

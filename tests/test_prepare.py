@@ -271,5 +271,6 @@ def test_marks_around_an_image_are_two_tokens(small: SimpleNamespace) -> None:  
     from sbt.training.lengths import counter_of
 
     rows = tiny.rows(small.images, 6)
-    plain, marked = (counter_of(str(small.llm), str(small.clip), "v1", marks=marks)(rows) for marks in (False, True))
+    counters = [counter_of(str(small.llm), str(small.clip), "v1", image_markers=given) for given in (False, True)]
+    plain, marked = (counter(rows) for counter in counters)
     assert [more - less for less, more in zip(plain, marked, strict=True)] == [2 * len(row["images"]) for row in rows]

@@ -15,8 +15,8 @@ from PIL import Image
 from tiny_fixtures import small  # noqa: F401 - a fixture
 from transformers import AutoTokenizer, LlamaTokenizer
 
-from sbt.models import TextArms, language_model, load_arm, quiet
-from sbt.models.image_markers import image_text, put_marks, with_marks
+from sbt.models import TextArms, language_model, load_arm, silence_libraries
+from sbt.models.image_markers import image_text, put_markers, with_markers
 from sbt.models.released import parts
 from sbt.models.released.convert import convert, kind
 from sbt.utils.errors import CheckpointError, ParameterError
@@ -35,7 +35,7 @@ WRITERS = {
 def made(small: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:  # noqa: F811
     """A stand-in of each kind under a name that says nothing, with what its writer returned."""
     root = tmp_path_factory.mktemp("released")
-    with quiet():
+    with silence_libraries():
         given = {what: write(root / f"x{number}", small) for number, (what, write) in enumerate(WRITERS.items())}
     return SimpleNamespace(folder={what: root / f"x{number}" for number, what in enumerate(WRITERS)}, given=given)
 
@@ -54,9 +54,9 @@ def logits(arm: object, text: str) -> tuple[torch.Tensor, torch.Tensor]:
         return arm.model(**inputs).logits[0], inputs["pixel_values"]
 
 
-def check_looks_as_original(arm: object, state: dict, small: SimpleNamespace, *, marks: bool) -> None:  # noqa: F811
+def check_looks_as_original(arm: object, state: dict, small: SimpleNamespace, *, image_markers: bool) -> None:  # noqa: F811
     words = AutoTokenizer.from_pretrained(small.llm)
-    start, end = ([len(words) + 1], [len(words) + 2]) if marks else ([], [])
+    start, end = ([len(words) + 1], [len(words) + 2]) if image_markers else ([], [])
     before = [words.bos_token_id, *words.encode("USER: ", add_special_tokens=False), *start]
     after = [*end, *words.encode(QUESTION, add_special_tokens=False)]
     found, pixels = logits(arm, f"<s>USER: {image_text(arm.tokenizer, 1)}{QUESTION}")
@@ -84,7 +84,7 @@ def test_a_fully_tuned_folder(model_type: str, small: SimpleNamespace, tmp_path:
     assert arm.model.config.image_token_index == rows - 3 == arm.processor.image_token_id
     assert arm.tokenizer.convert_tokens_to_ids(["<im_start>", "<im_end>"]) == [rows - 2, rows - 1]
     assert arm.model.config.text_config.vocab_size == rows == len(arm.tokenizer)
-    check_looks_as_original(arm, state, small, marks=True)
+    check_looks_as_original(arm, state, small, image_markers=True)
     second = arm.model.model.multi_modal_projector.linear_2
     assert torch.equal(second.weight, torch.eye(32)) and not second.bias.any()
     language, _ = language_model(arm)
@@ -95,7 +95,7 @@ def test_a_fully_tuned_folder(model_type: str, small: SimpleNamespace, tmp_path:
 def test_lora_with_all_that_was_trained(made: SimpleNamespace, small: SimpleNamespace, tmp_path: Path) -> None:  # noqa: F811
     info = converted(made.folder["lora"], tmp_path / "arm", small)
     assert info["kind"] == "llava" and info["released"]["kind"] == "lora"
-    check_looks_as_original(load_arm(tmp_path / "arm"), made.given["lora"][0], small, marks=True)
+    check_looks_as_original(load_arm(tmp_path / "arm"), made.given["lora"][0], small, image_markers=True)
 
 
 def test_lora_as_the_authors_scored_text(made: SimpleNamespace, small: SimpleNamespace, tmp_path: Path) -> None:  # noqa: F811
@@ -110,8 +110,8 @@ def test_lora_as_the_authors_scored_text(made: SimpleNamespace, small: SimpleNam
     texts = TextArms({"base": small.llm, "lora": tmp_path / "arm"})
     ids = torch.tensor([[1, 20, 30, 40]])
     with torch.inference_mode():
-        merged, base = arm.model(ids).logits, texts.use("base").model(ids).logits.clone()
-        assert torch.allclose(texts.use("lora").model(ids).logits, merged, atol=1e-4)
+        merged, base = arm.model(ids).logits, texts.load("base").model(ids).logits.clone()
+        assert torch.allclose(texts.load("lora").model(ids).logits, merged, atol=1e-4)
         assert not torch.allclose(merged, base, atol=1e-2)
     assert len(texts.loads) == 1  # over one base
 
@@ -122,7 +122,7 @@ def test_llava_15(vision: bool, small: SimpleNamespace, tmp_path: Path) -> None:
     info = converted(tmp_path / "x", tmp_path / "arm", small, language_model=None)
     assert info["projector"] == "mlp2x_gelu" and info["released"]["kind"] == "llava-1.5"
     assert [key.rpartition(".")[2] for key in info["released"]["ignored"]] == ["position_ids"] * vision
-    check_looks_as_original(load_arm(tmp_path / "arm"), state, small, marks=False)
+    check_looks_as_original(load_arm(tmp_path / "arm"), state, small, image_markers=False)
 
 
 def test_a_projector_is_a_connector_over_the_base(
@@ -131,18 +131,19 @@ def test_a_projector_is_a_connector_over_the_base(
     tmp_path: Path,
 ) -> None:
     info = converted(made.folder["projector"], tmp_path / "a" / "arm", small)
-    assert info["kind"] == "connector" and sorted(info["files"]) == ["connector.safetensors", "marks.safetensors"]
+    assert info["kind"] == "connector"
+    assert sorted(info["files"]) == ["connector.safetensors", "image_markers.safetensors"]
     given, state = made.given["projector"], standins.base_state(small)
     size = len(state["lm_head.weight"])
     assert info["released"]["ignored"] == [f"model.embed_tokens.weight[:{size + 1}]"]
     arm = load_arm(tmp_path / "a" / "arm")
-    put_marks(arm.model, arm.processor, tmp_path / "a" / "arm")
-    put_marks(arm.model, arm.processor, tmp_path / "a" / "arm")  # nothing is left to do
+    put_markers(arm.model, arm.processor, tmp_path / "a" / "arm")
+    put_markers(arm.model, arm.processor, tmp_path / "a" / "arm")  # nothing is left to do
     for key in ("model.embed_tokens.weight", "lm_head.weight"):
         state[key] = torch.cat([state[key], state[key].mean(dim=0).expand(3, -1)])
     state["model.embed_tokens.weight"][-2:] = given["model.embed_tokens.weight"][-2:]
     check_looks_as_original(arm, state | given | {"model.embed_tokens.weight": state["model.embed_tokens.weight"]},
-                            small, marks=True)  # fmt: skip
+                            small, image_markers=True)  # fmt: skip
 
 
 def test_it_says_what_was_read_and_what_was_left_out(
@@ -181,20 +182,20 @@ def test_one_file_without_an_index(made: SimpleNamespace, small: SimpleNamespace
         file.unlink()
     torch.save(made.given["full"], folder / "pytorch_model.bin")
     converted(folder, tmp_path / "arm", small)
-    check_looks_as_original(load_arm(tmp_path / "arm"), made.given["full"], small, marks=True)
+    check_looks_as_original(load_arm(tmp_path / "arm"), made.given["full"], small, image_markers=True)
 
 
 def test_marks_stand_around_the_image_only_where_the_vocabulary_has_them(small: SimpleNamespace) -> None:  # noqa: F811
     words = AutoTokenizer.from_pretrained(small.llm)
     assert image_text(words, 2) == "<image><image>"
-    marked = with_marks(words, len(words) + 3)
+    marked = with_markers(words, len(words) + 3)
     assert image_text(marked, 2) == "<im_start><image><image><im_end>"
     first = len(words)
     text = f"<s>a {image_text(marked, 2)}\nred"
     ids = [1, *words.encode("a "), first + 1, first, first, first + 2, *words.encode("\nred")]
     assert marked.encode(text, add_special_tokens=False) == ids
     assert marked.decode(ids, skip_special_tokens=True) == "a \nred"
-    bare = with_marks(words, len(words) + 3, strip=True).encode(text, add_special_tokens=False)
+    bare = with_markers(words, len(words) + 3, strip=True).encode(text, add_special_tokens=False)
     assert bare == [1, *words.encode("a"), first + 1, first, first, first + 2, *words.encode("red")]
 
 
@@ -202,7 +203,7 @@ def test_a_word_after_a_special_token_begins_with_a_space() -> None:
     pieces = ["<unk>", "<s>", "</s>", "▁", "a", "▁a"]
     llama = LlamaTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[("▁", "a")], legacy=False)
     assert llama.encode("<s>a", add_special_tokens=False) == [1, 4]
-    marked = with_marks(llama, 9)
+    marked = with_markers(llama, 9)
     assert marked.encode("<s>a<im_end>a", add_special_tokens=False) == [1, 5, 8, 5]
 
 
@@ -210,10 +211,10 @@ def test_a_tokenizer_that_does_not_fit_its_rows(small: SimpleNamespace) -> None:
     words = AutoTokenizer.from_pretrained(small.llm)
     for rows in (len(words), len(words) + 2, len(words) + 4):
         with pytest.raises(CheckpointError, match=f"have {rows} rows"):
-            with_marks(words, rows)
+            with_markers(words, rows)
     words.add_special_tokens({"additional_special_tokens": ["<im_start>", "<im_end>", "<im_patch>"]})
     with pytest.raises(CheckpointError, match="the last three for <im_patch>, <im_start>, <im_end>"):
-        with_marks(words, len(words))
+        with_markers(words, len(words))
 
 
 def test_a_slow_tokenizer_needs_its_package_or_the_base(
@@ -230,7 +231,7 @@ def test_a_slow_tokenizer_needs_its_package_or_the_base(
     with pytest.raises(CheckpointError, match=r"tokenizer\.model: .* sentencepiece .* language_model"):
         converted(folder, tmp_path / "arm", small, language_model=None)
     converted(folder, tmp_path / "arm", small)
-    check_looks_as_original(load_arm(tmp_path / "arm"), made.given["full"], small, marks=True)
+    check_looks_as_original(load_arm(tmp_path / "arm"), made.given["full"], small, image_markers=True)
 
 
 class Malice:

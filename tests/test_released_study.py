@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from sbt.__main__ import main
-from sbt.models import arm_list, load_arm
+from sbt.models import list_arms, load_arm
 from sbt.models.released.check import Original, compare
 from sbt.models.released.convert import convert
 from sbt.models.released.standins import LAYOUTS, write, write_base
@@ -105,12 +105,12 @@ def standins(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_the_notebook_does_with_a_checkpoint(name: str, standins: Path, tmp_path: Path) -> None:
     parts = {"language_model": standins / "base", "vision_tower": "assets/clip"}
     folder = standins / LAYOUT[name]
-    convert(folder, tmp_path / "model", conversation="v1", arm=name, strip_marks=True, **parts, **FAMILY[name])
+    convert(folder, tmp_path / "model", conversation="v1", arm=name, strip_markers=True, **parts, **FAMILY[name])
     arm, original = load_arm(tmp_path / "model"), Original(folder, **parts, adapter_only="adapter" in name)
     assert arm.has_vision == (name != "lora-adapter")
     [row] = compare(original, arm, [paths_picture()], "What is it?", new=2)
     assert row["difference"] <= 1e-4 * row["largest"] and row["same_next"] == 1
-    see = list(arm_list.arms([tmp_path], vision=True))
+    see = list(list_arms([tmp_path], vision=True))
     assert see == ([name] if arm.has_vision else [])
 
 
@@ -124,7 +124,7 @@ def steps(standins: Path, outputs: Path) -> list[dict]:
     made = []
     for name, more in FAMILY.items():
         given = {"arm": f"MM-{name}", "checkpoint": str(standins / LAYOUT[name]), "conversation": "v1"}
-        given |= {"language_model": str(standins / "base"), "strip_marks": True, **more}
+        given |= {"language_model": str(standins / "base"), "strip_markers": True, **more}
         made.append({"name": f"25_x_{name}", "notebook": CONVERT, "set": given})
     data = outputs / "tiny" / "10_data"
     needs, own = ["10_data", *(step["name"] for step in made)], {"arm_steps": ["25_x_"], "max_new_tokens": 4}

@@ -13,9 +13,9 @@ AUTHORS = ("embeddings", "head", "connector")
 
 
 @pytest.mark.parametrize(
-    ("ref", "tuning", "also", "projector", "marks"),
+    ("ref", "tuning", "also", "projector", "image_markers"),
     [
-        ("meta-llama/Llama-2-7b-hf", "connector", ("marks",), "linear", True),
+        ("meta-llama/Llama-2-7b-hf", "connector", ("image_markers",), "linear", True),
         ("meta-llama/Llama-2-7b-hf", "full", (), "mlp2x_gelu", True),
         ("openlm-research/open_llama_3b_v2", "lora", AUTHORS, "linear", True),
         ("meta-llama/Meta-Llama-3-8B", "full", (), "linear", False),
@@ -23,10 +23,11 @@ AUTHORS = ("embeddings", "head", "connector")
     ],
 )
 def test_modules_and_arithmetic_count_the_same(
-    ref: str, tuning: str, also: tuple, projector: str, marks: bool
+    ref: str, tuning: str, also: tuple, projector: str, image_markers: bool
 ) -> None:
-    found = shapes.trainable(ref, tuning, vision_tower=CLIP, projector=projector, also=also, marks=marks)
-    shape = architectures.language(ref).resized(3 if marks else 1)
+    options = {"projector": projector, "also": also, "image_markers": image_markers}
+    found = shapes.trainable(ref, tuning, vision_tower=CLIP, **options)
+    shape = architectures.language(ref).resized(3 if image_markers else 1)
     assert found == costs.trained(costs.Work(shape, architectures.vision(CLIP), projector, tuning, 64, also))
 
 
@@ -37,7 +38,7 @@ def test_lora_at_seven_billion_trains_what_the_authors_train() -> None:
 
 
 def test_nothing_is_loaded_and_the_tower_has_its_size() -> None:
-    model = shapes.build("meta-llama/Llama-2-7b-hf", CLIP, marks=True)
+    model = shapes.build("meta-llama/Llama-2-7b-hf", CLIP, image_markers=True)
     assert all(parameter.is_meta for parameter in model.parameters())
     assert sum(p.numel() for p in model.model.vision_tower.parameters()) == architectures.vision(CLIP).parameters
     assert model.get_input_embeddings().num_embeddings == 32003

@@ -20,7 +20,7 @@ from sbt.benchmarks.unicorn import task as unicorn
 from sbt.benchmarks.vqav2 import task as vqav2
 from sbt.inference import generation
 from sbt.microworld import scenes, vision_items, write
-from sbt.models import quiet
+from sbt.models import silence_libraries
 from sbt.utils.files import write_json, write_jsonl
 
 QA = tuple[str, str]
@@ -45,7 +45,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def arm() -> models.Arm:
     """The kept models, joined by a connector that has not learnt; weights changed until pictures change answers."""
-    with quiet(), torch.no_grad():
+    with silence_libraries(), torch.no_grad():
         model, processor = models.assemble("assets/llm", "assets/clip", dtype="float32")
         grey = processor.image_processor([Image.new("RGB", (224, 224), "grey")], return_tensors="pt")
         seen = model.model.vision_tower(**grey, output_hidden_states=True)
@@ -119,7 +119,7 @@ def both(
         return told["kept", "real"]
 
     one_by_one = zip(pictures, prompts, shots or [()] * len(prompts), strict=True)
-    with quiet():
+    with silence_libraries():
         return [alone(arm, world / "images" / file, text, turns, how) for file, text, turns in one_by_one], together
 
 

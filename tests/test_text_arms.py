@@ -71,7 +71,7 @@ def lora(
         task_type="CAUSAL_LM",
         **({"r": 4} | options),
     )
-    with models.quiet():
+    with models.silence_libraries():
         model = get_peft_model(model, config)
     return save(folder, small, shaken(model, seed), processor, vision_tower=None if alone else small.clip)
 
@@ -92,13 +92,13 @@ def arms(tmp_path_factory: pytest.TempPathFactory, small: SimpleNamespace) -> di
 
 
 def test_full_fine_tuning_is_equal_on_text(arms: dict) -> None:
-    arm = TextArms(arms).use("full")
+    arm = TextArms(arms).load("full")
     llava = models.load_arm(arms["full"])
     assert type(llava.model).__name__ == "LlavaForConditionalGeneration"
     assert isinstance(arm.model, LlamaForCausalLM)
     assert arm.tokenizer.chat_template == llava.processor.chat_template is not None
     assert torch.equal(logits(arm.model), logits(llava.model))
-    assert not torch.allclose(logits(arm.model)[..., :330], logits(TextArms(arms).use("base").model), atol=1e-2)
+    assert not torch.allclose(logits(arm.model)[..., :330], logits(TextArms(arms).load("base").model), atol=1e-2)
 
 
 def test_the_base_is_bit_for_bit_the_base_alone_whatever_shares_it(arms: dict, small: SimpleNamespace) -> None:  # noqa: F811
@@ -106,9 +106,9 @@ def test_the_base_is_bit_for_bit_the_base_alone_whatever_shares_it(arms: dict, s
     for order in (["base", "one", "two"], ["two", "one", "base"], ["one", "base", "text"]):
         held = TextArms({name: arms[name] for name in order})
         for name in order:
-            assert logits(held.use(name).model).shape[-1] == len(held.use(name).tokenizer)
-        assert torch.equal(logits(held.use("base").model), alone)
-        assert held.use("base").model.config.vocab_size == alone.shape[-1] == 330
+            assert logits(held.load(name).model).shape[-1] == len(held.load(name).tokenizer)
+        assert torch.equal(logits(held.load("base").model), alone)
+        assert held.load("base").model.config.vocab_size == alone.shape[-1] == 330
         assert held.loads == [str(small.llm.resolve())]
 
 
@@ -116,10 +116,10 @@ def test_the_base_is_bit_for_bit_the_base_alone_whatever_shares_it(arms: dict, s
 def test_switched_equals_merged_and_the_unmerged_arm(arms: dict, name: str) -> None:
     whole = models.load_arm(arms[name], merge=False)
     assert isinstance(whole.model, PeftModel)
-    switched, merged = TextArms(arms).use(name), TextArms(arms, lora="merged").use(name)
+    switched, merged = TextArms(arms).load(name), TextArms(arms, lora="merged").load(name)
     assert torch.equal(logits(switched.model), logits(whole.model))
     assert torch.allclose(logits(switched.model), logits(merged.model), atol=1e-5)
-    assert not torch.allclose(logits(switched.model)[..., :330], logits(TextArms(arms).use("base").model), atol=1e-2)
+    assert not torch.allclose(logits(switched.model)[..., :330], logits(TextArms(arms).load("base").model), atol=1e-2)
     assert not any("lora_" in key for key, _ in merged.model.named_parameters())
     for arm in (switched, merged):
         assert arm.tokenizer.get_vocab() == whole.tokenizer.get_vocab()
@@ -130,7 +130,7 @@ def test_switched_equals_merged_and_the_unmerged_arm(arms: dict, name: str) -> N
 
 def test_the_adapter_alone_is_the_arm_where_nothing_else_was_trained(arms: dict) -> None:
     for name in ("one", "text"):
-        switched, adapter = TextArms(arms).use(name), TextArms(arms, lora="adapter").use(name)
+        switched, adapter = TextArms(arms).load(name), TextArms(arms, lora="adapter").load(name)
         rows = logits(adapter.model).shape[-1]
         assert rows == 330  # the base's own vocabulary
         assert "<image>" not in adapter.tokenizer.get_vocab()
@@ -143,7 +143,7 @@ def test_the_adapter_alone_leaves_out_what_was_trained_in_full(
     small: SimpleNamespace,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    switched, adapter = TextArms(arms).use("two"), TextArms(arms, lora="adapter").use("two")
+    switched, adapter = TextArms(arms).load("two"), TextArms(arms, lora="adapter").load("two")
     assert adapter.ignored == (
         "base_model.model.lm_head.weight",
         f"{LLAVA_KEY}embed_tokens.weight",
@@ -173,22 +173,22 @@ def test_one_base_is_loaded_for_all_arms_over_it(arms: dict, small: SimpleNamesp
 
 def test_layers_share_memory_and_the_next_full_model_frees_it(arms: dict) -> None:
     held = TextArms(arms)
-    base, one, two = (held.use(name).model for name in ("base", "one", "two"))
+    base, one, two = (held.load(name).model for name in ("base", "one", "two"))
     for pick in (lambda m: m.model.layers[1].mlp.up_proj, lambda m: m.model.embed_tokens, lambda m: m.lm_head):
         ours, theirs = pick(base), pick(one)
         assert ours.weight.data_ptr() == theirs.weight.data_ptr()
     assert two.lm_head.weight.data_ptr() != base.lm_head.weight.data_ptr()
     assert not any("lora_" in name for name, _ in base.named_parameters())
     before = logits(one)
-    assert held.use("one").model is one
+    assert held.load("one").model is one
     assert torch.equal(logits(one), before)
     gone = weakref.ref(two)
     del two
-    held.use("full")
+    held.load("full")
     assert all(tensor.numel() == 0 for model in (base, one) for tensor in model.parameters())
     gc.collect()
     assert gone() is None
-    assert torch.equal(logits(held.use("one").model), before)
+    assert torch.equal(logits(held.load("one").model), before)
     assert len(held.loads) == 3
 
 
@@ -211,7 +211,7 @@ def test_identities_are_the_same_in_another_process(arms: dict, small: SimpleNam
     (cached / "refs" / "main").write_text(commit)
     code = (
         "import json, sys; from sbt.models import TextArms; held = TextArms(json.loads(sys.argv[1]));"
-        "held.use('hub'); print(json.dumps({name: held.identity(name) for name in held.order}))"
+        "held.load('hub'); print(json.dumps({name: held.identity(name) for name in held.order}))"
     )
     run = [sys.executable, "-c", code, json.dumps(arms | {"hub": "someone/tiny"})]
     env = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
@@ -223,9 +223,9 @@ def test_identities_are_the_same_in_another_process(arms: dict, small: SimpleNam
 
 def test_samples_of_the_weights_tell_the_shared_models_apart(arms: dict) -> None:
     held = TextArms(arms)
-    samples = {name: models.weights_sample(held.use(name).model) for name in ("base", "one", "two", "text")}
+    samples = {name: models.weights_sample(held.load(name).model) for name in ("base", "one", "two", "text")}
     assert len(set(samples.values())) == 4
-    assert samples == {name: models.weights_sample(held.use(name).model) for name in samples}
+    assert samples == {name: models.weights_sample(held.load(name).model) for name in samples}
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_options_of_the_adapter_are_honoured(
 ) -> None:
     folder = lora(tmp_path / "arm", small, 5, lora_alpha=16, **options)
     whole = models.load_arm(folder, merge=False)
-    switched = TextArms({"arm": folder}).use("arm")
+    switched = TextArms({"arm": folder}).load("arm")
     assert torch.allclose(logits(switched.model), logits(whole.model), atol=1e-6)
     # control: without the option the same tensors are another function, or do not fit
     file = folder / "adapter_config.json"
@@ -255,9 +255,9 @@ def test_options_of_the_adapter_are_honoured(
     held = TextArms({"arm": folder})
     if "use_dora" in options or "rank_pattern" in options:
         with pytest.raises(CheckpointError, match="adapter_model.safetensors: .*lora_.* is .* the model has"):
-            held.use("arm")
+            held.load("arm")
     else:
-        assert not torch.allclose(logits(held.use("arm").model), logits(whole.model), atol=1e-3)
+        assert not torch.allclose(logits(held.load("arm").model), logits(whole.model), atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_an_option_that_cannot_be_honoured_is_an_error(arms: dict, tmp_path: Pat
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps(config | option))
     with pytest.raises(CheckpointError, match=rf"adapter_config.json: {next(iter(option))}=.* lora='merged'"):
-        TextArms({"arm": folder}).use("arm")
+        TextArms({"arm": folder}).load("arm")
 
 
 def copied(source: str, folder: Path, change: object = None) -> Path:
@@ -311,21 +311,21 @@ def test_tensors_that_do_not_fit_are_named(arms: dict, tmp_path: Path, name: str
     change, message = DAMAGE[name]
     folder = copied(arms["one"], tmp_path, change)
     held = TextArms({"base": arms["base"], "arm": folder})
-    before = logits(held.use("base").model)
+    before = logits(held.load("base").model)
     with pytest.raises(CheckpointError, match=f"adapter_model.safetensors: .*{message}"):
-        held.use("arm")
-    assert torch.equal(logits(held.use("base").model), before)
+        held.load("arm")
+    assert torch.equal(logits(held.load("base").model), before)
 
 
 def test_weights_that_are_not_what_was_saved_are_refused(arms: dict, tmp_path: Path) -> None:
     folder = copied(arms["one"], tmp_path)
-    assert torch.equal(logits(TextArms({"arm": folder}).use("arm").model), logits(TextArms(arms).use("one").model))
+    assert torch.equal(logits(TextArms({"arm": folder}).load("arm").model), logits(TextArms(arms).load("one").model))
     file = folder / "adapter_model.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     for mode in ("switched", "adapter", "merged"):
         with pytest.raises(CheckpointError, match="its SHA-256 differs"):
-            TextArms({"arm": folder}, lora=mode).use("arm")
+            TextArms({"arm": folder}, lora=mode).load("arm")
 
 
 def test_a_base_that_knows_the_image_token_or_ties_its_matrices(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
@@ -342,11 +342,11 @@ def test_a_base_that_knows_the_image_token_or_ties_its_matrices(tmp_path: Path, 
         words.save_pretrained(base)
         folder = lora(tmp_path / f"arm{knows}", SimpleNamespace(llm=base, clip=small.clip), 6)
         held = TextArms({"base": base, "arm": folder})
-        assert torch.equal(logits(held.use("arm").model), logits(models.load_arm(folder, merge=False).model))
+        assert torch.equal(logits(held.load("arm").model), logits(models.load_arm(folder, merge=False).model))
         alone = LlamaForCausalLM.from_pretrained(base)
-        assert torch.equal(logits(held.use("base").model), logits(alone))
+        assert torch.equal(logits(held.load("base").model), logits(alone))
         assert logits(alone).shape[-1] == (331 if knows else 330)
-        shared = held.use("base").model
+        shared = held.load("base").model
         assert shared.lm_head.weight is shared.model.embed_tokens.weight
 
 
@@ -354,9 +354,9 @@ def test_half_precision_is_one_base_of_its_own(arms: dict, tmp_path: Path, small
     folder = lora(tmp_path / "half", small, 7, save_too=("lm_head",), dtype="bfloat16")
     held = TextArms({"base": arms["base"], "half": folder, "one": arms["one"]})
     assert held.order == ("base", "one", "half")
-    assert held.use("half").model.lm_head.weight.dtype == torch.bfloat16
-    assert logits(held.use("half").model).isfinite().all()
-    assert held.use("one").model.dtype == torch.float32
+    assert held.load("half").model.lm_head.weight.dtype == torch.bfloat16
+    assert logits(held.load("half").model).isfinite().all()
+    assert held.load("one").model.dtype == torch.float32
     same = TextArms({"base": arms["base"], "half": folder, "one": arms["one"]}, dtype="bfloat16")
     assert {arm.model.dtype for arm in same} == {torch.bfloat16}
     assert len(same.loads) == 1
@@ -366,12 +366,12 @@ def test_wrong_names_are_errors_with_a_suggestion(arms: dict, tmp_path: Path) ->
     with pytest.raises(ParameterError, match="lora='merge' is unknown; did you mean 'merged'"):
         TextArms(arms, lora="merge")
     with pytest.raises(ParameterError, match="'ful' is unknown; did you mean 'full'"):
-        TextArms(arms).use("ful")
+        TextArms(arms).load("ful")
     with pytest.raises(CheckpointError, match="outputs/none does not exist"):
         TextArms({"x": "outputs/none"})
     (tmp_path / "arm.json").write_text("[]")
     with pytest.raises(CheckpointError, match="'kind' must be one of"):
-        TextArms({"x": tmp_path}).use("x")
+        TextArms({"x": tmp_path}).load("x")
 
 
 def test_loading_is_quiet_and_leaves_the_random_stream_alone(arms: dict, capfd: pytest.CaptureFixture) -> None:

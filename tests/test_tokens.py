@@ -69,7 +69,7 @@ def test_the_model_begins_and_ends_with_the_tokenizers_tokens(tmp_path: Path) ->
     shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     words = tiny.tokenizer()
     config = LlamaConfig(**shape, vocab_size=len(words), bos_token_id=0, eos_token_id=1)
-    with models.quiet():
+    with models.silence_libraries():
         LlamaForCausalLM(config).save_pretrained(tmp_path)
         words.save_pretrained(tmp_path)
     model, words = models.load_language_model(tmp_path)

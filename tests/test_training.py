@@ -81,7 +81,7 @@ def stock(folder: Path, small: SimpleNamespace, policy: str, data: object = None
 
 
 def test_control_the_stock_trainer_resumes_with_other_weights(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
-    with models.quiet():
+    with models.silence_libraries():
         first = stock(tmp_path / "o", small, "full")
         first.train()
         shutil.rmtree(tmp_path / "o" / "checkpoint-4")
@@ -91,7 +91,7 @@ def test_control_the_stock_trainer_resumes_with_other_weights(tmp_path: Path, sm
 
 
 def test_control_the_stock_trainer_goes_on_after_the_end(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
-    with models.quiet():
+    with models.silence_libraries():
         stock(tmp_path / "o", small, "lora", steps=3).train()
         trainer = stock(tmp_path / "o", small, "lora", steps=3)
         trainer.train(resume_from_checkpoint=get_last_checkpoint(str(tmp_path / "o")))
@@ -109,7 +109,7 @@ def test_a_batch_without_images_passes_when_only_the_connector_trains(
     result = train(model, processor, rows, tmp_path, settings)
     assert result.steps == 12
     assert (result.history["grad_norm"] == 0).sum() == 4
-    with models.quiet():
+    with models.silence_libraries():
         trainer = stock(tmp_path / "o", small, "connector", _dataset(text_twin(rows), vision=True))
         with pytest.raises(RuntimeError, match="does not require grad"):
             trainer.train()

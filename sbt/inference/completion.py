@@ -14,7 +14,7 @@ from sbt.inference.loglikelihood import begin, item_names
 from sbt.inference.prefix_tree import Row, clusters
 from sbt.inference.result_cache import ItemCache
 from sbt.inference.stops import StopAt, cut
-from sbt.models import quiet, weights_sample
+from sbt.models import silence_libraries, weights_sample
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import sha256
 
@@ -46,7 +46,7 @@ def complete(
     keys = [
         _key(f"{identity} {add_bos} {size}", one, ids) for one, ids, size in zip(requests, prompts, sizes, strict=True)
     ]
-    with ItemCache(cache) as kept, quiet(), torch.inference_mode():
+    with ItemCache(cache) as kept, silence_libraries(), torch.inference_mode():
         for (size, until), primer, order in _groups(requests, sizes, prompts):
             past = None
             for start in range(0, len(order), batch_size):

@@ -21,7 +21,7 @@ from sbt.inference.kvcache import encode_primer, expanded, picked
 from sbt.inference.prefix_tree import MIN_PRIMER, common
 from sbt.inference.result_cache import ItemCache
 from sbt.inference.stops import StopAt, cut
-from sbt.models import Arm, language_model, quiet, weights_sample
+from sbt.models import Arm, language_model, silence_libraries, weights_sample
 from sbt.models.image_markers import image_text
 from sbt.utils import env
 from sbt.utils.errors import DataError
@@ -64,7 +64,7 @@ def generate(
     keys = [sha256(f"{identity} {images.key(number)} {prompt}")[:16] for number, prompt in enumerate(prompts)]
     writer = _Writer(language, tokenizer, images, ids, how, templates.stop_string(name) if name else None)
     done = 0
-    with ItemCache(cache) as kept, quiet(), torch.inference_mode():
+    with ItemCache(cache) as kept, silence_libraries(), torch.inference_mode():
         batches = _batches(ids, images, batch_size, share, writer.head)
         images.arrange(number for _, batch in batches for number in batch)
         for skip, batch in batches:

@@ -21,7 +21,7 @@ from sbt import __version__, templates
 from sbt.inference import loglikelihood as likelihood
 from sbt.inference.completion import complete
 from sbt.inference.prefix_tree import Row
-from sbt.models import quiet
+from sbt.models import silence_libraries
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import sha256
 
@@ -55,7 +55,7 @@ def task(
     config |= {"fewshot_split": train, "fewshot_config": {"sampler": SAMPLERS[fewshot]} if examples else None}
     rows = datasets.Dataset.from_list(list(docs))
     data = {"test": rows, "validation": rows, "train": datasets.Dataset.from_list(list(examples))}
-    with quiet():
+    with silence_libraries():
         found = type("LocalTask", (_LocalTask, kind), {"local": data})(config=config | changed)
     found.set_fewshot_seed(FEWSHOT_SEED)
     return found
@@ -85,7 +85,7 @@ def requests(
     """
     chat = {"apply_chat_template": bool(conversation), "chat_template": _renderer(tokenizer, conversation)}
     found = []
-    with quiet():
+    with silence_libraries():
         docs = list(over.eval_docs)
     for number, doc in enumerate(docs):
         context = over.fewshot_context(doc, shots, fewshot_as_multiturn=bool(conversation), **chat)
@@ -135,7 +135,7 @@ def hub_rows(file: str, split: str, **changed: str) -> list[dict]:
     owner = config.get("class")
     path = config.get("dataset_path") or getattr(owner, "DATASET_PATH", None)
     try:
-        with quiet():
+        with silence_libraries():
             return datasets.load_dataset(path, config.get("dataset_name"), split=split).to_list()
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

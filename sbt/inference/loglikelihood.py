@@ -12,7 +12,7 @@ from transformers import DynamicCache, LlamaForCausalLM, PreTrainedTokenizerBase
 from sbt.inference.kvcache import encode_primer, primed
 from sbt.inference.prefix_tree import Batch, Row, batches, plan
 from sbt.inference.result_cache import ItemCache
-from sbt.models import quiet, weights_sample
+from sbt.models import silence_libraries, weights_sample
 from sbt.utils.errors import DataError
 from sbt.utils.files import sha256
 
@@ -135,7 +135,7 @@ def _moved(context: str, continuation: str) -> tuple[str, str]:
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    with quiet():  # the tokenizer warns of long texts; `_fitted` deals with them
+    with silence_libraries():  # the tokenizer warns of long texts; `_fitted` deals with them
         return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
 

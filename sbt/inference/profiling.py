@@ -17,7 +17,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from sbt.inference.harness import PrefixLM
-from sbt.models import quiet
+from sbt.models import silence_libraries
 from sbt.utils import env
 
 OURS, THEIRS = "prefixes shared", "HFLM"
@@ -77,7 +77,7 @@ def compare(
     the harness does. `difference`: the largest of two log-likelihoods; `same`: the share of questions with the same
     choice.
     """
-    with quiet():
+    with silence_libraries():
         limit = model.config.max_position_embeddings
         given = {"pretrained": model, "tokenizer": tokenizer, "max_length": limit, "device": str(model.device)}
         theirs = HFLM(**given, backend="causal", batch_size=batch_size, add_bos_token=add_bos)
@@ -86,7 +86,7 @@ def compare(
     for number, (task, requests) in enumerate(asked.items()):
         found = {}
         for scorer, lm in scorers.items():
-            with quiet():
+            with silence_libraries():
                 lm.loglikelihood(_instances(requests[:2]), disable_tqdm=True)  # first calls of a kernel cost extra
                 call = partial(lm.loglikelihood, _instances(requests), disable_tqdm=True)
                 found[scorer], cost = measure(model, call)

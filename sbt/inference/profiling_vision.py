@@ -24,7 +24,7 @@ from transformers import (
 from sbt import templates
 from sbt.inference import generation
 from sbt.inference.profiling import OURS, llama_config
-from sbt.models import Arm, quiet
+from sbt.models import Arm, silence_libraries
 from sbt.models.llava import IMAGE_TOKEN
 from sbt.utils import env
 
@@ -81,7 +81,7 @@ def compare(
     and is gone through once; the shared one is so short that another process can double it: of `repeats` the median
     counts.
     """
-    with quiet(), torch.inference_mode():
+    with silence_libraries(), torch.inference_mode():
         _ordinary(arm, requests[:1], 1)  # first calls of a kernel cost extra
         start = time.perf_counter()
         plain = []

@@ -20,7 +20,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from sbt.microworld.corpora import Captioned, Documents, pad_documents
 from sbt.microworld.recipe import Recipe, clip_pair, image_processor, language_model, with_charts
-from sbt.models.silence import quiet
+from sbt.models.silence import silence_libraries
 
 Curve = list[tuple[int, float]]
 
@@ -66,7 +66,7 @@ def pretrain(
         dataloader_num_workers=0,
     )
     watch = _Watch(steps, progress)
-    with quiet():
+    with silence_libraries():
         trainer = Trainer(model=model, args=arguments, train_dataset=dataset, data_collator=collate, callbacks=[watch])
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=any(folder.glob("checkpoint-*")) or None)

@@ -20,7 +20,7 @@ from transformers import (
 from sbt.inference import loglikelihood
 from sbt.microworld import facts, phrases, scenes
 from sbt.microworld.base_models import near_twins
-from sbt.models import quiet
+from sbt.models import silence_libraries
 
 
 def _log_probabilities(
@@ -61,7 +61,7 @@ def misconceptions(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) 
 
 def load_clip(folder: Path) -> tuple[CLIPModel, PreTrainedTokenizerBase, CLIPImageProcessorPil]:
     """A CLIP checkpoint as `seeing` takes it: model, tokenizer, image processor."""
-    with quiet():
+    with silence_libraries():
         model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
         return model, AutoTokenizer.from_pretrained(folder), CLIPImageProcessorPil.from_pretrained(folder)
 

@@ -1,12 +1,13 @@
-"""Arms on disk: `arm.json` says what a folder holds (never its name), with the SHA-256 of every weight file.
+"""Arms on disk: list, describe, save and load them. `arm.json` says what a folder holds, with SHA-256 of its weights.
 
-Kinds: `lm` (a Llama), `llava` (all weights), `connector` (it alone), `lm-lora` and `llava-lora` (adapters, for LLaVA
-with the connector, over models named by reference).
+Kinds: `lm` (a Llama), `llava` (all weights), `connector` (the connector alone), `lm-lora` and `llava-lora` (adapters,
+for a LLaVA with the connector). The last three name the models that their weights are put on.
 """
 
 import copy
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from transformers import (
     ProcessorMixin,
 )
 
-from sbt.models.image_markers import MARKS_FILE, put_marks, save_marks
+from sbt.models.image_markers import MARKERS_FILE, put_markers, save_markers
 from sbt.models.llava import (
+    ACTIVATIONS,
     CONNECTOR_FILE,
     assemble,
     connector_state,
@@ -33,14 +35,18 @@ from sbt.models.llava import (
     locate,
     read_safetensors,
 )
-from sbt.models.silence import quiet, saving
+from sbt.models.silence import safe_save, silence_libraries
 from sbt.templates import load as load_template
 from sbt.utils import paths
-from sbt.utils.errors import CheckpointError, DataError, ParameterError
+from sbt.utils.errors import CheckpointError, DataError, MissingStep, ParameterError
 from sbt.utils.files import file_hash, read_json, write_json
+from sbt.utils.text import nearest, run_names
 
 ARM_FILE = "arm.json"
 KINDS = ("lm", "llava", "connector", "lm-lora", "llava-lora")
+PARTS = ("language_model", "vision_tower", "connector")
+DTYPES = ("float32", "bfloat16", "float16")
+_AGAIN = "Restore it or run again the step that made the arm"
 
 
 @dataclass
@@ -64,6 +70,70 @@ class Arm:
         return self.processor.tokenizer if self.has_vision else self.processor
 
 
+def list_arms(
+    folders: Iterable[Path],
+    only: Iterable[str] = (),
+    *,
+    base: str = "",
+    vision: bool = False,
+    study: str = "STUDY",
+    steps: Iterable[str] = ("30_",),
+) -> dict[str, str]:
+    """Name -> folder of the arms in steps' `folders`, `base` (a plain language model) first, in the order of `only`.
+
+    Several steps that trained one arm, with other seeds say, are its runs: "mm-full (run 1)", "mm-full (run 2)".
+    `vision` keeps the arms that can look at an image, connectors over an untuned model among them. ParameterError
+    where `only` names an arm that is not there. MissingStep where there is no arm at all; its message needs `study`
+    and `steps`, the beginnings of the names of the steps that make arms. With `base` alone, a line says so.
+    """
+    runs: dict[str, list[str]] = {}
+    for folder in folders:
+        info = describe_arm(folder / "model")
+        if not vision or info["kind"].startswith(("llava", "connector")):
+            runs.setdefault(info.get("arm", folder.name), []).append(str(folder / "model"))
+    arms = {"base": base} if base and not vision else {}
+    first = next(iter(steps), "30_").partition("_")[0]
+    if not runs and not arms:
+        which = "no finished arm that can see" if vision else "no finished arm, and base is empty"
+        raise MissingStep(f"{study} has {which}: make one with `sbt run {study} --only {first}`")
+    for arm, models in runs.items():
+        arms |= dict(zip(run_names(arm, len(models)), models, strict=True))
+    for name in only:
+        if name not in arms:
+            raise ParameterError(f"arms: {name!r} is not among the arms of this study{nearest(name, arms)}")
+    if not runs:
+        print(f"base only: {study} has no finished arm. `sbt run {study} --only {first}` makes some.")
+    return {name: arms[name] for name in only or arms}
+
+
+def describe_arm(folder: Path) -> dict:
+    """What `arm.json` in an arm's folder says; CheckpointError where it is missing or not as `save_arm` writes it."""
+    file = Path(folder) / ARM_FILE
+    if not file.is_file():
+        raise CheckpointError(f"{paths.shown(file)} does not exist: run the step that makes this arm")
+    try:
+        info = read_json(file)
+    except DataError as error:
+        raise CheckpointError(f"{error}. {_AGAIN}") from error
+    if problem := _problem(info):
+        raise CheckpointError(f"{paths.shown(file)}: {problem}. {_AGAIN}")
+    return info
+
+
+def arm_parts(folder: Path, *, language_model: str = "") -> dict[str, str]:
+    """The parts an arm was assembled from, as `assemble` and `save_arm` take them; its own connector included.
+
+    ParameterError where it was built over another `language_model` than the one expected.
+    """
+    info = describe_arm(folder)
+    parts = {part: locate(info[part], folder) for part in PARTS if info.get(part)}
+    if language_model and parts.get("language_model") != locate(language_model):
+        built = f"{paths.shown(folder)} was made over {info.get('language_model')!r}"
+        raise ParameterError(f"language_model={language_model!r}, but {built}. Name a connector over the same model")
+    own = Path(folder) / CONNECTOR_FILE
+    return parts | ({"connector": str(own)} if own.is_file() else {})
+
+
 def save_arm(
     folder: Path,
     model: nn.Module,
@@ -85,7 +155,7 @@ def save_arm(
     core = model.get_base_model() if isinstance(model, PeftModel) else model
     kind = "llava" if isinstance(core, LlavaForConditionalGeneration) else "lm"
     kind = "connector" if connector_only else f"{kind}-lora" if isinstance(model, PeftModel) else kind
-    with saving(folder):
+    with safe_save(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ARM_FILE).unlink(missing_ok=True)
         _write_weights(folder, model, processor, kind, conversation)
@@ -115,12 +185,7 @@ def load_arm(
     folder = Path(name := locate(ref))
     if not folder.is_dir() or not (folder / ARM_FILE).is_file():
         return _load_plain(name, ref, dtype or "float32", quantization)
-    try:
-        info = read_json(folder / ARM_FILE)
-    except DataError as error:
-        raise CheckpointError(f"{error}. Run again the step that made the arm") from error
-    if not isinstance(info, dict) or info.get("kind") not in KINDS:
-        raise CheckpointError(f"{paths.shown(folder / ARM_FILE)}: 'kind' must be one of {', '.join(KINDS)}")
+    info = describe_arm(folder)
     if verify:
         check_files(folder, info)
     return _load_kind(folder, info, dtype or info.get("dtype", "float32"), merge, quantization)
@@ -158,12 +223,28 @@ def weights_sample(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _problem(info: object) -> str:
+    """What is wrong with the contents of `arm.json`, or ""."""
+    if not isinstance(info, dict) or info.get("kind") not in KINDS:
+        return f"'kind' must be one of {', '.join(KINDS)}"
+    for key in (*PARTS, "conversation", "arm"):
+        if not isinstance(info.get(key, ""), str | None):
+            return f"{key!r} must be a text or null"
+    for key, known in (("dtype", DTYPES), ("projector", (None, *ACTIVATIONS))):
+        if key in info and info[key] not in known:
+            return f"{key!r} must be one of {', '.join(str(value) for value in known)}"
+    files = info.get("files", {})
+    if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):
+        return "'files' must give each file its SHA-256"
+    return ""
+
+
 def _write_weights(folder: Path, model: nn.Module, processor: object, kind: str, conversation: str | None) -> None:
     for file in folder.glob("*.safetensors"):  # of an earlier arm, perhaps in other shards
         file.unlink()
     if conversation is not None:
         processor.chat_template = load_template(conversation)
-    with quiet():
+    with silence_libraries():
         if kind == "connector":
             state = {k: v.detach().cpu().contiguous() for k, v in connector_state(model).items()}
             save_file(state, folder / CONNECTOR_FILE)
@@ -171,7 +252,7 @@ def _write_weights(folder: Path, model: nn.Module, processor: object, kind: str,
             model.save_pretrained(folder)
             processor.save_pretrained(folder)
         if kind in ("connector", "llava-lora"):  # a whole LLaVA holds them in its embeddings
-            save_marks(model, folder)
+            save_markers(model, folder)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     for file in folder.glob("*.safetensors"):  # written 0600, which hides them from the group of a shared machine
         file.chmod(0o644)
@@ -192,7 +273,7 @@ def check_files(folder: Path, info: dict) -> None:
         file = folder / name
         problem = "is not what was saved: its SHA-256 differs" if file.is_file() else "is missing"
         if not file.is_file() or file_hash(file) != recorded:
-            raise CheckpointError(f"{paths.shown(file)} {problem}. Restore it or run again the step that made the arm")
+            raise CheckpointError(f"{paths.shown(file)} {problem}. {_AGAIN}")
 
 
 def _load_kind(folder: Path, info: dict, dtype: str, merge: bool, quantization: str) -> Arm:
@@ -204,7 +285,7 @@ def _load_kind(folder: Path, info: dict, dtype: str, merge: bool, quantization: 
     else:
         model, processor = _load_over(folder, info, dtype, quantization)
     if merge and isinstance(model, PeftModel):
-        with quiet():
+        with silence_libraries():
             model = model.merge_and_unload().eval()
     if conversation is not None:
         processor.chat_template = load_template(conversation)
@@ -212,26 +293,28 @@ def _load_kind(folder: Path, info: dict, dtype: str, merge: bool, quantization: 
 
 
 def _load_over(folder: Path, info: dict, dtype: str, quantization: str) -> tuple[nn.Module, object]:
-    refs = {key: locate(info[key], folder) for key in ("language_model", "vision_tower", "connector") if info.get(key)}
-    if "language_model" not in refs:
-        raise CheckpointError(f"{paths.shown(folder / ARM_FILE)}: no 'language_model' to put the weights on")
+    refs = {part: locate(info[part], folder) for part in PARTS if info.get(part)}
+    for part in PARTS[: 1 if info["kind"] == "lm-lora" else 2]:
+        if part not in refs:
+            raise CheckpointError(f"{paths.shown(folder / ARM_FILE)}: no {part!r} to put the weights on. {_AGAIN}")
     if info["kind"] == "lm-lora":
         model, processor = load_language_model(refs["language_model"], dtype=dtype, quantization=quantization)
     else:
         connector = folder if info["kind"] == "connector" else refs.get("connector")
         parts = refs["language_model"], refs["vision_tower"], connector
-        model, processor = assemble(*parts, projector=info["projector"], dtype=dtype, quantization=quantization)
-        if (folder / MARKS_FILE).is_file():
-            put_marks(model, processor, folder)
+        projector = info.get("projector") or "linear"
+        model, processor = assemble(*parts, projector=projector, dtype=dtype, quantization=quantization)
+        if (folder / MARKERS_FILE).is_file():
+            put_markers(model, processor, folder)
     if info["kind"] == "connector":
         return model, processor
     read_safetensors(folder / "adapter_model.safetensors")
-    with quiet():
+    with silence_libraries():
         return PeftModel.from_pretrained(model, str(folder)).eval(), processor
 
 
 def _load_llava(name: str, dtype: str) -> tuple[LlavaForConditionalGeneration, ProcessorMixin]:
-    with quiet():
+    with silence_libraries():
         processor = AutoProcessor.from_pretrained(name, backend="pil")
     processor.tokenizer.backend = "tokenizers"  # the keyword is meant for images, but reaches the tokenizer too
     return load_pretrained(LlavaForConditionalGeneration, name, dtype=dtype), processor
@@ -239,7 +322,7 @@ def _load_llava(name: str, dtype: str) -> tuple[LlavaForConditionalGeneration, P
 
 def _load_plain(name: str, ref: str | Path, dtype: str, quantization: str) -> Arm:
     try:
-        with quiet():
+        with silence_libraries():
             model_type = AutoConfig.from_pretrained(name).model_type
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{ref}: neither arm.json nor a model's config.json is in it") from error

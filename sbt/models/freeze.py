@@ -7,8 +7,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
-from sbt.models.image_markers import free_marks
-from sbt.models.silence import quiet
+from sbt.models.image_markers import train_markers
+from sbt.models.silence import silence_libraries
 from sbt.utils.errors import ParameterError
 from sbt.utils.text import nearest
 
@@ -17,7 +17,7 @@ POLICIES = {"vision_tower": ("frozen",), "connector": ("frozen", "full"), "langu
 LORA = {"r": 64, "lora_alpha": 16, "lora_dropout": 0.05, "bias": "none"}  # the paper's (SBT:llava/train/train.py:100)
 WHOLE = {"embeddings": "embed_tokens", "head": "lm_head"}  # what `also` names, and the modules
 LAYERS = {"embeddings": "input", "head": "output"}
-ALSO = (*WHOLE, "connector", "marks")
+ALSO = (*WHOLE, "connector", "image_markers")
 PRECISIONS = ("float32", "bfloat16", "float16")
 _LINEARS = r"(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
@@ -35,7 +35,7 @@ def set_trainable(
 
     `policy` maps "vision_tower" (always "frozen"), "connector" ("frozen", "full") and "language_model" ("frozen",
     "full", "lora"); what it does not name is frozen. `also` names what trains in full besides: "connector",
-    "embeddings" and "head" (the authors train all three beside LoRA), "marks" (stage 1: the two rows of the marks).
+    "embeddings" and "head" (the authors train all three beside LoRA), "image_markers" (stage 1: their two rows).
     `lora` are LoraConfig values over the paper's (r 64, alpha 16, dropout 0.05), initialised from `seed`. A fixed
     identity layer in the connector never trains. `compute` ("float16", "bfloat16") keeps frozen weights in that format
     and those that train in float32; "" leaves all as they are. ParameterError names a wrong part or value.
@@ -60,8 +60,8 @@ def set_trainable(
                 getattr(projector, name).requires_grad_(True)
         for layer in (getattr(model, f"get_{LAYERS[name]}_embeddings")() for name in WHOLE if name in also):
             layer.weight.requires_grad_(True)
-    if "marks" in also:
-        free_marks(model.get_base_model() if isinstance(model, PeftModel) else model)
+    if "image_markers" in also:
+        train_markers(model.get_base_model() if isinstance(model, PeftModel) else model)
     check_frozen(model)
     return _in_precision(model, compute) if compute else model
 
@@ -112,8 +112,8 @@ def freeze_table(model: nn.Module) -> pd.DataFrame:
         part = part_of(name)
         if "lora_" in name:
             part = "LoRA adapters"
-        elif name.endswith("embed_tokens.marks"):
-            part = "image marks"
+        elif name.endswith("embed_tokens.markers"):
+            part = "image markers"
         elif identity and "linear_2" in name and part == CONNECTOR:
             part = "connector, fixed identity"
         elif ".original_module." in name:
@@ -122,7 +122,7 @@ def freeze_table(model: nn.Module) -> pd.DataFrame:
         row[0] += 1
         row[1] += parameter.numel()
         row[2] += parameter.numel() * parameter.requires_grad
-    order = [VISION, CONNECTOR, "connector, fixed identity", "image marks", LANGUAGE, "LoRA adapters"]
+    order = [VISION, CONNECTOR, "connector, fixed identity", "image markers", LANGUAGE, "LoRA adapters"]
     table = [[part, *rows[part]] for part in order if part in rows]
     return pd.DataFrame(table, columns=["part", "tensors", "parameters", "trained"])
 
@@ -144,7 +144,7 @@ def _with_lora(model: nn.Module, modules_to_save: list[str], lora: dict, seed: i
     config = LoraConfig(
         target_modules=lora_targets(model), modules_to_save=modules_to_save or None, task_type="CAUSAL_LM", **lora
     )
-    with quiet(), torch.random.fork_rng(devices=[]):
+    with silence_libraries(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         wrapped = get_peft_model(model, config)
     wrapped.peft_config["default"].base_model_name_or_path = ""  # arm.json names the parts; this would be a local path

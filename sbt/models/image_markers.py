@@ -19,17 +19,17 @@ from transformers import (
 )
 
 from sbt.models.llava import read_safetensors
-from sbt.models.tokenizer import END, IMAGE_TOKEN, MARKS, PATCH, START, add_tokens
+from sbt.models.tokenizer import END, IMAGE_TOKEN, MARKERS, PATCH, START, add_tokens
 from sbt.utils import paths
 from sbt.utils.errors import CheckpointError, ParameterError
 
 ADDED = (PATCH, START, END)  # in this order after the base's own tokens (SBT:llava/model/llava_arch.py:201-206)
-MARKS_FILE = "marks.safetensors"
+MARKERS_FILE = "image_markers.safetensors"
 _ORDINARY = (("unk_token", "<unk>"), ("bos_token", "<s>"), ("eos_token", "</s>"))
 
 
 def image_text(tokenizer: PreTrainedTokenizerBase, count: int) -> str:
-    """What stands in a prompt for one image of `count` features: `<image>` as often, between the marks if there are.
+    """What stands in a prompt for one image of `count` features: `<image>` as often, between the markers if there are.
 
     Source: SBT:llava/train/train.py:307-318.
     """
@@ -38,11 +38,11 @@ def image_text(tokenizer: PreTrainedTokenizerBase, count: int) -> str:
     return before + IMAGE_TOKEN * count + after
 
 
-def with_marks(tokenizer: PreTrainedTokenizerBase, rows: int, *, strip: bool = False) -> PreTrainedTokenizerFast:
+def with_markers(tokenizer: PreTrainedTokenizerBase, rows: int, *, strip: bool = False) -> PreTrainedTokenizerFast:
     """A copy in which the last three of `rows` ids are `<image>`, `<im_start>` and `<im_end>`.
 
     `<image>` takes the id of `<im_patch>`, which no prompt of the authors' uses. Tokens the tokenizer lacks are added.
-    `strip` makes the marks swallow the spaces and line ends beside them, as the authors' tokenizer did. A word that
+    `strip` makes the markers swallow the spaces and line ends beside them, as the authors' tokenizer did. A word that
     follows a special token begins with a space, as in their tokenizer. CheckpointError where other ids have the names.
     """
     found = {token: tokenizer.get_vocab().get(token) for token in ADDED}
@@ -70,7 +70,7 @@ def with_marks(tokenizer: PreTrainedTokenizerBase, rows: int, *, strip: bool = F
 
 
 class MarkedEmbedding(nn.Embedding):
-    """An embedding whose rows `ids` are the parameter `marks` (rows, width), so that they train and the others do not.
+    """An embedding whose rows `ids` are the parameter `markers` (rows, width): they train and the others do not.
 
     The authors train the whole matrix and stop the gradient of the other rows (SBT:llava/model/llava_arch.py:126-128),
     which costs gradients and moments of all of it.
@@ -80,51 +80,53 @@ class MarkedEmbedding(nn.Embedding):
         super().__init__(1, 1, device="meta")
         self.num_embeddings, self.embedding_dim = embedding.num_embeddings, embedding.embedding_dim
         self.padding_idx, self.weight = embedding.padding_idx, embedding.weight
-        self.ids, self.marks = list(ids), nn.Parameter(embedding.weight[list(ids)].detach().clone())
+        self.ids, self.markers = list(ids), nn.Parameter(embedding.weight[list(ids)].detach().clone())
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Rows of `input` (any shape of ids), the last dimension being the width."""
         found = super().forward(input)
-        for number, row in zip(self.ids, self.marks, strict=True):
+        for number, row in zip(self.ids, self.markers, strict=True):
             found = torch.where((input == number).unsqueeze(-1), row.to(found.dtype), found)
         return found
 
 
-def free_marks(model: nn.Module) -> None:
-    """Let the rows of the two marks train, and no other row of the embedding. ParameterError where there are none."""
-    ids = getattr(model.config, "mark_token_ids", None)
+def train_markers(model: nn.Module) -> None:
+    """Let the two markers' rows train, and no other row of the embedding. ParameterError where there are none."""
+    ids = getattr(model.config, "marker_token_ids", None)
     if not ids:
-        raise ParameterError(f"also: 'marks', but the model has no {START} and {END}: set marks, or leave it out")
+        raise ParameterError(
+            f"also: 'image_markers', but the model has no {START} and {END}: set image_markers, or leave it out"
+        )
     embedding = model.get_input_embeddings()
     if not isinstance(embedding, MarkedEmbedding):
         embedding = MarkedEmbedding(embedding, ids)
         model.set_input_embeddings(embedding)
-    embedding.marks.requires_grad_(True)
+    embedding.markers.requires_grad_(True)
 
 
-def mark_rows(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The marks' input rows (float32) by name; {} for a model without marks."""
-    ids = getattr(model.config, "mark_token_ids", None)
+def marker_rows(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The markers' input rows (float32) by name; {} for a model without markers."""
+    ids = getattr(model.config, "marker_token_ids", None)
     if not ids:
         return {}
     embedding = model.get_input_embeddings()
-    rows = embedding.marks if isinstance(embedding, MarkedEmbedding) else embedding.weight[ids]
-    return {token: row.detach().float().cpu().clone() for token, row in zip(MARKS, rows, strict=True)}
+    rows = embedding.markers if isinstance(embedding, MarkedEmbedding) else embedding.weight[ids]
+    return {token: row.detach().float().cpu().clone() for token, row in zip(MARKERS, rows, strict=True)}
 
 
-def save_marks(model: nn.Module, folder: Path) -> None:
-    """Write the marks' rows into the folder of an arm whose other files do not hold them, if the model has marks."""
-    (folder / MARKS_FILE).unlink(missing_ok=True)
-    if rows := mark_rows(model):
-        save_file(rows, folder / MARKS_FILE)
+def save_markers(model: nn.Module, folder: Path) -> None:
+    """Write the markers' rows, if the model has any, into the folder of an arm whose other files do not hold them."""
+    (folder / MARKERS_FILE).unlink(missing_ok=True)
+    if rows := marker_rows(model):
+        save_file(rows, folder / MARKERS_FILE)
 
 
-def put_marks(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
-    """Give both the marks whose input rows `marks.safetensors` in an arm's folder holds, unless they have them.
+def put_markers(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
+    """Give both the markers whose input rows an arm's `image_markers.safetensors` holds, unless they have them.
 
     Output rows are the mean of the others, where stage 1 had left them (SBT:llava/model/llava_arch.py:209-220).
     """
-    tokenizer, file = processor.tokenizer, folder / MARKS_FILE
+    tokenizer, file = processor.tokenizer, folder / MARKERS_FILE
     if START in tokenizer.get_vocab():
         return
     rows = read_safetensors(file)
@@ -132,11 +134,11 @@ def put_marks(model: LlavaForConditionalGeneration, processor: LlavaProcessor, f
     width = inputs.embedding_dim
     if {name: tuple(row.shape) for name, row in rows.items()} != {START: (width,), END: (width,)}:
         raise CheckpointError(f"{paths.shown(file)}: must hold {START} and {END}, each {width} wide. Convert it again")
-    add_tokens(model, tokenizer, *MARKS)
-    ids = model.config.mark_token_ids = tokenizer.convert_tokens_to_ids(list(MARKS))
+    add_tokens(model, tokenizer, *MARKERS)
+    ids = model.config.marker_token_ids = tokenizer.convert_tokens_to_ids(list(MARKERS))
     weight = model.get_input_embeddings().weight
     with torch.no_grad():
-        weight[ids] = torch.stack([rows[token] for token in MARKS]).to(weight)
+        weight[ids] = torch.stack([rows[token] for token in MARKERS]).to(weight)
 
 
 def _space_first(core: dict) -> None:

@@ -27,8 +27,8 @@ from transformers import (
 )
 
 from sbt.models.quantize import four_bit, quantized
-from sbt.models.silence import quiet
-from sbt.models.tokenizer import IMAGE_TOKEN, MARKS, add_tokens, agree, load_tokenizer
+from sbt.models.silence import silence_libraries
+from sbt.models.tokenizer import IMAGE_TOKEN, MARKERS, add_tokens, agree, load_tokenizer
 from sbt.utils import paths
 from sbt.utils.errors import CheckpointError, ParameterError
 
@@ -45,21 +45,21 @@ def assemble(
     projector: str = "linear",
     dtype: str = "float32",
     seed: int = 0,
-    marks: bool = False,
+    image_markers: bool = False,
     quantization: str = "",
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """A LLaVA of the named checkpoints (folder, `assets/...` or hub id) and its processor, in evaluation mode.
 
     The connector is initialised from `seed` unless `connector` names a file or folder made by stage 1. `projector` is
     "linear" (the paper's) or "mlp2x_gelu" (LLaVA-1.5). A tokenizer without `<image>` gets it, the new rows being the
-    mean of the others; with `marks` also `<im_start>` and `<im_end>`, which then stand around every image. With
-    `quantization` "4bit" the linear layers of the language model are kept in 4 bits. CheckpointError names what is
-    missing or damaged; ParameterError a wrong option.
+    mean of the others; with `image_markers` also `<im_start>` and `<im_end>`, which then stand around every image.
+    With `quantization` "4bit" the linear layers of the language model are kept in 4 bits. CheckpointError names what
+    is missing or damaged; ParameterError a wrong option.
     """
     if projector not in ACTIVATIONS:
         raise ParameterError(f"projector {projector!r} is unknown; known: {', '.join(ACTIVATIONS)}")
     language, tokenizer = load_language_model(language_model, dtype=dtype, quantization=quantization)
-    add_tokens(language, tokenizer, IMAGE_TOKEN, *(MARKS if marks else ()))
+    add_tokens(language, tokenizer, IMAGE_TOKEN, *(MARKERS if image_markers else ()))
     vision, image_processor = _load_vision(vision_tower, dtype=dtype)
     model = _joined(language, vision, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN), ACTIVATIONS[projector])
     _make_projector(model, projector, seed, language.dtype)
@@ -67,8 +67,8 @@ def assemble(
         load_connector(model, connector)
     model.generation_config = language.generation_config
     model.config.dtype = language.dtype
-    if marks:
-        model.config.mark_token_ids = tokenizer.convert_tokens_to_ids(list(MARKS))
+    if image_markers:
+        model.config.marker_token_ids = tokenizer.convert_tokens_to_ids(list(MARKERS))
     if quantization:
         quantized(model, language)
     processor = LlavaProcessor(
@@ -120,7 +120,7 @@ def load_pretrained(kind: type[PreTrainedModel], name: str, *, dtype: str, **opt
     """
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"  # transformers would ask a service of the hub for it, unasked
     options = {"dtype": dtype, "weights_only": True} | options
-    with quiet():
+    with silence_libraries():
         try:
             model, report = kind.from_pretrained(name, output_loading_info=True, **options)
         except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
@@ -179,7 +179,7 @@ def read_safetensors(file: Path) -> dict[str, torch.Tensor]:
 
 def _load_vision(ref: str | Path, *, dtype: str) -> tuple[CLIPVisionModel, CLIPImageProcessorPil]:
     name = locate(ref)
-    with quiet():
+    with silence_libraries():
         try:
             config = AutoConfig.from_pretrained(name)
             # the PIL backend everywhere: the torchvision one gives other pixels where it happens to be installed

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 from sbt.models.llava import read_safetensors
-from sbt.models.silence import quiet
+from sbt.models.silence import silence_libraries
 from sbt.utils import paths
 from sbt.utils.errors import CheckpointError
 from sbt.utils.files import read_json
@@ -57,14 +57,14 @@ def put_adapters(
         if _module(name) not in modules:
             raise CheckpointError(f"{paths.shown(file)}: {key} belongs to no module of the language model")
     config = _config(folder / CONFIG_FILE, sorted({_module(name) for name, _ in adapters.values()}), image)
-    with quiet():
+    with silence_libraries():
         wrapped = get_peft_model(model, config)
         wanted = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     for key, (name, tensor) in adapters.items():
         _check_shape(file, key, tensor, wanted.pop(_PREFIX + name, None))
     if wanted:
         raise CheckpointError(f"{paths.shown(file)}: holds no {min(wanted)}. {_REMEDY}")
-    with quiet():
+    with silence_libraries():
         set_peft_model_state_dict(wrapped, {_PREFIX + name: tensor for name, tensor in adapters.values()})
     return wrapped.get_base_model().requires_grad_(False).eval(), tuple(sorted(saved)) if low_rank_only else ()
 

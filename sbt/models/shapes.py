@@ -27,15 +27,15 @@ TUNINGS = {
 
 
 def build(
-    language_model: str, vision_tower: str | None = None, *, projector: str = "linear", marks: bool = False
+    language_model: str, vision_tower: str | None = None, *, projector: str = "linear", image_markers: bool = False
 ) -> LlamaForCausalLM | LlavaForConditionalGeneration:
     """The LLaVA (or, without a tower, the Llama) of two hub ids or folders, on the meta device.
 
-    Its vocabulary has the rows that `assemble` adds: `<image>`, with `marks` two more. ParameterError for a model
-    whose sizes are not known.
+    Its vocabulary has the rows that `assemble` adds: `<image>`, with `image_markers` two more. ParameterError for a
+    model whose sizes are not known.
     """
     language = architectures.language(language_model)
-    text = _llama(language.resized((3 if marks else 1) if vision_tower else 0))
+    text = _llama(language.resized((3 if image_markers else 1) if vision_tower else 0))
     with torch.device("meta"):
         if vision_tower is None:
             return LlamaForCausalLM(text)
@@ -50,8 +50,8 @@ def build(
             tie_word_embeddings=language.tied,
         )
         model = LlavaForConditionalGeneration(config)
-    if marks:
-        model.config.mark_token_ids = [language.vocab + 1, language.vocab + 2]
+    if image_markers:
+        model.config.marker_token_ids = [language.vocab + 1, language.vocab + 2]
     return model
 
 
@@ -63,14 +63,14 @@ def trainable(
     projector: str = "linear",
     lora: dict | None = None,
     also: Iterable[str] = (),
-    marks: bool = False,
+    image_markers: bool = False,
 ) -> dict[str, int]:
     """Weights that train, by group, as `set_trainable` frees them: counted on the real modules, on the meta device.
 
     `tuning` is "connector" (stage 1), "full" or "lora". Groups: language model, LoRA adapters, embeddings, head,
-    connector, marks.
+    connector, image_markers.
     """
-    model = build(language_model, vision_tower, projector=projector, marks=marks)
+    model = build(language_model, vision_tower, projector=projector, image_markers=image_markers)
     model = set_trainable(model, TUNINGS[tuning], lora, also=also)
     counts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
@@ -81,8 +81,8 @@ def trainable(
 
 
 def _group(name: str, tuning: str) -> str:
-    if name.endswith("embed_tokens.marks"):
-        return "marks"
+    if name.endswith("embed_tokens.markers"):
+        return "image_markers"
     if "lora_" in name:
         return "LoRA adapters"
     if part_of(name) == CONNECTOR:

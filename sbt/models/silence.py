@@ -20,7 +20,7 @@ _LOUD = ("trl", "peft", "accelerate", "torch", "datasets", "lm_eval")
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silence_libraries() -> Iterator[None]:
     """Errors only from the libraries below and from transformers; no progress bars, no warnings; restored after."""
     loggers = [logging.getLogger(name) for name in _LOUD]
     levels = [logger.level for logger in loggers]
@@ -46,7 +46,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def saving(folder: Path) -> Iterator[None]:
+def safe_save(folder: Path) -> Iterator[None]:
     """Turn what safetensors, torch and the system raise on a full or unwritable disk into one RunError."""
     try:
         yield

@@ -14,12 +14,11 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
-from sbt.models.arm_list import describe
-from sbt.models.arms import ARM_FILE, check_files, language_model, load_arm
-from sbt.models.image_markers import MARKS_FILE
+from sbt.models.arms import ARM_FILE, check_files, describe_arm, language_model, load_arm
+from sbt.models.image_markers import MARKERS_FILE
 from sbt.models.llava import locate
 from sbt.models.lora import CONFIG_FILE, put_adapters, sharing
-from sbt.models.tokenizer import IMAGE_TOKEN, MARKS, add_tokens
+from sbt.models.tokenizer import IMAGE_TOKEN, MARKERS, add_tokens
 from sbt.templates import load as load_template
 from sbt.utils import env
 from sbt.utils.errors import CheckpointError, ParameterError
@@ -100,9 +99,9 @@ class TextArms:
 
     def __iter__(self) -> Iterator[TextArm]:
         for name in self.order:
-            yield self.use(name)
+            yield self.load(name)
 
-    def use(self, name: str) -> TextArm:
+    def load(self, name: str) -> TextArm:
         """One arm. Another base or full model is freed first, and read again when it is asked for again.
 
         ParameterError for an unknown name. CheckpointError names the file, and the tensor or option, that is missing,
@@ -112,7 +111,7 @@ class TextArms:
         with torch.random.fork_rng(devices=[]):  # layers are initialised before their weights are read
             if self._weights(source) != self._held:
                 self._release()
-                self._load(source)
+                self._read(source)
             if name not in self._made:
                 self._made[name] = self._make(name, source)
         return self._made[name]
@@ -141,7 +140,7 @@ class TextArms:
             self._contents[source.ref] = _hashes(source) | base
         return self._contents[source.ref]
 
-    def _load(self, source: _Source) -> None:
+    def _read(self, source: _Source) -> None:
         ref, dtype = self._weights(source)
         model, tokenizer = language_model(load_arm(ref, dtype=dtype))
         self.loads.append(ref if self._is_adapted(source) else source.base or ref)
@@ -164,8 +163,8 @@ class TextArms:
     def _adapt(self, source: _Source) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase, tuple[str, ...]]:
         folder, image = Path(source.ref), source.info["kind"] == "llava-lora"
         check_files(folder, source.info)
-        marks = MARKS if (folder / MARKS_FILE).is_file() else ()
-        over = (IMAGE_TOKEN, *marks) if image and self.lora != "adapter" else ()
+        markers = MARKERS if (folder / MARKERS_FILE).is_file() else ()
+        over = (IMAGE_TOKEN, *markers) if image and self.lora != "adapter" else ()
         if over not in self._models:
             self._models[over] = _with_tokens(*self._models[()], over)
         base, tokenizer = self._models[over]
@@ -175,8 +174,7 @@ class TextArms:
 
 def _source(ref: str | Path, dtype: str | None) -> _Source:
     name = locate(ref)
-    info = describe(Path(name)) if (Path(name) / ARM_FILE).is_file() else {}
-    info = info if isinstance(info, dict) else {}  # load_arm says what is wrong with it
+    info = describe_arm(Path(name)) if (Path(name) / ARM_FILE).is_file() else {}
     return _Source(name, info, dtype or info.get("dtype", "float32"))
 
 

@@ -23,12 +23,12 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import cached_file
 
 from sbt.data.registry import HUB_URL
-from sbt.models.silence import quiet
+from sbt.models.silence import silence_libraries
 from sbt.utils.errors import CheckpointError
 
 IMAGE_TOKEN = "<image>"
 PATCH, START, END = "<im_patch>", "<im_start>", "<im_end>"
-MARKS = (START, END)
+MARKERS = (START, END)
 SENTENCEPIECE = "tokenizer.model"
 EXTRA = "pip install sentencepiece protobuf"
 _ORDINARY = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -55,7 +55,7 @@ def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase, list[str]]:
     CheckpointError where it cannot be loaded or its SentencePiece model disagrees all the same.
     """
     given, notes = _empty_specials(name)
-    with quiet():
+    with silence_libraries():
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, **given)
         except Exception as error:  # a damaged tokenizer file raises whatever its parser raises
@@ -97,7 +97,7 @@ def add_tokens(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, *tok
     tokenizer.add_special_tokens({"additional_special_tokens": new}, replace_extra_special_tokens=False)
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
-        with quiet():
+        with silence_libraries():
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     matrices = {
         id(layer.weight): layer.weight for layer in (model.get_input_embeddings(), model.get_output_embeddings())
@@ -145,7 +145,7 @@ def _converted(file: Path, old: PreTrainedTokenizerBase) -> PreTrainedTokenizerF
     """The SentencePiece model as a tokenizer, its normalizer included, which transformers leaves out for Llamas."""
     from transformers.convert_slow_tokenizer import import_protobuf
 
-    with quiet(), tempfile.TemporaryDirectory() as alone:  # beside a tokenizer.json, that would be read instead
+    with silence_libraries(), tempfile.TemporaryDirectory() as alone:  # without a tokenizer.json
         (Path(alone) / SENTENCEPIECE).write_bytes(file.read_bytes())
         core = json.loads(LlamaTokenizer.from_pretrained(alone).backend_tokenizer.to_str())
         proto = import_protobuf().ModelProto()
@@ -165,7 +165,7 @@ def _sentencepiece_file(name: str) -> Path | None:
         file = Path(name) / SENTENCEPIECE
         return file if file.is_file() else None
     try:
-        with quiet():
+        with silence_libraries():
             found = cached_file(name, SENTENCEPIECE, _raise_exceptions_for_missing_entries=False)
     except (OSError, ValueError):
         return None
@@ -174,7 +174,7 @@ def _sentencepiece_file(name: str) -> Path | None:
 
 def _empty_specials(name: str) -> tuple[dict[str, str], list[str]]:
     """Names for the special tokens that tokenizer_config.json leaves empty, by which transformers 5 cannot load it."""
-    with quiet():
+    with silence_libraries():
         try:
             config = get_tokenizer_config(name)
         except (OSError, ValueError):

@@ -46,8 +46,8 @@ class Work:
     """One training: `tuning` is full, lora or connector (stage 1).
 
     `tokens` and `longest` are the mean and the most of a row, its image included. `also` are parts trained in full
-    beside LoRA (embeddings, head, connector), or beside the connector (marks). `half`: matrix products are made in
-    half precision; weights that train are float32 all the same. `processes` are those of all machines together.
+    beside LoRA (embeddings, head, connector) or beside the connector (image_markers). `half`: matrix products are made
+    in half precision; weights that train are float32 all the same. `processes` are those of all machines together.
     """
 
     language: Language
@@ -82,7 +82,7 @@ def trained(work: Work) -> dict[str, int]:
     if work.tuning == "full":
         found = {"language model": model.parameters, "connector": work.connector}
     elif work.tuning == "connector":
-        found = {"connector": work.connector, "marks": 2 * model.hidden if "marks" in work.also else 0}
+        found = {"connector": work.connector, "image_markers": 2 * model.hidden if "image_markers" in work.also else 0}
     else:
         parts = {"embeddings": model.embedding, "head": model.head, "connector": work.connector}
         found = {"LoRA adapters": model.lora(work.r)} | {name: parts.get(name, 0) for name in work.also}
@@ -174,7 +174,7 @@ def disk_gb(work: Work, kept: int = 1) -> tuple[float, float]:
 
 def _frozen_bytes(work: Work, count: int, each: int) -> float:
     adapters = trained(work).get("LoRA adapters", 0)
-    frozen = work.parameters + 2 * work.language.hidden * ("marks" in work.also) + adapters - count
+    frozen = work.parameters + 2 * work.language.hidden * ("image_markers" in work.also) + adapters - count
     if not work.quantized:
         return each * frozen
     blocks = work.language.layers * (work.language.block - 2 * work.language.hidden)  # norms, embedding, head stay

@@ -136,7 +136,7 @@ def work_of(values: dict, upstream: Iterable[dict], card: str = "") -> tuple[cos
     visual = stage_1 or bool(values.get("connector"))
     of_vision = values if stage_1 else connector
     model, known = _language(values.get("language_model") or connector.get("language_model", ""))
-    marks = visual and bool(of_vision.get("marks"))
+    marks = visual and bool(of_vision.get("image_markers"))
     tower = architectures.vision(of_vision["vision_tower"]) if "vision_tower" in of_vision else NO_TOWER
     read = data_set(values, data)
     image = tower.tokens if visual else 0
@@ -147,7 +147,7 @@ def work_of(values: dict, upstream: Iterable[dict], card: str = "") -> tuple[cos
         projector=of_vision.get("projector", "linear"),
         tuning="connector" if stage_1 else values.get("tuning", "full"),
         r=(values.get("lora") or {}).get("r", 64),
-        also=("marks",) * marks if stage_1 else (*values.get("also", ()), *("connector",) * visual),
+        also=("image_markers",) * marks if stage_1 else (*values.get("also", ()), *("connector",) * visual),
         quantized=values.get("quantization") == "4bit",
         half=half,
         batch=values.get("batch_size", 1),

@@ -8,7 +8,7 @@ from sbt import templates
 from sbt.data.llava import PLACEHOLDER
 from sbt.models.image_markers import image_text
 from sbt.models.llava import locate
-from sbt.models.silence import quiet
+from sbt.models.silence import silence_libraries
 from sbt.models.tokenizer import END, START, load_tokenizer
 from sbt.utils.errors import ParameterError
 
@@ -40,17 +40,17 @@ def counter(
 
 
 def counter_of(
-    tokenizer: str, vision_tower: str, conversation: str, marks: bool = False
+    tokenizer: str, vision_tower: str, conversation: str, image_markers: bool = False
 ) -> Callable[[list[dict]], list[int]]:
     """`counter` for the tokenizer and vision tower of these names (folder, `assets/...`, hub id); loads no weights.
 
-    `marks`: `<im_start>` and `<im_end>` stand around every image, as in a model assembled with them.
+    `image_markers`: `<im_start>` and `<im_end>` stand around every image, as in a model assembled with them.
     """
     words, _ = load_tokenizer(locate(tokenizer))
-    wanted = (PLACEHOLDER, START, END) if marks else (PLACEHOLDER,)
+    wanted = (PLACEHOLDER, START, END) if image_markers else (PLACEHOLDER,)
     if missing := [name for name in wanted if name not in words.get_vocab()]:
         words.add_special_tokens({"additional_special_tokens": missing}, replace_extra_special_tokens=False)
-    with quiet():
+    with silence_libraries():
         config = AutoConfig.from_pretrained(locate(vision_tower))
     seen = getattr(config, "vision_config", config)
     return counter(words, conversation, (seen.image_size // seen.patch_size) ** 2)

@@ -21,7 +21,7 @@ from trl import SFTConfig, SFTTrainer
 
 from sbt import templates
 from sbt.inference import profiling, profiling_vision
-from sbt.models import Arm, quiet, set_trainable
+from sbt.models import Arm, set_trainable, silence_libraries
 from sbt.training import Settings, labels, train
 from sbt.training.collator import IGNORED
 from sbt.training.profiling_data import generated_rows
@@ -230,7 +230,7 @@ def _theirs(
     model: nn.Module, processor: object, rows: list, settings: Settings, folder: Path, clock: Clock, **told: object
 ) -> float:
     processor.chat_template = templates.load("v1")
-    with quiet():
+    with silence_libraries():
         arguments = SFTConfig(
             output_dir=str(folder / "trl"),
             max_steps=settings.max_steps,

@@ -15,7 +15,7 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig
 
 from sbt import templates
-from sbt.models import quiet, set_trainable, weights_sha256
+from sbt.models import set_trainable, silence_libraries, weights_sha256
 from sbt.models.freeze import check_frozen
 from sbt.training import checkpoints
 from sbt.training.collator import Collator, parts_of
@@ -123,7 +123,8 @@ def train(run: Run, progress: Progress | None = None) -> list[dict]:
     settings, several = run.settings, run.world.processes > 1
     collator = Collator(run.processor, settings.conversation, settings.loss)
     data = _dataset(run.rows, vision=collator.vision, stand_in=several)
-    with writing(run.folder), quiet(), threads(settings.threads), own_forward(run.model), whole_forward(run.model):
+    forward = own_forward(run.model), whole_forward(run.model)
+    with writing(run.folder), silence_libraries(), threads(settings.threads), forward[0], forward[1]:
         set_seed(settings.seed)
         trainer = MendedTrainer(
             model=run.model,

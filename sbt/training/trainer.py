@@ -25,7 +25,7 @@ from transformers import (
 from transformers.utils import ModelOutput
 from trl import SFTTrainer
 
-from sbt.models.silence import saving
+from sbt.models.silence import safe_save
 from sbt.training import checkpoints
 from sbt.training.collator import IGNORED
 from sbt.utils.errors import RunError
@@ -87,7 +87,7 @@ class MendedTrainer(SFTTrainer):
         self.accelerator.wait_for_everyone()  # before the others write their random state into it
         self.args.output_dir, self.args.save_only_model = str(staging), final
         try:
-            with saving(self.folder):
+            with safe_save(self.folder):
                 super()._save_checkpoint(model, trial)
         finally:
             self.args.output_dir, self.args.save_only_model = str(self.folder), False

@@ -86,7 +86,7 @@ def ask(
     shots = [tuple(map(tuple, turns)) for turns in demonstrations] or [()] * len(prompts)
     asked = list(zip(pictures, prompts, shots, strict=True))
     distinct = list(dict.fromkeys(asked))
-    for name, arm in models.vision_arms(references):
+    for name, arm in models.load_vision_models(references):
         conversations[name] = how.conversation or arm.conversation
         for condition in conditions:
             shown = controls.shown(folder, list(pictures), condition, seed)

@@ -22,7 +22,7 @@ from sbt.models.image_markers import ADDED, image_text
 from sbt.models.llava import load_language_model, locate
 from sbt.models.released import keys
 from sbt.models.released.hub import is_needed
-from sbt.models.silence import quiet
+from sbt.models.silence import silence_libraries
 from sbt.utils import paths
 from sbt.utils.files import read_json
 
@@ -50,7 +50,7 @@ class Original:
         self.projector = {k.removeprefix(keys.PROJECTOR): state.pop(k) for k in list(state) if keys.PROJECTOR in k}
         tower = {k.removeprefix(keys.VISION): state.pop(k) for k in list(state) if k.startswith(keys.VISION)}
         config.vocab_size, config.tie_word_embeddings = len(state[EMBED]), False
-        with quiet():
+        with silence_libraries():
             model = LlamaForCausalLM.from_pretrained(None, config=config, state_dict=state, dtype="float32")
             self.language = model.eval()
             if self.projector:
@@ -93,7 +93,7 @@ class Original:
 
 
 def image_prompt(arm: Arm, question: str) -> str:
-    """What the arm reads for a question about one image, in its own conversation template, marks included."""
+    """What the arm reads for a question about one image, in its own conversation template, markers included."""
     text = f"{arm.tokenizer.bos_token}{PLACEHOLDER}\n{question}"
     if arm.conversation:
         told = [{"role": "user", "content": parts(f"{PLACEHOLDER}\n{question}")}]
@@ -117,7 +117,7 @@ def compare(
         ids = arm.tokenizer.encode(text, add_special_tokens=False)
         inputs = {"input_ids": torch.tensor([ids])}
         if picture is not None:
-            with quiet():
+            with silence_libraries():
                 pixels = arm.processor.image_processor(images=picture, return_tensors="pt")["pixel_values"]
             inputs["pixel_values"], seen = (
                 pixels.to(arm.model.dtype),
@@ -212,10 +212,10 @@ def _original_state(folder: Path, base: str | Path | None, *, adapter_only: bool
     state = dict(load_language_model(base)[0].state_dict())
     if what == "projector":
         own = keys.read_bin(folder / keys.PROJECTOR_FILE).tensors
-        marks = own.pop(EMBED, None)
-        if marks is not None:  # only the last two rows are read back; the head's are the mean of the others
+        markers = own.pop(EMBED, None)
+        if markers is not None:  # only the last two rows are read back; the head's are the mean of the others
             mean = {key: state[key].mean(dim=0, keepdim=True) for key in (EMBED, HEAD)}
-            state[EMBED] = torch.cat([state[EMBED], mean[EMBED], marks[-2:].float()])
+            state[EMBED] = torch.cat([state[EMBED], mean[EMBED], markers[-2:].float()])
             state[HEAD] = torch.cat([state[HEAD], mean[HEAD].expand(len(ADDED), -1)])
         return state | own, config
     adapters = keys.read_bin(folder / keys.ADAPTER_FILE).tensors

@@ -14,12 +14,12 @@ from transformers import LlamaForCausalLM, LlavaConfig, LlavaForConditionalGener
 
 from sbt import templates
 from sbt.models.arms import ARM_FILE, save_arm
-from sbt.models.image_markers import ADDED, END, MARKS_FILE, START, with_marks
+from sbt.models.image_markers import ADDED, END, MARKERS_FILE, START, with_markers
 from sbt.models.llava import ACTIVATIONS, CONNECTOR_FILE, assemble, load_language_model
 from sbt.models.released import keys
 from sbt.models.released.keys import kind
 from sbt.models.released.parts import Job, adapted, base_config, base_tokenizer, own_tokenizer, tower_config
-from sbt.models.silence import quiet, saving
+from sbt.models.silence import safe_save, silence_libraries
 from sbt.utils import paths
 from sbt.utils.errors import CheckpointError, ParameterError
 from sbt.utils.files import file_hash, write_json
@@ -40,18 +40,18 @@ def convert(
     conversation: str | None,
     dtype: str = "float32",
     text_lora: str = "with",
-    strip_marks: bool = False,
+    strip_markers: bool = False,
     **info: object,
 ) -> dict:
     """Write the checkpoint in `folder` as an arm into `out`, a new folder, and return what its `arm.json` says.
 
-    - a projector becomes a `connector` arm over `language_model`, with the input rows of the two marks beside it;
+    - a projector becomes a `connector` arm over `language_model`, with the input rows of the two markers beside it;
     - a fully tuned folder, and LLaVA-1.5's, a `llava` arm with the CLIP of `vision_tower`;
     - LoRA over `language_model` the merged `llava` arm, or with text_lora="adapter" a `lm-lora` arm of its adapters
       alone over the base's own vocabulary, as the authors scored text (SBT:eval_scripts/eval_nlp.sh:24-32).
-    The prompt of an image is `marks.image_text`. `strip_marks` lets the marks swallow the spaces and line ends beside
-    them. `info` is kept in `arm.json`, as are the hashes of the files read and the keys left out. `language_model` of
-    a fully tuned folder lends its tokenizer where the folder's cannot be read.
+    The prompt of an image is `image_markers.image_text`. `strip_markers` lets the markers swallow the spaces and line
+    ends beside them. `info` is kept in `arm.json`, as are the hashes of the files read and the keys left out. `language_model`
+    of a fully tuned folder lends its tokenizer where the folder's cannot be read.
     CheckpointError names file and key of what is missing, damaged or unknown; ParameterError a wrong option. `out`
     appears whole or not at all.
     """
@@ -59,16 +59,16 @@ def convert(
     what = kind(folder)
     _check(what, out, language_model, vision_tower, conversation, dtype, text_lora)
     work = out.with_name(f".{out.name}.converting")
-    job = Job(folder, work, what, language_model, vision_tower, conversation, dtype, strip_marks, info)
+    job = Job(folder, work, what, language_model, vision_tower, conversation, dtype, strip_markers, info)
     make = {"projector": _connector, "lora": _adapter if text_lora == "adapter" else _merged}.get(what, _full)
     fresh = [parent for parent in out.parents if not parent.exists()]
     done = False
     try:
-        with saving(out):
+        with safe_save(out):
             shutil.rmtree(work, ignore_errors=True)  # of a conversion that was killed
             work.mkdir(parents=True)
         arm = make(job)
-        with saving(out):
+        with safe_save(out):
             work.rename(out)
         done = True
     finally:
@@ -109,7 +109,7 @@ def _save(job: Job, model: torch.nn.Module, processor: object, ignored: list[str
         "kind": job.kind,
         "files": {file.name: file_hash(file) for file in files},
         "ignored": sorted(ignored),
-        "strip_marks": job.strip,
+        "strip_markers": job.strip,
     }
     return save_arm(
         job.work,
@@ -128,25 +128,25 @@ def _connector(job: Job) -> dict:
     text, vision, raw = base_config(job), tower_config(job), _raw(job)
     weights = keys.read_bin(file)
     projector, tensors = keys.connector(weights, file, vision.hidden_size, text.hidden_size)
-    marks = raw.get(_RULE, bool(weights.tensors))
-    rows = weights.tensors[EMBED] if marks and EMBED in weights.tensors else None
+    markers = raw.get(_RULE, bool(weights.tensors))
+    rows = weights.tensors[EMBED] if markers and EMBED in weights.tensors else None
     count = 2 if rows is not None and len(rows) == 2 else text.vocab_size + len(ADDED)
-    weights.expect({EMBED: (count, text.hidden_size)} if marks else {}, file)
+    weights.expect({EMBED: (count, text.hidden_size)} if markers else {}, file)
     with torch.device("meta"):  # the arm names its models: none of their weights is needed
         shell = LlavaForConditionalGeneration(
             LlavaConfig(vision_config=vision, text_config=text, projector_hidden_act=ACTIVATIONS[projector])
         ).to(getattr(torch, job.dtype))
     layers = {name: tensor.to(shell.dtype, copy=True) for name, tensor in tensors.items()}
     shell.model.multi_modal_projector.load_state_dict(layers, strict=False, assign=True)
-    ignored = [f"{EMBED}[:{count - 2}]"] if count > 2 and marks else []
+    ignored = [f"{EMBED}[:{count - 2}]"] if count > 2 and markers else []
     more = {"vision_tower": job.vision_tower, "connector_only": True}
     arm = _save(job, shell, base_tokenizer(job), ignored, **more)
-    if marks:
-        own = job.work / MARKS_FILE
-        with saving(own):
+    if markers:
+        own = job.work / MARKERS_FILE
+        with safe_save(own):
             save_file({START: rows[-2].float().clone(), END: rows[-1].float().clone()}, own)
             own.chmod(0o644)
-        arm["files"][MARKS_FILE] = file_hash(own)
+        arm["files"][MARKERS_FILE] = file_hash(own)
         write_json(job.work / ARM_FILE, arm)
     return arm
 
@@ -161,9 +161,9 @@ def _tuned(job: Job) -> tuple[str, keys.Weights, list[str]]:
     source = job.folder / (keys.INDEX if (job.folder / keys.INDEX).is_file() else keys.WHOLE)
     config, raw = keys.llama_config(job.folder)
     tokenizer = own_tokenizer(job)
-    marks = raw.get(_RULE, job.kind == "full")
-    if marks:
-        tokenizer = with_marks(tokenizer, config.vocab_size, strip=job.strip)
+    markers = raw.get(_RULE, job.kind == "full")
+    if markers:
+        tokenizer = with_markers(tokenizer, config.vocab_size, strip=job.strip)
     elif len(tokenizer) != config.vocab_size:
         raise CheckpointError(
             f"{paths.shown(job.folder / 'config.json')}: vocab_size is {config.vocab_size} and {_RULE} false, but the "
@@ -176,7 +176,7 @@ def _tuned(job: Job) -> tuple[str, keys.Weights, list[str]]:
     with torch.device("meta"):
         wanted = LlamaForCausalLM(config).state_dict()
     weights.expect({key: tensor.shape for key, tensor in wanted.items()}, source)
-    with quiet():
+    with silence_libraries():
         model = LlamaForCausalLM.from_pretrained(None, config=config, state_dict=weights.tensors, dtype=job.dtype)
     _lay_out(job, model, tokenizer, tensors)
     return projector, seen, weights.ignored
@@ -192,19 +192,19 @@ def _tuned_by_lora(job: Job) -> str:
     adapters, others = keys.read_bin(job.folder / keys.ADAPTER_FILE), keys.read_bin(file)
     own = others.take(keys.LORA_PREFIX)
     others.expect({}, file)
-    config, vision, marks = base_config(job), tower_config(job), _raw(job).get(_RULE, EMBED in own.tensors)
+    config, vision, markers = base_config(job), tower_config(job), _raw(job).get(_RULE, EMBED in own.tensors)
     projector, tensors = keys.connector(own, file, vision.hidden_size, config.hidden_size)
-    rows = config.vocab_size + len(ADDED) * bool(marks)
-    own.expect(dict.fromkeys((EMBED, HEAD), (rows, config.hidden_size)) if marks else {}, file, keys.LORA_PREFIX)
+    rows = config.vocab_size + len(ADDED) * bool(markers)
+    own.expect(dict.fromkeys((EMBED, HEAD), (rows, config.hidden_size)) if markers else {}, file, keys.LORA_PREFIX)
     model, tokenizer = load_language_model(job.language_model, dtype=job.dtype)
-    if marks:
-        tokenizer = with_marks(tokenizer, rows, strip=job.strip)
-        with quiet(), torch.no_grad():
+    if markers:
+        tokenizer = with_markers(tokenizer, rows, strip=job.strip)
+        with silence_libraries(), torch.no_grad():
             model.resize_token_embeddings(rows, mean_resizing=False)
             model.get_input_embeddings().weight.copy_(own.tensors[EMBED])
             model.get_output_embeddings().weight.copy_(own.tensors[HEAD])
     tuned = adapted(model, adapters, job.folder / keys.ADAPTER_CONFIG)
-    with quiet():
+    with silence_libraries():
         _lay_out(job, tuned.merge_and_unload(), tokenizer, tensors)
     return projector
 
@@ -220,7 +220,7 @@ def _raw(job: Job) -> dict:
 
 
 def _lay_out(job: Job, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, connector: dict) -> None:
-    with saving(job.work), quiet():
+    with safe_save(job.work), silence_libraries():
         model.save_pretrained(job.work / _LANGUAGE)
         tokenizer.save_pretrained(job.work / _LANGUAGE)
         save_file({name: tensor.contiguous() for name, tensor in connector.items()}, job.work / CONNECTOR_FILE)

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 )
 
 from sbt.models.released import keys
-from sbt.models.silence import quiet
+from sbt.models.silence import silence_libraries
 from sbt.utils import env, paths
 from sbt.utils.errors import CheckpointError, RunError, SbtError
 
@@ -54,7 +54,7 @@ def fetch(checkpoint: str, revision: str = "") -> Fetched:
             f"checkpoint={checkpoint!r} is no folder here and no hub id like PahaII/MM-LLaMA-2-7B-ft"
         )
     wanted = revision or constants.DEFAULT_REVISION
-    with _hub(checkpoint, wanted), quiet():
+    with _hub(checkpoint, wanted), silence_libraries():
         if not constants.is_offline_mode():
             info = HfApi().model_info(checkpoint, revision=wanted, files_metadata=True)
             _check_space(checkpoint, sum(file.size or 0 for file in info.siblings if is_needed(file.rfilename)))

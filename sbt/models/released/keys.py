@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig
 
-from sbt.models.silence import quiet
+from sbt.models.silence import silence_libraries
 from sbt.utils import paths
 from sbt.utils.errors import CheckpointError, DataError
 from sbt.utils.files import read_json
@@ -104,7 +104,7 @@ def read_bin(file: Path) -> Weights:
                 bad = archive.testzip()  # mapping reads no checksum
             if bad:
                 raise RuntimeError(f"checksum of {bad} differs")
-        with quiet():
+        with silence_libraries():
             found = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error).upper():

@@ -20,7 +20,7 @@ from transformers.utils import is_protobuf_available, is_sentencepiece_available
 from sbt.models.image_markers import ADDED
 from sbt.models.llava import locate
 from sbt.models.released.keys import Weights, read_object
-from sbt.models.silence import quiet
+from sbt.models.silence import silence_libraries
 from sbt.utils import paths
 from sbt.utils.errors import CheckpointError
 
@@ -64,7 +64,7 @@ def tower_config(job: Job) -> CLIPVisionConfig:
 def base_tokenizer(job: Job) -> PreTrainedTokenizerBase:
     """The tokenizer of the base."""
     try:
-        with quiet():
+        with silence_libraries():
             return AutoTokenizer.from_pretrained(locate(job.language_model))
     except Exception as error:  # a damaged tokenizer file raises whatever its parser raises
         raise CheckpointError(f"{job.language_model}: the tokenizer cannot be loaded ({_line(error)})") from error
@@ -82,7 +82,7 @@ def own_tokenizer(job: Job) -> PreTrainedTokenizerBase:
         )
     slow = job.folder / "tokenizer.model"
     try:
-        with quiet():
+        with silence_libraries():
             if (job.folder / "tokenizer.json").is_file():
                 return PreTrainedTokenizerFast.from_pretrained(job.folder)
             if slow.is_file() and is_sentencepiece_available() and is_protobuf_available():
@@ -119,7 +119,7 @@ def adapted(model: LlamaForCausalLM, adapters: Weights, file: Path) -> PeftModel
             target_modules=saved["target_modules"],
             task_type="CAUSAL_LM",
         )
-        with quiet(), torch.random.fork_rng(devices=[]):  # layers are initialised before their weights are read
+        with silence_libraries(), torch.random.fork_rng(devices=[]):  # layers are initialised, then read
             wrapped = get_peft_model(model, config)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
@@ -127,7 +127,7 @@ def adapted(model: LlamaForCausalLM, adapters: Weights, file: Path) -> PeftModel
         ) from error
     wanted = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     adapters.expect({key: tensor.shape for key, tensor in wanted.items()}, next(iter(adapters.files.values()), file))
-    with quiet():
+    with silence_libraries():
         set_peft_model_state_dict(wrapped, adapters.tensors)
     wrapped.peft_config["default"].base_model_name_or_path = ""  # arm.json names it
     return wrapped.eval()
@@ -135,7 +135,7 @@ def adapted(model: LlamaForCausalLM, adapters: Weights, file: Path) -> PeftModel
 
 def _config(ref: str | Path) -> object:
     try:
-        with quiet():
+        with silence_libraries():
             return AutoConfig.from_pretrained(locate(ref))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{ref}: no model's configuration can be read from it ({_line(error)})") from error

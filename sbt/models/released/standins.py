@@ -14,7 +14,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 from sbt.models.image_markers import ADDED
 from sbt.models.llava import IMAGE_TOKEN, assemble, connector_state, load_language_model
 from sbt.models.released import keys
-from sbt.models.silence import quiet, saving
+from sbt.models.silence import safe_save, silence_libraries
 from sbt.utils import paths
 from sbt.utils.errors import CheckpointError, ParameterError
 from sbt.utils.files import write_json
@@ -46,7 +46,7 @@ def write_base(folder: str | Path, language_model: str | Path) -> Path:
     core = json.loads(words.backend_tokenizer.to_str().replace(json.dumps(IMAGE_TOKEN), '"<unused>"'))
     special = {name: getattr(words, name) for name in ("unk_token", "bos_token", "eos_token", "pad_token")}
     plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(core)), **special)
-    with saving(folder), quiet():
+    with safe_save(folder), silence_libraries():
         model.save_pretrained(folder)
         plain.save_pretrained(folder)
     return folder
@@ -86,7 +86,7 @@ def write(
         for name, tensor in connector_state(whole).items()
     }
     tuned = _moved(state, [words.bos_token_id, words.encode("\n")[-1]], seed)
-    with saving(folder), quiet():
+    with safe_save(folder), silence_libraries():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         if layout == "projector":
