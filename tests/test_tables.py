@@ -68,3 +68,7 @@ def test_a_grid_holds_cells_in_their_order_and_dashes():
     table = tables.grid(pd.DataFrame(rows), "subset", digits=0)
     assert list(table.columns) == ["b", "a"] and list(table.index) == ["count", "color"]
     assert table.loc["count", "b"] == "150 [100, 200]" and table.loc["count", "a"] == "–"
+
+
+def test_a_p_is_never_zero_and_never_invented():
+    assert [tables.p_value(p) for p in (0.25, 3e-7, None, float("nan"))] == ["0.2500", "< 0.0001", *["too few runs"] * 2]

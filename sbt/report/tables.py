@@ -13,9 +13,10 @@ import yaml
 from sbt.utils import paths
 
 Column = tuple[str, str, str]  # benchmark, subset, metric
-CAPTION = [
+CAPTION = [  # the title above a table, wrapped headers, whole cells
     {"selector": "caption", "props": "text-align: left; font-weight: bold"},
-    {"selector": "td, th", "props": "white-space: nowrap"},
+    {"selector": "th.col_heading", "props": "white-space: normal; max-width: 9em; vertical-align: bottom"},
+    {"selector": "td, th.row_heading", "props": "white-space: nowrap"},
 ]
 
 
@@ -74,6 +75,13 @@ def as_text(rows: Iterable[dict], specs: Mapping[str, Any]) -> str:
 def signed(row: Mapping) -> str:
     """A difference with its interval: "+0.21 [+0.15, +0.27]"."""
     return f"{row['delta']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+
+
+def p_value(p: float | None) -> str:
+    """A p as a table shows it; "too few runs" for None or NaN."""
+    if p is None or p != p:
+        return "too few runs"
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def sentence(row: Mapping, metric: str, against: str = "base") -> str:
