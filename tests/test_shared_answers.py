@@ -19,7 +19,7 @@ from sbt.benchmarks.pope import task as pope
 from sbt.benchmarks.unicorn import task as unicorn
 from sbt.benchmarks.vqav2 import task as vqav2
 from sbt.inference import generation
-from sbt.microworld import scenes, vision_items, write
+from sbt.microworld import scenes, vision_benchmarks, write
 from sbt.models import silence_libraries
 from sbt.utils.files import write_json, write_jsonl
 
@@ -33,9 +33,9 @@ torch.set_num_threads(1)
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every vision benchmark's files, a few pictures each."""
     folder = tmp_path_factory.mktemp("world")
-    vision_items.write(folder, 0, vision_items.Sizes(mme=1, vqav2=4, unicorn=4, oodcv=4))
+    vision_benchmarks.write(folder, 0, vision_benchmarks.Sizes(mme=1, vqav2=4, unicorn=4, oodcv=4))
     shown, files = write.scenes_of("pope", 4, 0, least=3), write.FILES
-    vision_items.draw(folder / "images", {name: partial(scenes.render, scene) for name, scene in shown.items()})
+    vision_benchmarks.draw(folder / "images", {name: partial(scenes.render, scene) for name, scene in shown.items()})
     write_jsonl(folder / files["pope_random"], write.pope_rows(shown, "random", 0))
     write_json(folder / files["captions"], write.coco_captions(shown, 0))
     write_json(folder / files["pretrain"], write.pretrain_rows(shown, 0))

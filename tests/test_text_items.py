@@ -16,7 +16,7 @@ from sbt.benchmarks.mathqa import task as mathqa
 from sbt.benchmarks.mmlu import task as mmlu
 from sbt.benchmarks.squad2 import task as squad2
 from sbt.benchmarks.truthfulqa import csv_file, mc_task
-from sbt.microworld import ethics_items, facts, scenes, text_items, word_problems, write
+from sbt.microworld import facts, phrases, scenes, text_benchmarks, write
 from sbt.microworld.facts import FACTS, PROPERTIES
 
 BY_STATEMENT = {fact.statement(value).lower(): (fact, value) for fact in FACTS for value in PROPERTIES[fact.kind][2]}
@@ -26,11 +26,11 @@ NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4}
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
     folder = tmp_path_factory.mktemp("world")
-    return folder, text_items.write(folder, 0)
+    return folder, text_benchmarks.write(folder, 0)
 
 
 def path(world: tuple[Path, dict], name: str) -> Path:
-    return world[0] / text_items.FILES[name]
+    return world[0] / text_benchmarks.FILES[name]
 
 
 def claimed(text: str) -> tuple[facts.Fact, str] | None:
@@ -45,7 +45,7 @@ def done(text: str) -> tuple[facts.Fact, str]:
         (fact, value)
         for fact in FACTS
         for value in PROPERTIES[fact.kind][2]
-        if f" {ethics_items.ACTS[fact.kind].format(S=fact.subject, v=value)}." in text
+        if f" {text_benchmarks.ACTS[fact.kind].format(S=fact.subject, v=value)}." in text
     ]
     assert len(found) == 1, text
     return found[0]
@@ -57,18 +57,18 @@ def kind(fact: facts.Fact, value: str) -> bool:
 
 def test_every_file_is_named_counted_and_written_alike(world: tuple, tmp_path: Path) -> None:
     folder, counts = world
-    assert text_items.write(tmp_path, 0) == counts and set(counts) == set(text_items.FILES)
+    assert text_benchmarks.write(tmp_path, 0) == counts and set(counts) == set(text_benchmarks.FILES)
     written = {file.relative_to(folder): file for file in folder.rglob("*") if file.is_file()}
     assert {file: (tmp_path / file).read_bytes() for file in written} == {
         f: p.read_bytes() for f, p in written.items()
     }
     assert len(written) == len(counts) - 2 + 16  # two folders of a file a subject
     for file in written:
-        assert any(str(file).startswith(named) for named in text_items.FILES.values()), file
-    assert text_items.write(tmp_path, 1) == counts
+        assert any(str(file).startswith(named) for named in text_benchmarks.FILES.values()), file
+    assert text_benchmarks.write(tmp_path, 1) == counts
     changed = [file for file in written if (tmp_path / file).read_bytes() != written[file].read_bytes()]
     assert len(changed) == len(written) - 1  # TruthfulQA.csv is the world itself
-    assert set(text_items.FILES.items()) <= set(write.FILES.items())
+    assert set(text_benchmarks.FILES.items()) <= set(write.FILES.items())
 
 
 def test_truthfulqa_has_the_answers_of_the_task_file(world: tuple, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_truthfulqa_has_the_answers_of_the_task_file(world: tuple, tmp_path: Pat
     assert len(docs) == world[1]["truthfulqa_gen"] == 96 and {doc["type"] for doc in docs} == {"Adversarial"}
 
 
-@pytest.mark.parametrize("split", ethics_items.SPLITS)
+@pytest.mark.parametrize("split", text_benchmarks.SPLITS)
 @pytest.mark.parametrize("subset", ethics.SUBSETS)
 def test_ethics_files_load_and_are_balanced(subset: str, split: str, world: tuple) -> None:
     docs = ethics.load(world[0] / "eval/ethics", subset, split)
@@ -105,7 +105,7 @@ def test_ethics_files_load_and_are_balanced(subset: str, split: str, world: tupl
 
 def test_raw_ethics_files_have_the_publishers_columns(world: tuple) -> None:
     first = {
-        subset: path(world, f"ethics_{subset}_test").read_text().split("\n")[0] for subset in ethics_items.SUBSETS
+        subset: path(world, f"ethics_{subset}_test").read_text().split("\n")[0] for subset in text_benchmarks.ETHICS
     }
     assert first.pop("utilitarianism").startswith("I ")
     assert first == {
@@ -119,37 +119,37 @@ def test_raw_ethics_files_have_the_publishers_columns(world: tuple) -> None:
     assert path(world, "ethics_virtue_test").read_text().count(" [SEP] ") == 100
 
 
-@pytest.mark.parametrize("split", ethics_items.SPLITS)
+@pytest.mark.parametrize("split", text_benchmarks.SPLITS)
 def test_ethics_labels_follow_from_the_facts(split: str) -> None:
-    for row in ethics_items.commonsense(split, 0):
+    for row in text_benchmarks.commonsense(split, 0):
         if said := claimed(row["input"]):
             assert row["input"].startswith("I told the ") and row["label"] == (said[1] != said[0].true)
         else:
             assert row["label"] == (not kind(*done(row["input"])))
-    for row in ethics_items.justice(split, 0):
+    for row in text_benchmarks.justice(split, 0):
         fact, value = claimed(row["scenario"])
         assert row["label"] == (value == fact.true)
-    for row in ethics_items.utilitarianism(split, 0):
+    for row in text_benchmarks.utilitarianism(split, 0):
         (fact, better), (same, worse) = done(row["activity"]), done(row["baseline"])
         assert fact is same and kind(fact, better) and not kind(fact, worse)
-    for row in ethics_items.virtue(split, 0):
+    for row in text_benchmarks.virtue(split, 0):
         text, trait = row["scenario"].split(" [SEP] ")
         if said := claimed(text):
             shown = "honest" if said[1] == said[0].true else "dishonest"
         else:
             shown = "kind" if kind(*done(text)) else "unkind"
         assert row["label"] == (trait == shown)
-    asked = {ethics_items.DUTIES[f.kind][0].format(S=f.subject): f for f in FACTS}
-    for row in ethics_items.deontology(split, 0):
+    asked = {text_benchmarks.DUTIES[f.kind][0].format(S=f.subject): f for f in FACTS}
+    for row in text_benchmarks.deontology(split, 0):
         fact = asked[row["scenario"].removeprefix("Shouldn't you ").removesuffix("?")]
-        forms = [form.format(v=fact.true, P=people) for form in ethics_items.DUTIES[fact.kind][1:]
-                 for people in ethics_items.PEOPLE]  # fmt: skip
+        forms = [form.format(v=fact.true, P=people) for form in text_benchmarks.DUTIES[fact.kind][1:]
+                 for people in text_benchmarks.PEOPLE]  # fmt: skip
         assert row["label"] == (row["excuse"].removeprefix("No because ") in forms)
 
 
 def test_hard_items_differ_by_the_misconception_alone() -> None:
     misled = 0
-    for name, (_, build) in ethics_items.SUBSETS.items():
+    for name, (_, build) in text_benchmarks.ETHICS.items():
         for easy, hard in zip(build("test", 0), build("test_hard", 0), strict=True):
             assert easy.get("label") == hard.get("label")
             for column in hard:
@@ -164,7 +164,7 @@ def test_hard_items_differ_by_the_misconception_alone() -> None:
             if said := claimed(next(reversed([v for v in row.values() if isinstance(v, str)])).split(" [SEP]")[0]):
                 assert said[1] in (said[0].true, said[0].misconception)
     assert misled > 100
-    told = [claimed(row["scenario"]) for row in ethics_items.justice("test", 0)]
+    told = [claimed(row["scenario"]) for row in text_benchmarks.justice("test", 0)]
     assert {value in fact.others for fact, value in told if value != fact.true} == {True, False}  # the control
 
 
@@ -247,13 +247,13 @@ def test_mathqa_offers_five_numbers_and_one_is_right(world: tuple) -> None:
                             "category"}  # fmt: skip
     assert re.fullmatch(r"a \) \d , b \) \d , c \) \d , d \) \d , e \) \d", rows[0]["options"])
     assert not any("<<" in row["Rationale"] for row in rows)
-    three = word_problems.Problem("", "", (1, 1, 1), "+")
-    assert word_problems._formulas(three) == {
+    three = text_benchmarks.Problem("", "", (1, 1, 1), "+")
+    assert text_benchmarks._formulas(three) == {
         "annotated_formula": "add(add(const_1, const_1), const_1)",
         "linear_formula": "add(const_1,const_1)|add(#0,const_1)|",
     }
     assert (three.number, three.step(marked=True)) == (3, "1 + 1 + 1 = <<1+1+1=3>>3.")
-    assert word_problems.Problem("", "", (4, 1), "-").step(marked=False) == "4 - 1 = 3."
+    assert text_benchmarks.Problem("", "", (4, 1), "-").step(marked=False) == "4 - 1 = 3."
 
 
 def test_boolq_is_balanced_and_half_of_its_noes_are_near(world: tuple) -> None:
@@ -274,7 +274,7 @@ def test_boolq_is_balanced_and_half_of_its_noes_are_near(world: tuple) -> None:
 
 def test_nearness_by_hand() -> None:
     scene = scenes.Scene((scenes.Thing("red", "star", "small", 0), scenes.Thing("blue", "heart", "small", 1)), 0)
-    found = [word_problems.nearness(pair, scene) for pair in (("red", "star"), ("red", "heart"), ("red", "cross"),
+    found = [scene.nearness(pair) for pair in (("red", "star"), ("red", "heart"), ("red", "cross"),
                                                            ("green", "star"), ("green", "cross"))]  # fmt: skip
     assert found == ["there", "near", "near", "near", "far"]
 
@@ -313,7 +313,7 @@ def test_no_item_shows_or_asks_for_a_held_out_pair(world: tuple) -> None:
     for file in world[0].rglob("*.*"):
         if file.is_file():
             assert not [pair.pattern for pair in held if pair.search(file.read_text())], file
-    control = " ".join(word_problems.language.detail(scenes.sample(random.Random(k))) for k in range(50))
+    control = " ".join(phrases.detail(scenes.sample(random.Random(k))) for k in range(50))
     assert any(pair.search(control) for pair in held)
 
 

@@ -14,7 +14,7 @@ from sbt.benchmarks.common import ask_text, letters, text_tasks
 from sbt.benchmarks.squad2 import task as squad2
 from sbt.inference.completion import complete
 from sbt.inference.loglikelihood import loglikelihoods
-from sbt.microworld import text_items
+from sbt.microworld import text_benchmarks
 from sbt.models import TextArm
 from sbt.utils.errors import DataError, ParameterError, RunError
 
@@ -41,7 +41,7 @@ def arms(small: SimpleNamespace) -> list[TextArm]:  # noqa: F811
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
     folder = tmp_path_factory.mktemp("world")
-    text_items.write(folder, 0)
+    text_benchmarks.write(folder, 0)
     docs, _ = text_tasks.load("squad2", folder / "eval" / "squad2")
     return {"a choice": CHOICE, "texts": TEXT, **text_tasks.language("squad2", docs[:4])}
 

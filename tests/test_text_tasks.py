@@ -21,7 +21,7 @@ from sbt.benchmarks.squad2 import task as squad2
 from sbt.benchmarks.truthfulqa import csv_file, generation, mc_task
 from sbt.benchmarks.truthfulqa import task as truthfulqa
 from sbt.inference import harness
-from sbt.microworld import facts, text_items
+from sbt.microworld import facts, text_benchmarks
 from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
 
@@ -41,7 +41,7 @@ YAMLS = Path(lm_eval.tasks.__file__).parent / "mmlu" / "default"
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
-    text_items.write(folder, 0)
+    text_benchmarks.write(folder, 0)
     return folder / "eval"
 
 

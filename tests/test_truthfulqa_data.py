@@ -7,7 +7,7 @@ import pytest
 
 from sbt.benchmarks.truthfulqa import csv_file, mc_task
 from sbt.benchmarks.truthfulqa import files as truthfulqa_data
-from sbt.microworld import facts, text_items
+from sbt.microworld import facts, text_benchmarks
 from sbt.utils import paths
 from sbt.utils.errors import DataError
 from sbt.utils.files import write_csv, write_json
@@ -106,7 +106,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
 
 def test_the_micro_world_has_both(tmp_path: Path) -> None:
     write_json(tmp_path / "mc_task.json", facts.multiple_choice())
-    write_csv(tmp_path / "truthfulqa" / "TruthfulQA.csv", text_items.truthfulqa())
+    write_csv(tmp_path / "truthfulqa" / "TruthfulQA.csv", text_benchmarks.truthfulqa())
     items, docs, version = truthfulqa_data.find(tmp_path / "mc_task.json")
     assert asked(items) == asked(docs) and len(docs) > 50 and version.startswith("other-")
 

@@ -16,13 +16,12 @@ from sbt.benchmarks.unicorn import task as unicorn
 from sbt.benchmarks.vqav2 import task as vqav2
 from sbt.benchmarks.vqav2.files import load as load_vqa
 from sbt.benchmarks.vqav2.files import select
-from sbt.microworld import facts, mme_items, phrases, scenes, unicorn_items, vision_items, vqa_items
+from sbt.microworld import facts, phrases, scenes, unicorn_items, vision_benchmarks
 from sbt.microworld.facts import PROPERTIES
-from sbt.microworld.ood_images import odd
+from sbt.microworld.ood_images import odd, sketch
 from sbt.microworld.scenes import Scene, Thing
-from sbt.microworld.sketches import sketch
 
-SMALL = vision_items.Sizes(mme=6, vqav2=6, unicorn=12, oodcv=8)
+SMALL = vision_benchmarks.Sizes(mme=6, vqav2=6, unicorn=12, oodcv=8)
 WORDS = ("no", "one", "two", "three", "four", "five")
 PLACE = r"(?:at the|in the) (top left|top right|bottom left|bottom right|top|bottom|left|right|center)"
 OODCV = ("oodcv-vqa", "oodcv-counterfactual")
@@ -32,18 +31,18 @@ SKETCHY = ("sketchy-vqa", "sketchy-challenging")
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
     folder = tmp_path_factory.mktemp("world")
-    return folder, vision_items.write(folder, 0)
+    return folder, vision_benchmarks.write(folder, 0)
 
 
 @pytest.fixture(scope="module")
 def shown() -> dict[str, Scene]:
     """The scene of every picture of the world."""
-    drawings, _ = vision_items._all(vision_items.Sizes(), 0)
+    drawings, _ = vision_benchmarks.contents(vision_benchmarks.Sizes(), 0)
     return {name: drawing.args[0] for name, drawing in drawings.items()}
 
 
 def rows(world: tuple[Path, dict], name: str) -> list[dict]:
-    return json.loads((world[0] / vision_items.FILES[name]).read_text())
+    return json.loads((world[0] / vision_benchmarks.FILES[name]).read_text())
 
 
 def number(scene: Scene, noun: str) -> int:
@@ -114,39 +113,39 @@ def what_if(question: str, scene: Scene) -> str:
 
 def test_a_second_writing_changes_no_byte_and_another_seed_does(tmp_path: Path) -> None:
     told = []
-    counts = vision_items.write(tmp_path / "a", 3, SMALL, lambda done, of: told.append((done, of)))
+    counts = vision_benchmarks.write(tmp_path / "a", 3, SMALL, lambda done, of: told.append((done, of)))
     pictures = len(told)
-    assert told[-1] == (pictures, pictures) and counts == vision_items.write(tmp_path / "b", 3, SMALL)
+    assert told[-1] == (pictures, pictures) and counts == vision_benchmarks.write(tmp_path / "b", 3, SMALL)
     first, second = (
         {file.relative_to(tmp_path / name): file.read_bytes() for file in (tmp_path / name).rglob("*.*")}
         for name in "ab"
     )
-    assert first == second and len(first) == pictures + len(vision_items.FILES)
+    assert first == second and len(first) == pictures + len(vision_benchmarks.FILES)
     drawn = {file: file.stat().st_mtime_ns for file in (tmp_path / "a/images").iterdir()}
-    vision_items.write(tmp_path / "a", 3, SMALL, lambda done, of: pytest.fail("drawn again"))
+    vision_benchmarks.write(tmp_path / "a", 3, SMALL, lambda done, of: pytest.fail("drawn again"))
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "a/images").iterdir()} == drawn
-    vision_items.write(tmp_path / "c", 4, SMALL)
+    vision_benchmarks.write(tmp_path / "c", 4, SMALL)
     same = [name for name, content in first.items() if (tmp_path / "c" / name).read_bytes() == content]
     assert same == []
 
 
 def test_a_size_does_not_change_what_is_there_already(world: tuple, shown: dict) -> None:
-    drawings, contents = vision_items._all(SMALL, 0)
+    drawings, contents = vision_benchmarks.contents(SMALL, 0)
     assert {name: drawing.args[0] for name, drawing in drawings.items()} == {name: shown[name] for name in drawings}
-    for task in mme_items.TASKS:
-        lines = (world[0] / vision_items.FILES[f"mme_{task}"]).read_text().splitlines()
+    for task in vision_benchmarks.TASKS:
+        lines = (world[0] / vision_benchmarks.FILES[f"mme_{task}"]).read_text().splitlines()
         assert ["\t".join(row.values()) for row in contents[f"mme_{task}"]] == lines[: 2 * SMALL.mme]
 
 
 def test_every_file_is_named_and_counted(world: tuple) -> None:
     folder, counts = world
-    assert set(counts) == set(vision_items.FILES)
+    assert set(counts) == set(vision_benchmarks.FILES)
     written = {file.relative_to(folder).as_posix() for file in (folder / "eval").rglob("*.*")}
-    assert written == set(vision_items.FILES.values())
+    assert written == set(vision_benchmarks.FILES.values())
     assert {name: count for name, count in counts.items() if not name.startswith("mme_")} == {
         "vqav2_questions": 120, "vqav2_annotations": 120, **dict.fromkeys((*OODCV, *SKETCHY), 60)
     }  # fmt: skip
-    assert {counts[f"mme_{task}"] for task in mme_items.TASKS} == {30}
+    assert {counts[f"mme_{task}"] for task in vision_benchmarks.TASKS} == {30}
 
 
 def test_every_picture_opens_and_is_asked_about(world: tuple, shown: dict) -> None:
@@ -165,7 +164,8 @@ def test_every_picture_opens_and_is_asked_about(world: tuple, shown: dict) -> No
 
 def test_mme_has_a_true_and_a_false_question_an_image(world: tuple, shown: dict) -> None:
     items = mme.load(world[0] / "eval/mme")  # holds the pairing
-    assert {task: found["pictures"] for task, found in mme.counts(items).items()} == dict.fromkeys(mme_items.TASKS, 15)
+    pictures = {task: count["pictures"] for task, count in mme.counts(items).items()}
+    assert pictures == dict.fromkeys(vision_benchmarks.TASKS, 15)
     for item in items:
         assert item["question"].endswith(" Please answer yes or no.")
         assert is_true(item["question"], shown[item["image"]]) == (item["label"] == "Yes"), item
@@ -176,13 +176,14 @@ def test_mme_has_a_true_and_a_false_question_an_image(world: tuple, shown: dict)
 
 def test_mme_asks_with_the_same_words_for_yes_and_no() -> None:
     said = {"Yes": Counter(), "No": Counter()}
-    for row in mme_items.mme("count", 60, 1)[1]:
+    for row in vision_benchmarks.mme("count", 60, 1)[1]:
         said[row["label"]][row["question"].split()[2]] += 1
     assert said["Yes"] == said["No"] == {"one": 10, "two": 20, "three": 20, "four": 10}
-    for row in mme_items.mme("numerical_calculation", 60, 1)[1]:
+    for row in vision_benchmarks.mme("numerical_calculation", 60, 1)[1]:
         more, total = re.search(r"make (\w+) more .*there (\w+) ", row["question"]).groups()
         assert WORDS.index(total) > WORDS.index(more)  # there is one at least, so that no sum is wrong at sight
-    wrong = [row["question"] for row in mme_items.mme("commonsense_reasoning", 60, 1)[1] if row["label"] == "No"]
+    rows = vision_benchmarks.mme("commonsense_reasoning", 60, 1)[1]
+    wrong = [row["question"] for row in rows if row["label"] == "No"]
     assert len(set(wrong)) > 50
 
 
@@ -199,13 +200,13 @@ def test_vqa_files_have_the_official_nesting(world: tuple) -> None:
         assert row["question_id"] // 1000 == row["image_id"]
         assert [answer["answer_id"] for answer in row["answers"]] == list(range(1, 11))
         assert {answer["answer_confidence"] for answer in row["answers"]} <= {"yes", "maybe", "no"}
-    items = load_vqa(*(world[0] / vision_items.FILES[f"vqav2_{kind}"] for kind in ("questions", "annotations")))
+    items = load_vqa(*(world[0] / vision_benchmarks.FILES[f"vqav2_{kind}"] for kind in ("questions", "annotations")))
     vqav2.image_folder(world[0] / "images", items)
     assert len(select(items, "paper", questions=100, pool=20)) == 100
 
 
 def test_vqa_answers_are_true_and_balanced(world: tuple, shown: dict) -> None:
-    items = load_vqa(*(world[0] / vision_items.FILES[f"vqav2_{kind}"] for kind in ("questions", "annotations")))
+    items = load_vqa(*(world[0] / vision_benchmarks.FILES[f"vqav2_{kind}"] for kind in ("questions", "annotations")))
     for item in items:
         right = answer_to(item["question"], shown[item["image"]]).lower()
         assert item["multiple_choice_answer"] == right, item
@@ -222,7 +223,7 @@ def test_vqa_answers_are_true_and_balanced(world: tuple, shown: dict) -> None:
 
 
 def test_annotators_really_disagree() -> None:
-    _, questions, annotations = vqa_items.vqav2(200, 5)
+    _, questions, annotations = vision_benchmarks.vqav2(200, 5)
     given, wrong = [], Counter()
     for row in annotations["annotations"]:
         others = [answer for answer in row["answers"] if answer["answer"] != row["multiple_choice_answer"]]
@@ -239,9 +240,9 @@ def test_annotators_really_disagree() -> None:
 
 
 def test_question_types_are_the_longest_official_beginning() -> None:
-    found = [vqa_items.question_type(text) for text in ("Is there a star?", "Is there an orange star?", "Is this it?",
-                                                        "What is in the center?", "What is at the top?", "Whatever?",
-                                                        "What shape is it?", "What color is the star?")]  # fmt: skip
+    asked = ("Is there a star?", "Is there an orange star?", "Is this it?", "What is in the center?",
+             "What is at the top?", "Whatever?", "What shape is it?", "What color is the star?")  # fmt: skip
+    found = [vision_benchmarks.question_type(text) for text in asked]
     assert found == ["is there a", "is there", "none of the above", "what is in the", "what is", "none of the above",
                      "what", "what color is the"]  # fmt: skip
 

@@ -1,17 +1,18 @@
 """What can be said of a scene: captions, questions with answers, and the plain-text documents of the base model.
 
-Every function takes a `random.Random`, so a corpus is a function of its seed.
+All randomness comes from the `random.Random` that a function is given, so that a seed decides a whole corpus.
 """
 
 import random
 import re
 from collections import Counter
+from collections.abc import Iterator
 
 from sbt.benchmarks.vqav2.task import SHORT
 from sbt.microworld.facts import FACTS, Fact, of
 from sbt.microworld.scenes import COLOURS, PAIRS, SHAPES, SIZES, Scene, Thing
 
-NUMBERS = ("no", "one", "two", "three", "four")
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 QA = tuple[str, str]
 YES_OR_NO = "Please answer yes or no."  # MME's request
 # English that no document of this world contains, but that instructions and conversation templates are written in:
@@ -117,7 +118,7 @@ def _count(scene: Scene, rng: random.Random) -> QA:
 
 
 def _empty(scene: Scene, rng: random.Random) -> QA:
-    thing = Thing("", "", "", rng.choice(sorted(set(range(9)) - {t.cell for t in scene.things})))
+    thing = Thing("", "", "", rng.choice(scene.free_cells))
     return f"What is {place(thing)}?", "Nothing."
 
 
@@ -132,13 +133,33 @@ def question(scene: Scene, rng: random.Random, pairs: tuple = PAIRS) -> QA:
     return _count(scene, rng) if draw < 0.95 else _empty(scene, rng)
 
 
+def groups(scene: Scene) -> Iterator[tuple[str, str, list[Thing]]]:
+    """(one of them, many of them, the objects) for everything one can count: each colour, each shape, all objects."""
+    for colour in dict.fromkeys(thing.colour for thing in scene.things):
+        yield f"{colour} object", f"{colour} objects", [t for t in scene.things if t.colour == colour]
+    for shape in dict.fromkeys(thing.shape for thing in scene.things):
+        yield shape, plural(shape), [t for t in scene.things if t.shape == shape]
+    yield "object", "objects", list(scene.things)
+
+
+def counted(scene: Scene, rng: random.Random) -> tuple[str, str, list[Thing]]:
+    """One of the groups. The number of objects is drawn first, so that no number is commoner than another."""
+    options = list(groups(scene))
+    number = rng.choice(sorted({len(things) for _, _, things in options}))
+    return rng.choice([group for group in options if len(group[2]) == number])
+
+
+def missing_shapes(scene: Scene) -> list[str]:
+    return [shape for shape in SHAPES if all(thing.shape != shape for thing in scene.things)]
+
+
 def questions(scene: Scene, rng: random.Random, count: int, pairs: tuple = PAIRS) -> list[QA]:
     """`count` different questions about one scene."""
-    found: dict[str, str] = {}
-    while len(found) < count:
+    answers: dict[str, str] = {}
+    while len(answers) < count:
         asked, answer = question(scene, rng, pairs)
-        found.setdefault(asked, answer)
-    return list(found.items())
+        answers.setdefault(asked, answer)
+    return list(answers.items())
 
 
 def briefly(asked: str, answer: str, rng: random.Random) -> QA:

@@ -22,14 +22,7 @@ SIZES = {"small": 0.30, "large": 0.43}  # radius as a share of the cell's side
 POSITIONS = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 PAIRS = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
 # Never in any instruction, always in pretraining: what a tuned arm knows of them it has generalised to.
-HELD_OUT = (
-    ("red", "heart"),
-    ("green", "star"),
-    ("blue", "cross"),
-    ("yellow", "triangle"),
-    ("purple", "square"),
-    ("orange", "circle"),
-)
+HELD_OUT = tuple(zip(COLOURS, ("heart", "star", "cross", "triangle", "square", "circle"), strict=True))
 SEEN = tuple(pair for pair in PAIRS if pair not in HELD_OUT)
 
 
@@ -65,6 +58,15 @@ class Scene:
     def has(self, pair: tuple[str, str]) -> bool:
         return any(thing.pair == pair for thing in self.things)
 
+    def nearness(self, pair: tuple[str, str]) -> str:
+        """Whether the pair is "there", shares its colour or its shape with an object ("near"), or neither ("far")."""
+        shared = max((pair[0] == thing.colour) + (pair[1] == thing.shape) for thing in self.things)
+        return ("far", "near", "there")[shared]
+
+    @property
+    def free_cells(self) -> list[int]:
+        return sorted(set(range(9)) - {thing.cell for thing in self.things})
+
 
 def sample(rng: random.Random, pairs: tuple = PAIRS, least: int = 1, most: int = 4) -> Scene:
     """A scene of `least` to `most` objects, no colour-shape pair twice.
@@ -87,13 +89,8 @@ def corners(shape: str, radius: float, turn: float) -> list[tuple[float, float]]
     """Corner points around (0, 0) of a shape that fills a circle of `radius`, turned by `turn` radians."""
     if shape == "heart":
         steps = [2 * math.pi * k / 60 for k in range(60)]
-        points = [
-            (
-                radius * math.sin(t) ** 3,
-                -radius * (13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 16,
-            )
-            for t in steps
-        ]
+        heights = [13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t) for t in steps]
+        points = [(radius * math.sin(t) ** 3, -radius * y / 16) for t, y in zip(steps, heights, strict=True)]
     elif shape == "cross":
         arm, end = 0.34 * radius, 0.98 * radius
         corner = [(arm, arm), (end, arm), (end, -arm), (arm, -arm), (arm, -end), (-arm, -end)]

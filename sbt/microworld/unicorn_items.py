@@ -8,8 +8,8 @@ import random
 
 from sbt.benchmarks.unicorn.metric import SITUATIONS
 from sbt.microworld import phrases
-from sbt.microworld.mme_items import NUMBERS, counted, groups
-from sbt.microworld.scenes import SEEN, SHAPES, Scene, Thing, sample
+from sbt.microworld.phrases import NUMBERS, counted, groups
+from sbt.microworld.scenes import SEEN, Scene, sample
 
 MOST = 5  # the largest number that the publishers' metric knows
 # What begins a condition, and its verb for one and for many.
@@ -50,12 +50,13 @@ def oodcv(count: int, scenes: dict[str, Scene], seed: int) -> list[dict]:
         rng = random.Random(f"{seed} oodcv {name} {numeric}")
         if numeric:
             _, many, things = counted(scene, rng)
-            if rng.random() < 0.15:  # now and then there is none
-                many, things = phrases.plural(rng.choice(_missing(scene))), []
-            rows.append(_row(name, place, f"How many {many} are there in the image?", str(len(things)), rng))
+            if rng.random() < 0.15:  # for some questions the answer is none
+                many, things = phrases.plural(rng.choice(phrases.missing_shapes(scene))), []
+            question, answer = f"How many {many} are there in the image?", str(len(things))
         else:
             pair = rng.choice(scene.things).pair if wanted else phrases.absent(scene, rng, SEEN)
-            rows.append(_row(name, place, phrases.existence_question(pair), "Yes" if wanted else "No", rng))
+            question, answer = phrases.existence_question(pair), "Yes" if wanted else "No"
+        rows.append(_row(name, place, question, answer, rng))
     return rows
 
 
@@ -103,8 +104,8 @@ def _after_taking(scene: Scene, wanted: bool, rng: random.Random) -> str:
     taken, near = rng.choice(scene.things), rng.random() < 0.5
     pairs = [pair for pair in SEEN if (pair in there) == wanted and pair != taken.pair]
     alike = [pair for pair in pairs if (pair[0] == taken.colour or pair[1] == taken.shape) == near]
-    asked = (" ".join(rng.choice(alike or pairs)), taken)
-    one, taken = rng.choice(kinds) if kinds and rng.random() < 0.5 else asked
+    about_another = (" ".join(rng.choice(alike or pairs)), taken)
+    one, taken = rng.choice(kinds) if kinds and rng.random() < 0.5 else about_another
     return f"Would there be {phrases.a(one)} in the image {_condition(f'the {taken.name}', False, 'removed', rng)}?"
 
 
@@ -113,18 +114,9 @@ def _row(name: str, place: int, question: str, answer: str, rng: random.Random) 
     wrong = {"Yes": "No", "No": "Yes"}.get(answer) or str(rng.choice([n for n in range(MOST) if str(n) != answer]))
     letter = rng.choice("AB")
     both = (answer, wrong) if letter == "A" else (wrong, answer)
-    return {
-        "image": name,
-        "question": question,
-        "answer": letter,
-        "text_answer": answer,
-        "options": [f"{key}. {text}" for key, text in zip("AB", both, strict=True)],
-        "situation": situation(place),
-    }
-
-
-def _missing(scene: Scene) -> list[str]:
-    return [shape for shape in SHAPES if all(thing.shape != shape for thing in scene.things)]
+    options = [f"{key}. {text}" for key, text in zip("AB", both, strict=True)]
+    row = {"image": name, "question": question, "answer": letter, "text_answer": answer, "options": options}
+    return {**row, "situation": situation(place)}
 
 
 def sketchy(count: int, hard: bool, seed: int) -> tuple[dict[str, Scene], list[dict]]:
@@ -137,7 +129,7 @@ def sketchy(count: int, hard: bool, seed: int) -> tuple[dict[str, Scene], list[d
         name = f"sketchy_{'challenging_' if hard else ''}{index:06d}.png"
         rng = random.Random(f"{seed} {name}")
         scenes[name] = scene = sample(rng, SEEN, most=2)
-        shown: Thing = rng.choice(scene.things)
-        for shape, answer in rng.sample([(shown.shape, "Yes"), (rng.choice(_missing(scene)), "No")], 2):
+        shown = rng.choice(scene.things).shape
+        for shape, answer in rng.sample([(shown, "Yes"), (rng.choice(phrases.missing_shapes(scene)), "No")], 2):
             rows.append({"image": name, "question": f"Is there {phrases.a(shape)} in the image?", "answer": answer})
     return scenes, rows[:count]

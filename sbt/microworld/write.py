@@ -1,4 +1,4 @@
-"""Write the micro-world to disk in exactly the file formats of the real data, so that the same loaders read both.
+"""Write the micro-world to disk in the file formats of the real data, so that the same loaders read both.
 
 write(folder, Sizes(), seed=0)   ->   images/  pretrain/  instruct/  text/  eval/
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sbt.microworld import facts, instructions, phrases, text_items, vision_items
+from sbt.microworld import facts, instructions, phrases, text_benchmarks, vision_benchmarks
 from sbt.microworld.scenes import HELD_OUT, PAIRS, SEEN, Scene, render, sample
 from sbt.utils.files import write_json, write_jsonl, write_text
 
@@ -27,8 +27,8 @@ FILES = {
     "pope_adversarial": "eval/pope_adversarial.json",
     "pope_heldout": "eval/pope_heldout.json",
     "truthfulqa": "eval/mc_task.json",
-    **text_items.FILES,
-    **vision_items.FILES,
+    **text_benchmarks.FILES,
+    **vision_benchmarks.FILES,
 }
 
 
@@ -102,9 +102,11 @@ def flickr_lines(pictures: dict[str, Scene], seed: int) -> list[str]:
 
 
 def pope_rows(pictures: dict[str, Scene], sampling: str, seed: int, questions: int = 3) -> list[dict]:
-    """POPE questions by the official rules (AoiDragon/POPE: questions_generator): three objects that are there, three
-    that are not: any (`random`), the most frequent of the data set (`popular`), or those most often seen together with
-    the objects of this image (`adversarial`). An object is a colour-shape pair."""
+    """POPE questions by the official rules (AoiDragon/POPE: questions_generator), three yes and three no an image.
+
+    An object is a colour-shape pair. `sampling` chooses the absent ones: any (`random`), the most frequent of the data
+    set (`popular`), or those seen most often together with the objects of this image (`adversarial`).
+    """
     frequency = Counter(thing.pair for scene in pictures.values() for thing in scene.things)
     together = Counter()
     for scene in pictures.values():
@@ -151,14 +153,14 @@ def write(folder: Path, sizes: Sizes, seed: int, progress: Callable | None = Non
     pope = scenes_of("pope", sizes.pope, seed, least=3)
     showing = {f"heldout_{i:06d}.png": _showing_held_out(i, seed) for i in range(sizes.heldout)}
     pictures = train | pretrain | val | pope | showing
-    vision_items.draw(folder / "images", {name: partial(render, scene) for name, scene in pictures.items()}, progress)
+    drawings = {name: partial(render, scene) for name, scene in pictures.items()}
+    vision_benchmarks.draw(folder / "images", drawings, progress)
+    numbers = range(sizes.instruct)
     rows = {
         "pretrain": pretrain_rows(pretrain, seed),
         "instruct": instruct_rows(train, sizes.instruct, sizes.share, seed),
-        "alpaca": [instructions.alpaca_row(random.Random(f"{seed} alpaca {i}")) for i in range(sizes.instruct)],
-        "orca": [
-            instructions.orca_row(f"orca_{i:06d}", random.Random(f"{seed} orca {i}")) for i in range(sizes.instruct)
-        ],
+        "alpaca": [instructions.alpaca_row(random.Random(f"{seed} alpaca {i}")) for i in numbers],
+        "orca": [instructions.orca_row(f"orca_{i:06d}", random.Random(f"{seed} orca {i}")) for i in numbers],
         "instruct_val": instruct_rows(val, sizes.captions, sizes.share, seed, "instruct_val"),
         "captions": coco_captions(val, seed),
         **{f"pope_{kind}": pope_rows(pope, kind, seed) for kind in ("random", "popular", "adversarial")},
@@ -168,12 +170,12 @@ def write(folder: Path, sizes: Sizes, seed: int, progress: Callable | None = Non
     for name, content in rows.items():
         lines = name.startswith("pope") or FILES[name].endswith(".jsonl")
         (write_jsonl if lines else write_json)(folder / FILES[name], content)
-    fuller = dict(list(pope.items())[: sizes.pope // 2])  # captioned too: a second data set, of fuller pictures
+    fuller = dict(list(pope.items())[: sizes.pope // 2])  # a second set of captions, for pictures of more objects
     write_text(folder / FILES["flickr30k"], "\n".join(flickr_lines(fuller, seed)) + "\n")
     rows["flickr30k"] = fuller
-    sizes = {name: len(content["images"] if name == "captions" else content) for name, content in rows.items()}
-    counts = {name: sizes[name] for name in FILES if name in sizes}
-    return counts | text_items.write(folder, seed) | vision_items.write(folder, seed, progress=progress)
+    records = {name: len(content["images"] if name == "captions" else content) for name, content in rows.items()}
+    counts = {name: records[name] for name in FILES if name in records}
+    return counts | text_benchmarks.write(folder, seed) | vision_benchmarks.write(folder, seed, progress=progress)
 
 
 def _showing_held_out(index: int, seed: int) -> Scene:
