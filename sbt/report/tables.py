@@ -18,6 +18,7 @@ CAPTION = [  # the title above a table, wrapped headers, whole cells
     {"selector": "th.col_heading", "props": "white-space: normal; max-width: 9em; vertical-align: bottom"},
     {"selector": "td, th.row_heading", "props": "white-space: nowrap"},
 ]
+LEFT = [{"selector": "td, th", "props": "text-align: left; vertical-align: top"}]  # a table of sentences
 
 
 def columns(specs: Mapping[str, Any]) -> dict[str, dict[Column, str]]:
