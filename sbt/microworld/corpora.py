@@ -13,7 +13,7 @@ IGNORE = -100  # label of a token that carries no loss
 
 
 class Documents(Dataset):
-    """The plain-text corpus: item i is document i, tokenized; text that only sets a scene carries no loss."""
+    """The plain-text corpus: item i is document i, tokenized. Text that only describes a scene carries no loss."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, size: int, charts: bool = False):
         self.tokenizer, self.seed, self.size, self.charts = tokenizer, seed, size, charts
@@ -26,8 +26,8 @@ class Documents(Dataset):
         if self.charts:
             return self._with_charts(random.Random(f"chart {self.seed} {index}"))
         rng = random.Random(f"document {self.seed} {index}")
-        # Reading a scene is a skill that appears late and suddenly. Documents that ask for it come first, the easy
-        # ones before all others; most of the world's lore follows when it is there.
+        # Reading a scene is a skill that appears late and suddenly. Documents that need it come first, easy ones
+        # before the others; most of the world's lore follows later.
         age = index / self.size
         most = 2 if age < 0.12 else 4
         mix = (0.82, 0.08, 0.04, 0.06) if age < 0.6 else (0.5, 0.1, 0.05, 0.35)
@@ -43,14 +43,14 @@ class Documents(Dataset):
     def _with_charts(self, rng: random.Random) -> list[tuple[str, bool]]:
         """The second part of the corpus: scenes as charts, one word a cell, then described or asked about.
 
-        An image token tells all about its place at once, as a chart's word does and a sentence does not. A language
-        model that has read charts has something for the connector to hold on to.
+        An image token says all about its place at once. So does a word of a chart, and a sentence does not. Without
+        charts, connector pretraining taught this language model next to nothing.
         """
         kind = rng.choices(("described", "asked", "caption", "lore"), (0.35, 0.4, 0.05, 0.2))[0]
         scene = scenes.sample(rng)
         if kind == "described":
-            told = phrases.detail(scene) if rng.random() < 0.15 else phrases.caption(scene, rng)
-            return [(phrases.chart(scene) + rng.choice(("", "\n")), False), (told, True)]
+            description = phrases.detail(scene) if rng.random() < 0.15 else phrases.caption(scene, rng)
+            return [(phrases.chart(scene) + rng.choice(("", "\n")), False), (description, True)]
         if kind == "asked":
             return phrases.scene_document(scene, rng, 6, charted=rng.random() < 0.85)
         if kind == "caption":
@@ -59,8 +59,7 @@ class Documents(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
         ids, labels = [self.tokenizer.bos_token_id], [IGNORE]
-        pieces = self.pieces(index)
-        for text, trained in pieces:
+        for text, trained in self.pieces(index):
             piece = self.tokenizer(text, add_special_tokens=False)["input_ids"]
             ids += piece
             labels += piece if trained else [IGNORE] * len(piece)
@@ -101,12 +100,12 @@ def near_twins(rng: random.Random) -> tuple[scenes.Scene, scenes.Scene]:
     scene = scenes.sample(rng)
     index = rng.randrange(len(scene.things))
     thing, others = scene.things[index], scene.things[:index] + scene.things[index + 1 :]
-    taken, free = {t.pair for t in others}, sorted(set(range(9)) - {t.cell for t in scene.things})
+    taken = {t.pair for t in others}
     choices = {
         "colour": [c for c in scenes.COLOURS if c != thing.colour and (c, thing.shape) not in taken],
         "shape": [s for s in scenes.SHAPES if s != thing.shape and (thing.colour, s) not in taken],
         "size": [s for s in scenes.SIZES if s != thing.size],
-        "cell": free,
+        "cell": scene.free_cells,
     }
     field = rng.choices(tuple(choices), (4, 4, 1, 3))[0]
     changed = scenes.Thing(**(asdict(thing) | {field: rng.choice(choices[field])}))

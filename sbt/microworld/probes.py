@@ -9,17 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from transformers import (
-    AutoTokenizer,
-    CLIPImageProcessorPil,
-    CLIPModel,
-    LlamaForCausalLM,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from sbt.inference import loglikelihood
 from sbt.microworld import facts, phrases, scenes
-from sbt.microworld.base_models import near_twins
+from sbt.microworld.corpora import near_twins
 from sbt.models import silence_libraries
 
 
@@ -28,8 +22,8 @@ def _log_probabilities(
 ) -> list[list[float]]:
     """Log-probabilities (nats) of each (context, continuations); the context begins a document."""
     requests = [{"id": i, "context": context, "continuations": texts} for i, (context, texts) in enumerate(asked)]
-    found = loglikelihood.score(model, loglikelihood.encode(tokenizer, requests, add_bos=True), batch_size=32)
-    return [[value for value, _ in values] for values in found]
+    scored = loglikelihood.score(model, loglikelihood.encode(tokenizer, requests, add_bos=True), batch_size=32)
+    return [[value for value, _ in continuations] for continuations in scored]
 
 
 def reading(
@@ -55,8 +49,8 @@ def misconceptions(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) 
         (f"Q: {fact.question}\nA:", [f" {fact.statement(value)}" for value in (fact.true, fact.misconception)])
         for fact in facts.FACTS
     ]
-    found = pd.DataFrame(_log_probabilities(model, tokenizer, asked), columns=["truth", "misconception"])
-    return found.assign(question=[fact.question for fact in facts.FACTS])
+    values = pd.DataFrame(_log_probabilities(model, tokenizer, asked), columns=["truth", "misconception"])
+    return values.assign(question=[fact.question for fact in facts.FACTS])
 
 
 def load_clip(folder: Path) -> tuple[CLIPModel, PreTrainedTokenizerBase, CLIPImageProcessorPil]:
@@ -67,20 +61,6 @@ def load_clip(folder: Path) -> tuple[CLIPModel, PreTrainedTokenizerBase, CLIPIma
 
 
 @torch.no_grad()
-def similarity(
-    clip: CLIPModel,
-    tokenizer: PreTrainedTokenizerBase,
-    processor: CLIPImageProcessorPil,
-    pictures: list[scenes.Scene],
-    texts: list[str],
-) -> torch.Tensor:
-    """CLIP's logits, pictures x texts; pictures are drawn at the size they have on disk."""
-    pixels = processor([scenes.render(scene) for scene in pictures], return_tensors="pt")["pixel_values"]
-    words = tokenizer([text + tokenizer.eos_token for text in texts], padding=True, return_tensors="pt")
-    found = clip(input_ids=words["input_ids"], attention_mask=words["attention_mask"], pixel_values=pixels)
-    return found.logits_per_image
-
-
 def seeing(
     clip: CLIPModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -88,12 +68,19 @@ def seeing(
     count: int = 200,
     seed: int = 1,
 ) -> pd.DataFrame:
-    """Which of two captions belongs to a picture, where the scenes differ in one thing: `changed`, `right`."""
+    """Which of two captions belongs to a picture, where the scenes differ in one thing: `changed`, `right`.
+
+    The pictures are drawn at the size they have on disk.
+    """
     rng = random.Random(f"seeing {seed}")
     rows = []
     for _ in range(count):
         pair = near_twins(rng)
-        logits = similarity(clip, tokenizer, processor, list(pair), [phrases.caption(scene, rng) for scene in pair])
+        texts = [phrases.caption(scene, rng) + tokenizer.eos_token for scene in pair]
+        pixels = processor([scenes.render(scene) for scene in pair], return_tensors="pt")["pixel_values"]
+        words = tokenizer(texts, padding=True, return_tensors="pt")
+        masked = {name: words[name] for name in ("input_ids", "attention_mask")}
+        logits = clip(**masked, pixel_values=pixels).logits_per_image  # pictures x captions
         gone, come = ([t for t in a.things if t not in b.things][0] for a, b in (pair, pair[::-1]))
         changed = [name for name, value in asdict(gone).items() if value != getattr(come, name)][0]
         changed = {"cell": "place"}.get(changed, changed)
