@@ -1,4 +1,4 @@
-"""Greedy continuations: stop strings, lengths, resumption, and the shared primer against one plain call a prompt."""
+"""Greedy continuations: stop strings, lengths, resumption, and the shared prefix against one plain call a prompt."""
 
 import copy
 import json
@@ -16,8 +16,8 @@ from sbt.inference.completion import complete
 from sbt.models import silence_libraries
 from sbt.utils.errors import DataError, ParameterError
 
-PRIMER = "Is there a red star in the picture? Yes, there is. What colour is the circle? Blue.\n\n"
-FREE = {"id": "free", "context": PRIMER + "Q: Is there a star?\nA:", "until": []}
+PREFIX = "Is there a red star in the picture? Yes, there is. What colour is the circle? Blue.\n\n"
+FREE = {"id": "free", "context": PREFIX + "Q: Is there a star?\nA:", "until": []}
 Language = tuple[LlamaForCausalLM, PreTrainedTokenizerBase]
 
 
@@ -34,9 +34,9 @@ def language(small: SimpleNamespace) -> Language:  # noqa: F811
     return model, words
 
 
-def asked(primer: str, until: tuple[str, ...] = ()) -> list[dict]:
+def asked(prefix: str, until: tuple[str, ...] = ()) -> list[dict]:
     questions = [f"{n}: is {'really ' * (n % 4)}there a {n * 'big '}star?\nA:" for n in range(12)]
-    return [{"id": f"q{n}", "context": primer + text, "until": list(until)} for n, text in enumerate(questions)]
+    return [{"id": f"q{n}", "context": prefix + text, "until": list(until)} for n, text in enumerate(questions)]
 
 
 def plain(language: Language, request: dict, new: int = 12, bos: bool = False) -> str:
@@ -51,29 +51,29 @@ def plain(language: Language, request: dict, new: int = 12, bos: bool = False) -
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """(primer tokens, prompts) of every batch that the model is asked for from here on."""
-    found, write = [], completion._write
+    """(prefix tokens, prompts) of every batch that the model is asked for from here on."""
+    found, write = [], completion._Writer.write
 
-    def spied(model: object, words: object, prompts: list, primer: tuple, *rest: object) -> list[str]:
-        found.append((len(primer), len(prompts)))
-        return write(model, words, prompts, primer, *rest)
+    def spied(writer: object, prompts: list, prefix: tuple, *rest: object) -> list[str]:
+        found.append((len(prefix), len(prompts)))
+        return write(writer, prompts, prefix, *rest)
 
-    monkeypatch.setattr(completion, "_write", spied)
+    monkeypatch.setattr(completion._Writer, "write", spied)
     return found
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 32])
 @pytest.mark.parametrize("bos", [False, True])
-def test_a_shared_primer_writes_what_a_plain_call_writes(
+def test_a_shared_prefix_writes_what_a_plain_call_writes(
     tmp_path: Path, language: Language, written: list, batch_size: int, bos: bool
 ) -> None:
     apart = [{**one, "id": f"{one['id']} apart", "context": f"{n} " * 3} for n, one in enumerate(asked("")[:3])]
-    requests = [*asked(PRIMER * 3), *apart]
+    requests = [*asked(PREFIX * 3), *apart]
     size = {"max_new_tokens": 12, "batch_size": batch_size, "add_bos": bos}
     found = complete(*language, requests, cache=tmp_path / "c", **size)
     assert found == [plain(language, request, bos=bos) for request in requests]
     assert len(set(found)) > 5
-    assert max(primer for primer, _ in written) > 100, "nothing was shared"
+    assert max(prefix for prefix, _ in written) > 100, "nothing was shared"
     assert sum(prompts for _, prompts in written) == len(requests)
 
 
@@ -97,7 +97,7 @@ def test_a_text_ends_before_the_first_of_its_stop_strings(tmp_path: Path, langua
 
 
 def test_a_stop_string_of_the_prompt_or_of_another_row_ends_nothing(tmp_path: Path, language: Language) -> None:
-    requests = asked(PRIMER)
+    requests = asked(PREFIX)
     free = complete(*language, requests, cache=tmp_path / "free", max_new_tokens=24)
     stop = free[0][6:8]
     requests = [{**request, "until": ["Q", "\nA:", stop]} for request in requests]
@@ -151,7 +151,7 @@ class Stop(Exception):
 
 
 def test_a_killed_run_asks_only_for_what_is_missing(tmp_path: Path, language: Language, written: list) -> None:
-    requests, size = asked(PRIMER, ("@@@",)), {"max_new_tokens": 6, "batch_size": 3}
+    requests, size = asked(PREFIX, ("@@@",)), {"max_new_tokens": 6, "batch_size": 3}
 
     def stop(done: int, total: int) -> None:
         assert total == 12

@@ -11,9 +11,9 @@ from tiny_fixtures import small  # noqa: F401 - a fixture
 from sbt import models, templates
 from sbt.benchmarks.common.protocol import PAPER, UNICORN, decoding
 from sbt.inference import generation
+from sbt.inference.completion import cut
 from sbt.inference.decoding import Decoding
 from sbt.inference.generation import generate
-from sbt.inference.stops import cut
 from sbt.utils.errors import DataError, ParameterError
 
 

@@ -130,8 +130,8 @@ def test_each_image_is_encoded_once_where_few_are_kept(
     size = {"max_new_tokens": 3, "batch_size": batch_size, "share": how != "plain"}
     ample = generate(arm, requests, cache=tmp_path / "ample", **size)
     assert sum(encoded) == 12
-    monkeypatch.setattr("sbt.inference.image_cache._IMAGES_AT_ONCE", 2)
-    monkeypatch.setattr("sbt.inference.image_cache._FEATURE_BYTES", 1)  # so that four are kept
+    monkeypatch.setattr("sbt.inference.generation._IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr("sbt.inference.generation._FEATURE_BYTES", 1)  # so that four are kept
     encoded.clear()
     assert generate(arm, requests, cache=tmp_path / "scarce", **size) == ample
     assert encoded == [2] * 6

@@ -1,4 +1,4 @@
-"""Log-likelihoods against one plain forward pass a sequence; any batch size, with and without a shared primer."""
+"""Log-likelihoods against one plain forward pass a sequence; any batch size, with and without a shared prefix."""
 
 import json
 from pathlib import Path
@@ -12,10 +12,10 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from sbt import models
 from sbt.inference.loglikelihood import encode, loglikelihoods
-from sbt.inference.prefix_tree import LINE, Row, clusters, common, plan
+from sbt.inference.prefix_tree import MAX_TREE, TokenSequence, clusters, common, plan
 from sbt.utils.errors import DataError
 
-PRIMER = "Is there a red star in the picture? Yes, there is. What colour is the circle? Blue.\n\n"
+PREFIX = "Is there a red star in the picture? Yes, there is. What colour is the circle? Blue.\n\n"
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,11 @@ def language(small: SimpleNamespace) -> tuple[LlamaForCausalLM, PreTrainedTokeni
     return model, words
 
 
-def asked(primer: str) -> list[dict]:
+def asked(prefix: str) -> list[dict]:
     return [
         {
             "id": f"q{number}",
-            "context": f"{primer}Q: what is {'really ' * (number % 4)}{number}?\nA:{' ' if number % 3 == 0 else ''}",
+            "context": f"{prefix}Q: what is {'really ' * (number % 4)}{number}?\nA:{' ' if number % 3 == 0 else ''}",
             "continuations": [" a red star", " blue", " no, there is" + " none" * (number % 5)][: 1 + number % 3],
         }
         for number in range(12)
@@ -52,16 +52,16 @@ def naive(model: LlamaForCausalLM, words: PreTrainedTokenizerBase, request: dict
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-@pytest.mark.parametrize("primer", [PRIMER, ""], ids=["primer", "none"])
+@pytest.mark.parametrize("prefix", [PREFIX, ""], ids=["prefix", "none"])
 @pytest.mark.parametrize("bos", [False, True])
 def test_values_are_those_of_a_plain_forward(
     tmp_path: Path,
     language: tuple,
-    primer: str,
+    prefix: str,
     batch_size: int,
     bos: bool,
 ) -> None:
-    requests = asked(primer)
+    requests = asked(prefix)
     found = loglikelihoods(*language, requests, cache=tmp_path / "l", batch_size=batch_size, add_bos=bos)
     for request, values in zip(requests, found, strict=True):
         assert values == pytest.approx(naive(*language, request, bos), abs=1e-4)
@@ -77,47 +77,48 @@ def test_a_long_continuation_is_summed_in_float64(tmp_path: Path, language: tupl
     assert found < -1024 and found != float(np.float32(found)), "a sum in float32 is 6e-5 off in rounding alone"
 
 
-def test_the_primer_is_what_all_contexts_share(language: tuple) -> None:
+def test_the_prefix_is_what_all_contexts_share(language: tuple) -> None:
     _, words = language
-    many = [{**request, "id": f"{k}"} for k, request in enumerate(asked(PRIMER) * 3)]
-    [(primer, members)] = clusters(encode(words, many))
-    assert words.decode(primer).startswith(PRIMER + "Q: what is")
+    many = [{**request, "id": f"{k}"} for k, request in enumerate(asked(PREFIX) * 3)]
+    [(prefix, members)] = clusters(encode(words, many))
+    assert words.decode(prefix).startswith(PREFIX + "Q: what is")
     assert sorted(members) == list(range(len(many)))
     short = {"id": "x", "context": "Q:", "continuations": [" a"]}
     assert clusters(encode(words, [short]))[0][0] == ()
 
 
-def test_each_few_shot_prompt_becomes_a_primer_of_its_own(language: tuple) -> None:
+def test_each_few_shot_prompt_becomes_a_prefix_of_its_own(language: tuple) -> None:
     _, words = language
-    subjects = [name + " " + PRIMER * 12 for name in ("birds", "stones")]
+    subjects = [name + " " + PREFIX * 12 for name in ("birds", "stones")]
     requests = [
         {"id": f"{subject}{n}", "context": f"{subject}Q: what is {n}?\nA:", "continuations": [" a", " b"]}
         for n in range(20)
         for subject in subjects
     ]
     found = clusters(encode(words, requests))
-    assert [words.decode(primer).split()[0] for primer, _ in found] == ["birds", "stones"]
+    assert [words.decode(prefix).split()[0] for prefix, _ in found] == ["birds", "stones"]
     assert [len(members) for _, members in found] == [20, 20]
 
 
 def test_every_token_is_computed_once() -> None:
     scenario, questions = tuple(range(100, 140)), [(1,), (2, 3)]
-    items = [[Row(scenario + question, answer) for answer in ((7, 8, 9), (7, 8, 5), (6,))] for question in questions]
+    answers = ((7, 8, 9), (7, 8, 5), (6,))
+    items = [[TokenSequence(scenario + question, answer) for answer in answers] for question in questions]
     [group] = plan(items)
-    # the scenario is the primer, then the two questions; 7 and 8 lead to both longer answers, and 6 is only predicted
-    assert group.primer == scenario
-    assert [line.tokens for line in group.lines] == [[1, 7, 8], [2, 3, 7, 8]]
-    assert [place for line in group.lines for place in line.places] == [(i, k) for i in range(2) for k in range(3)]
-    for line in group.lines:
-        for (item, row), path in zip(line.places, line.scored, strict=True):
+    # the scenario is the prefix, then the two questions; 7 and 8 lead to both longer answers, and 6 is only predicted
+    assert group.prefix == scenario
+    assert [tree.tokens for tree in group.trees] == [[1, 7, 8], [2, 3, 7, 8]]
+    assert [place for tree in group.trees for place in tree.places] == [(i, k) for i in range(2) for k in range(3)]
+    for tree in group.trees:
+        for (item, row), path in zip(tree.places, tree.scored, strict=True):
             assert [token for _, token in path] == list(items[item][row].continuation)
 
 
-def test_a_line_does_not_grow_without_end() -> None:
-    items = [[Row(tuple(range(300)) + (1000 + i,) * 100, (1,))] for i in range(6)]
-    lines = [line for group in plan(items) for line in group.lines]
-    assert all(len(line.tokens) <= LINE for line in lines)
-    assert sorted(place for line in lines for place in line.places) == [(i, 0) for i in range(6)]
+def test_a_tree_does_not_grow_without_end() -> None:
+    items = [[TokenSequence(tuple(range(300)) + (1000 + i,) * 100, (1,))] for i in range(6)]
+    trees = [tree for group in plan(items) for tree in group.trees]
+    assert all(len(tree.tokens) <= MAX_TREE for tree in trees)
+    assert sorted(place for tree in trees for place in tree.places) == [(i, 0) for i in range(6)]
     assert common((1, 2, 3), (1, 2)) == 2
     assert common((1,), (2,)) == 0
 
@@ -131,7 +132,7 @@ def test_a_choice_that_is_there_twice_is_scored_once(tmp_path: Path, language: t
 
 
 def test_one_context_and_none_at_all(tmp_path: Path, language: tuple) -> None:
-    same = [{"id": "x", "context": PRIMER + "Q:", "continuations": [" a star", " b"]}]
+    same = [{"id": "x", "context": PREFIX + "Q:", "continuations": [" a star", " b"]}]
     assert loglikelihoods(*language, same, cache=tmp_path / "a")[0] == pytest.approx(
         naive(*language, same[0], False), abs=1e-4
     )
@@ -146,7 +147,7 @@ def test_tokens_are_split_as_the_harness_splits_them(language: tuple) -> None:
     ids = lambda text: tuple(words.encode(text, add_special_tokens=False))  # noqa: E731
     for context, text in (("Q: a", " star"), ("Q: a ", "star"), ("Q: a  ", "star")):
         [[row]] = encode(words, [{"id": 0, "context": context, "continuations": [text]}])
-        assert row == Row(ids("Q: a"), ids(context + text)[len(ids("Q: a")) :])
+        assert row == TokenSequence(ids("Q: a"), ids(context + text)[len(ids("Q: a")) :])
     templated = {"id": 0, "context": "<s>Q: a", "continuations": [" star"]}
     assert encode(words, [templated], add_bos=True) == encode(words, [templated]), "BOS twice"
 
@@ -158,7 +159,7 @@ class Stop(Exception):
 def test_a_killed_run_ends_with_the_same_bits(
     tmp_path: Path, language: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requests = asked(PRIMER)
+    requests = asked(PREFIX)
 
     def stop(done: int, total: int) -> None:
         if done >= 9:

@@ -125,4 +125,4 @@ def test_the_cost_of_a_call_is_measured_and_the_hook_goes(model: LlamaForCausalL
     assert (result, cost["tokens"]) == ("done", 2 * 3 + 2 * 5)
     with pytest.raises(ZeroDivisionError):
         measure(model, lambda: 1 / 0)
-    assert not model.model._forward_pre_hooks
+    assert not model._forward_pre_hooks

@@ -138,11 +138,11 @@ def test_a_neighbours_picture_is_noticed(
 ) -> None:
     """The control: sharing that gives a question the beginning of another picture answers otherwise."""
     expected, together = both("pope", "standard", world, arm, tmp_path, monkeypatch)
-    picked, read = generation.picked, SimpleNamespace(shared=0)
+    repeated, read = generation.repeated, SimpleNamespace(shared=0)
 
     def wrong(past: object, rows: list[int], config: object) -> object:
         read.shared += 1
-        return picked(past, [(row + 1) % (max(rows) + 1) for row in rows], config)
+        return repeated(past, [(row + 1) % (max(rows) + 1) for row in rows], config)
 
-    monkeypatch.setattr(generation, "picked", wrong)
+    monkeypatch.setattr(generation, "repeated", wrong)
     assert together() != expected and read.shared > 1

@@ -3,57 +3,65 @@
 complete(model, tokenizer, [{"id": "1", "context": "Q: ...", "until": ["\\n"]}], cache=file, max_new_tokens=64)
 """
 
+import copy
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from torch import nn
+from transformers import DynamicCache, GenerationConfig, PreTrainedTokenizerBase, StoppingCriteria
 
-from sbt.inference.kvcache import encode_primer, expanded
-from sbt.inference.loglikelihood import begin, item_names
-from sbt.inference.prefix_tree import Row, clusters
+from sbt.inference.loglikelihood import begin, can_share, context_length, item_names, token_ids
+from sbt.inference.prefix_tree import TokenSequence, clusters, read_prefix, repeated
 from sbt.inference.result_cache import ItemCache
-from sbt.inference.stops import StopAt, cut
 from sbt.models import silence_libraries, weights_sample
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import sha256
 
+_CHECKED: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+
 
 def complete(
-    model: LlamaForCausalLM,
+    model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[dict],
     *,
     cache: Path,
     max_new_tokens: int = 256,
     batch_size: int = 32,
-    add_bos: bool = False,
+    add_bos: bool | None = None,
     truncated: dict[str, int] | None = None,
     identity: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
     """What greedy decoding writes after each `context`, cut before the first of the stop strings in `until`.
 
-    An answer also ends at the eos token or after `max_new_tokens` (a request may have its own number under that name).
-    Blanks are kept, as the harness keeps them.
-    Finished items are kept in `cache`. DataError names an item too long for the model; with `truncated` its context
-    is cut from the left and listed there as {id: tokens}. ParameterError where `max_new_tokens` leaves no room.
+    An answer also ends at an end token of the tokenizer or of the model's generation_config, whose other settings
+    hold, too, or after `max_new_tokens` (a request may have its own number under that name). Blanks are kept, as the
+    harness keeps them. Finished items are kept in `cache`. DataError names an item too long for the model; with
+    `truncated` its context is cut from the left and listed there as {id: tokens}. ParameterError where
+    `max_new_tokens` leaves no room, or where the model's generation_config asks for beam search.
     """
     names = item_names(requests)
     sizes = [request.get("max_new_tokens", max_new_tokens) for request in requests]
-    prompts = _prompts(tokenizer, requests, add_bos, [_room(model, size) for size in sizes], truncated)
+    prompts = fitting_prompts(model, tokenizer, requests, sizes, add_bos=add_bos, truncated=truncated)
+    longest = max((len(ids) + size for ids, size in zip(prompts, sizes, strict=True)), default=0)
+    writer = _Writer(model, tokenizer)
     identity, done = identity or weights_sample(model), 0
     keys = [
         _key(f"{identity} {add_bos} {size}", one, ids) for one, ids, size in zip(requests, prompts, sizes, strict=True)
     ]
-    with ItemCache(cache) as kept, silence_libraries(), torch.inference_mode():
-        for (size, until), primer, order in _groups(requests, sizes, prompts):
+    with ItemCache(cache) as kept:
+        share = any(kept.get(*one) is None for one in zip(names, keys, strict=True)) and _can_share(writer, longest)
+        for (size, until), prefix, order in _groups(requests, sizes, prompts, share):
             past = None
             for start in range(0, len(order), batch_size):
                 batch = order[start : start + batch_size]
                 if any(kept.get(names[i], keys[i]) is None for i in batch):
-                    past = past or encode_primer(model, primer)
-                    texts = _write(model, tokenizer, [prompts[i] for i in batch], primer, past, until, size)
+                    with silence_libraries(), torch.inference_mode():
+                        past = past or read_prefix(model, prefix)
+                        texts = writer.write([prompts[i] for i in batch], prefix, past, until, size)
                     kept.add({names[i]: (keys[i], text) for i, text in zip(batch, texts, strict=True)})
                 done += len(batch)
                 if progress is not None:
@@ -61,74 +69,149 @@ def complete(
         return [kept.get(name, key) for name, key in zip(names, keys, strict=True)]
 
 
-def _room(model: LlamaForCausalLM, new: int) -> int:
-    limit = model.config.max_position_embeddings - new
-    if limit < 1:
-        raise ParameterError(f"max_new_tokens {new} leaves no room for a prompt. Lower it")
-    return limit
-
-
-def _key(settings: str, request: dict, ids: tuple[int, ...]) -> str:
-    return sha256("\x1f".join([settings, str(len(ids)), *request["until"], request["context"]]))[:16]
-
-
-def _groups(
-    requests: Sequence[dict], sizes: Sequence[int], prompts: Sequence[tuple]
-) -> Iterator[tuple[tuple, tuple, list[int]]]:
-    """((new tokens, stop strings), primer, requests with these, the longest first)."""
-    ends = [(size, tuple(request["until"])) for size, request in zip(sizes, requests, strict=True)]
-    for end in dict.fromkeys(ends):
-        chosen = [i for i, one in enumerate(ends) if one == end]
-        for primer, members in clusters([[Row(prompts[i], ())] for i in chosen]):
-            yield end, primer, sorted((chosen[k] for k in members), key=lambda i: (-len(prompts[i]), i))
-
-
-def _prompts(
+def fitting_prompts(
+    model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[dict],
-    add_bos: bool,
-    limits: Sequence[int],
-    truncated: dict[str, int] | None,
+    sizes: Sequence[int],
+    *,
+    add_bos: bool | None = None,
+    truncated: dict[str, int] | None = None,
 ) -> list[tuple[int, ...]]:
+    """Token ids of the contexts, each with room for its new tokens; errors and `truncated` as in `complete`."""
     found = []
-    encoded = tokenizer([request["context"] for request in requests], add_special_tokens=False)["input_ids"]
-    for request, ids, limit in zip(requests, encoded, limits, strict=True):
-        name, ids = str(request["id"]), begin(tokenizer, request["context"], ids, add_bos)
+    encoded = token_ids(tokenizer, [request["context"] for request in requests], add_bos)
+    for request, ids, new in zip(requests, encoded, sizes, strict=True):
+        name, ids = str(request["id"]), begin(tokenizer, ids)
+        limit = context_length(model, tokenizer) - new
+        if limit < 1:
+            raise ParameterError(f"max_new_tokens {new} leaves no room for a prompt. Lower it")
         if len(ids) > limit and truncated is None:
-            raise DataError(f"item {name!r}: {len(ids)} tokens, the model reads {limit} before it writes. Shorten it")
+            raise DataError(
+                f"item {name!r}: {len(ids)} tokens, the model reads {limit} before it writes. Shorten it, or set "
+                "too_long=truncate to cut it from the left"
+            )
         if len(ids) > limit:
             truncated[name] = len(ids)
         found.append(tuple(ids[-limit:]))
     return found
 
 
-def _write(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: list[tuple[int, ...]],
-    primer: tuple[int, ...],
-    past: object,
-    until: tuple[str, ...],
-    new: int,
-) -> list[str]:
-    pad, width = tokenizer.pad_token_id, max(map(len, prompts))
-    # padding stands between the primer, whose keys and values are there, and the rest: all rows end together
-    holes = [width - len(prompt) for prompt in prompts]
-    rows = [primer + (pad,) * hole + prompt[len(primer) :] for hole, prompt in zip(holes, prompts, strict=True)]
-    ids = torch.tensor(rows, device=model.device)
-    mask = torch.ones_like(ids)
-    for i, hole in enumerate(holes):
-        mask[i, len(primer) : len(primer) + hole] = 0
-    config = GenerationConfig(
-        max_new_tokens=new, do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=pad
-    )
-    made = model.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        past_key_values=expanded(past, len(ids), model.config),
-        use_cache=True,
-        generation_config=config,
-        stopping_criteria=[StopAt(tokenizer, until, width)] if until else None,
-    )
-    texts = tokenizer.batch_decode(made[:, width:], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return [cut(text, until) for text in texts]
+def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end an answer: the tokenizer's and those of the model's generation_config."""
+    given = model.generation_config.eos_token_id
+    more = given if isinstance(given, list) else [given]
+    return [one for one in dict.fromkeys([tokenizer.eos_token_id, *more]) if one is not None]
+
+
+def pad_token(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:
+    """A token to fill rows with; attention leaves it out, so any will do where the tokenizer has none."""
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (end_tokens(model, tokenizer) or [0])[0]
+
+
+class StopOnStrings(StoppingCriteria):
+    """Ends the rows whose latest tokens, those after the first `skip`, spell one of the stop strings."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str], skip: int = 0) -> None:
+        self.tokenizer, self.stops, self.skip = tokenizer, list(stops), skip
+        self.window = 1 + max(map(len, self.stops))  # in tokens: a token has a character at least
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor, **kwargs: object) -> torch.BoolTensor:
+        latest = input_ids[:, max(self.skip, input_ids.shape[1] - self.window) :]
+        tails = self.tokenizer.batch_decode(latest, clean_up_tokenization_spaces=False)
+        return torch.tensor([any(stop in tail for stop in self.stops) for tail in tails], device=input_ids.device)
+
+
+def cut(answer: str, stops: Sequence[str], *, keep: bool = False) -> str:
+    """The answer up to the first of the stop strings, or with `keep` up to its end."""
+    for stop in stops:
+        before, found, _ = answer.partition(stop)
+        answer = before + found if keep else before
+    return answer
+
+
+class _Writer:
+    """Writes the continuations of one batch of prompts."""
+
+    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.pad = pad_token(model, tokenizer)
+        self.config: GenerationConfig = copy.deepcopy(model.generation_config)
+        if (self.config.num_beams or 1) > 1:
+            raise ParameterError(
+                f"the model's generation_config sets num_beams={self.config.num_beams}; texts are decoded greedily "
+                "here. Set model.generation_config.num_beams to 1"
+            )
+        greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "min_p": None}
+        self.config.update(**greedy, max_length=None, use_cache=True, pad_token_id=self.pad)
+        self.config.eos_token_id = end_tokens(model, tokenizer) or None
+
+    def write(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        prefix: tuple[int, ...],
+        past: DynamicCache | None,
+        until: Sequence[str],
+        new: int,
+    ) -> list[str]:
+        """Texts after prompts that all begin with `prefix`, whose keys and values are `past`."""
+        made = self.tokens(prompts, prefix, past, until, new)
+        texts = self.tokenizer.batch_decode(made, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return [cut(text, until) for text in texts]
+
+    def tokens(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        prefix: tuple[int, ...],
+        past: DynamicCache | None,
+        until: Sequence[str],
+        new: int,
+    ) -> torch.Tensor:
+        """The new tokens of each prompt, padded."""
+        width = max(map(len, prompts))
+        # padding stands between the prefix, whose keys and values are there, and the rest: all rows end together
+        holes = [width - len(prompt) for prompt in prompts]
+        rows = [prefix + (self.pad,) * hole + one[len(prefix) :] for hole, one in zip(holes, prompts, strict=True)]
+        ids = torch.tensor(rows, device=self.model.device)
+        mask = torch.ones_like(ids)
+        for i, hole in enumerate(holes):
+            mask[i, len(prefix) : len(prefix) + hole] = 0
+        self.config.max_new_tokens = new
+        read = {"input_ids": ids, "attention_mask": mask}
+        if past is not None:
+            read["past_key_values"] = repeated(past, [0] * len(ids), self.model.config)
+        stopping = [StopOnStrings(self.tokenizer, until, width)] if until else None
+        return self.model.generate(**read, generation_config=self.config, stopping_criteria=stopping)[:, width:]
+
+
+def _can_share(writer: _Writer, longest: int) -> bool:
+    """Whether a shared prefix with padding after it leaves this model's continuations as they are; tried once."""
+    if not can_share(writer.model, longest):
+        return False
+    if writer.model not in _CHECKED:
+        prompts = [tuple(range(5, 5 + length)) for length in (13, 17)]
+        try:
+            with silence_libraries(), torch.inference_mode():
+                past = read_prefix(writer.model, prompts[0][:10])
+                shared = writer.tokens(prompts, prompts[0][:10], past, (), 3).tolist()
+                alone = [writer.tokens([one], (), None, (), 3)[0].tolist() for one in prompts]
+            _CHECKED[writer.model] = all(a[: len(b)] == b for a, b in zip(shared, alone, strict=True))
+        except Exception:  # whatever a model raises that cannot read a prefix before padding
+            _CHECKED[writer.model] = False
+    return _CHECKED[writer.model]
+
+
+def _groups(
+    requests: Sequence[dict], sizes: Sequence[int], prompts: Sequence[tuple], share: bool
+) -> Iterator[tuple[tuple, tuple, list[int]]]:
+    """((new tokens, stop strings), shared prefix, requests with these, the longest first)."""
+    ends = [(n, tuple(filter(None, one["until"]))) for n, one in zip(sizes, requests, strict=True)]
+    for end in dict.fromkeys(ends):
+        chosen = [i for i, one in enumerate(ends) if one == end]
+        together = clusters([[TokenSequence(prompts[i], ())] for i in chosen])
+        for prefix, members in together if share else [((), range(len(chosen)))]:
+            yield end, prefix, sorted((chosen[k] for k in members), key=lambda i: (-len(prompts[i]), i))
+
+
+def _key(settings: str, request: dict, ids: tuple[int, ...]) -> str:
+    return sha256("\x1f".join([settings, str(len(ids)), *request["until"], request["context"]]))[:16]

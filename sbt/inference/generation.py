@@ -4,30 +4,35 @@ generate(arm, [{"id": "1", "image": "a.png", "text": "Is there a star?"}], cache
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from PIL import Image
 from torch import nn
 from transformers import DynamicCache, GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from sbt import templates
+from sbt.data.images import open_rgb
 from sbt.data.llava import PLACEHOLDER, parts
+from sbt.inference.completion import StopOnStrings, cut, end_tokens, pad_token
 from sbt.inference.decoding import Decoding
-from sbt.inference.image_cache import Images
-from sbt.inference.kvcache import encode_primer, expanded, picked
-from sbt.inference.prefix_tree import MIN_PRIMER, common
+from sbt.inference.prefix_tree import MIN_PREFIX, common, keys_and_values, read_prefix, repeated
 from sbt.inference.result_cache import ItemCache
-from sbt.inference.stops import StopAt, cut
 from sbt.models import Arm, language_model, silence_libraries, weights_sample
 from sbt.models.image_markers import image_text
 from sbt.utils import env
 from sbt.utils.errors import DataError
-from sbt.utils.files import sha256
+from sbt.utils.files import file_hash, sha256
 
+T = TypeVar("T")
 LONG_HEAD = 256  # tokens; a shorter one is quickly computed again
+_IMAGES_AT_ONCE = 16
+_FEATURE_BYTES = 2**30
 
 
 def generate(
@@ -56,7 +61,7 @@ def generate(
     how = decoding or Decoding(max_new_tokens)
     name = how.conversation or arm.conversation
     prompts = [_prompt(arm, request, name) for request in requests]
-    images = Images(arm, requests)
+    images = _Images(arm, requests)
     ids = [_encode(arm, tokenizer, prompt, request) for prompt, request in zip(prompts, requests, strict=True)]
     _check(language, requests, ids, how.max_new_tokens)
     asked_how = (how, batch_size) if how.sampled else how  # a sampled answer depends on its batch
@@ -83,8 +88,79 @@ def _to_device(model: nn.Module) -> None:
         model.to(env.device().value)
 
 
+class _Images:
+    """Projected features by image, each distinct one encoded once, in groups that do not depend on a resume.
+
+    Groups are neighbours in the order of first use, which `arrange` tells: few features are kept, so that an image
+    whose neighbours are asked about later would be encoded again for each of them.
+    """
+
+    def __init__(self, arm: Arm, requests: Sequence[dict]) -> None:
+        self.arm, self.requests = arm, requests
+        self.names = [self._name(request) for request in requests]
+        self.arrange(range(len(requests)))
+        self.source = {name: request for name, request in zip(self.names, requests, strict=True) if name is not None}
+        self.hashes: dict[str, str] = {}
+        self.kept: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self.placeholder: int | None = getattr(arm.processor, "image_token_id", None)
+
+    def arrange(self, numbers: Iterable[int]) -> None:
+        """Say in which order the requests, given by all their numbers, will ask for features."""
+        self.distinct = list(dict.fromkeys(self.names[i] for i in numbers if self.names[i] is not None))
+        self.place = {name: i for i, name in enumerate(self.distinct)}
+
+    def key(self, number: int) -> str:
+        """What names the image of a request in a cache: its contents, for files are replaced and folders move."""
+        name = self.names[number]
+        if name is not None and name not in self.hashes:
+            given = self.source[name]["image"]
+            self.hashes[name] = name if isinstance(given, Image.Image) else self._guard(name, lambda: file_hash(given))
+        return self.hashes.get(name, "")
+
+    def features(self, number: int) -> torch.Tensor | None:
+        """Features (tokens, width) of a request's image; None if it has none."""
+        name = self.names[number]
+        if name is None:
+            return None
+        if name not in self.kept:
+            self._encode(self.place[name] // _IMAGES_AT_ONCE)
+        self.kept.move_to_end(name)
+        return self.kept[name]
+
+    def _encode(self, group: int) -> None:
+        names = self.distinct[group * _IMAGES_AT_ONCE : (group + 1) * _IMAGES_AT_ONCE]
+        model = self.arm.model
+        pixels = self.arm.processor.image_processor([self._open(name) for name in names], return_tensors="pt")
+        pixels = pixels["pixel_values"].to(model.device, model.dtype)
+        encoded = model.get_image_features(pixel_values=pixels).pooler_output
+        self.kept.update(zip(names, encoded, strict=True))
+        size = encoded[0].numel() * encoded[0].element_size()
+        while len(self.kept) > max(2 * _IMAGES_AT_ONCE, _FEATURE_BYTES // size):
+            self.kept.popitem(last=False)
+
+    def _open(self, name: str) -> Image.Image:
+        given = self.source[name]["image"]
+        if isinstance(given, Image.Image):
+            return given.convert("RGB")
+        return self._guard(name, lambda: open_rgb(given))
+
+    def _guard(self, name: str, read: Callable[[], T]) -> T:
+        try:
+            return read()
+        except (DataError, OSError) as error:
+            item = self.source[name]["id"]
+            raise DataError(f"item {item!r}: image {name} cannot be read ({error}). Restore the file") from error
+
+    @staticmethod
+    def _name(request: dict) -> str | None:
+        image = request.get("image")
+        if isinstance(image, Image.Image):
+            return sha256(image.convert("RGB").tobytes() + str(image.size).encode())
+        return None if image is None else str(image)
+
+
 def _batches(
-    ids: Sequence[list[int]], images: Images, size: int, share: bool, head: int
+    ids: Sequence[list[int]], images: _Images, size: int, share: bool, head: int
 ) -> list[tuple[int, list[int]]]:
     """(tokens that each request of the batch shares with others about its image, requests), the longest first.
 
@@ -114,7 +190,7 @@ def _shared(prompts: list[list[int]], placeholder: int | None, head: int) -> int
     if len(prompts) == 1 and placeholder is not None and head >= LONG_HEAD:
         return len(prompts[0]) - prompts[0][::-1].index(placeholder)
     length = min(common(min(prompts), max(prompts)), min(map(len, prompts)) - 1)
-    if len(prompts) < 2 or length < MIN_PRIMER:
+    if len(prompts) < 2 or length < MIN_PREFIX:
         return 0
     return 0 if placeholder in prompts[0][length:] else length
 
@@ -170,14 +246,14 @@ class _Writer:
 
     model: LlamaForCausalLM
     tokenizer: PreTrainedTokenizerBase
-    images: Images
+    images: _Images
     prompts: list[list[int]]
     how: Decoding
     stop: str | None
 
     def write(self, numbers: list[int], skip: int) -> list[str]:
         """Answers, the first `skip` tokens of the prompts computed once an image."""
-        pad, prompts = self.tokenizer.pad_token_id, [self.prompts[i] for i in numbers]
+        pad, prompts = pad_token(self.model, self.tokenizer), [self.prompts[i] for i in numbers]
         width = max(map(len, prompts))
         holes = [width - len(prompt) for prompt in prompts]  # before what is not shared: answers line up
         rows = [p[:skip] + [pad] * hole + p[skip:] for hole, p in zip(holes, prompts, strict=True)]
@@ -188,7 +264,7 @@ class _Writer:
         read = {"input_ids": ids, "past_key_values": self._past(numbers, skip), "use_cache": True}
         if not skip:
             read = {"inputs_embeds": self._embedded(ids, numbers)}
-        criteria = [StopAt(self.tokenizer, [self.stop], width if skip else 0)] if self.stop else None
+        criteria = [StopOnStrings(self.tokenizer, [self.stop], width if skip else 0)] if self.stop else None
         with self._seeded(prompts):
             made = self.model.generate(
                 **read, attention_mask=mask, generation_config=self._config(), stopping_criteria=criteria
@@ -198,10 +274,12 @@ class _Writer:
         return [cut(answer, [self.stop] if self.stop else [], keep=self.how.keep_stop).strip() for answer in answers]
 
     def _config(self) -> GenerationConfig:
-        ends = {"eos_token_id": self.tokenizer.eos_token_id, "pad_token_id": self.tokenizer.pad_token_id}
+        end, pad = end_tokens(self.model, self.tokenizer) or None, pad_token(self.model, self.tokenizer)
         chance = {"temperature": self.how.temperature, "top_k": self.how.top_k} if self.how.sampled else {}
         length = {"max_new_tokens": self.how.max_new_tokens, "min_new_tokens": self.how.min_new_tokens or None}
-        return GenerationConfig(do_sample=self.how.sampled, **length, **chance, **ends)
+        return GenerationConfig(
+            do_sample=self.how.sampled, eos_token_id=end, pad_token_id=pad, **length, **chance
+        )
 
     @contextlib.contextmanager
     def _seeded(self, prompts: list[list[int]]) -> Iterator[None]:
@@ -221,12 +299,12 @@ class _Writer:
         ids = torch.tensor([self.prompts[i][:skip] for i in first.values()], device=self.model.device)
         # what stands before every image, a template's example say, is computed once for all
         head = self.head if skip > self.head else 0
-        before = expanded(self._head_cache, len(first), self.model.config) if head else None
+        before = repeated(self._head_cache, [0] * len(first), self.model.config) if head else None
         rest = self._embedded(ids, list(first.values()))[:, head:]
-        read = {"inputs_embeds": rest, "past_key_values": before, "use_cache": True}
-        past = self.model.model(**read).past_key_values
+        read = {"inputs_embeds": rest, "past_key_values": before}
+        past = keys_and_values(self.model, **read)
         row = {name: k for k, name in enumerate(first)}
-        return picked(past, [row[self.images.names[i]] for i in numbers], self.model.config)
+        return repeated(past, [row[self.images.names[i]] for i in numbers], self.model.config)
 
     @cached_property
     def head(self) -> int:
@@ -234,11 +312,11 @@ class _Writer:
         length = common(min(self.prompts), max(self.prompts))
         if self.images.placeholder in self.prompts[0][:length]:
             length = self.prompts[0].index(self.images.placeholder)
-        return length if length >= MIN_PRIMER and len(self.images.distinct) > 1 else 0
+        return length if length >= MIN_PREFIX and len(self.images.distinct) > 1 else 0
 
     @cached_property
     def _head_cache(self) -> DynamicCache | None:
-        return encode_primer(self.model, tuple(self.prompts[0][: self.head]))
+        return read_prefix(self.model, tuple(self.prompts[0][: self.head]))
 
     def _embedded(self, ids: torch.Tensor, numbers: list[int]) -> torch.Tensor:
         embeds = self.model.get_input_embeddings()(ids)

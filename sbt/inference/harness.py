@@ -14,13 +14,15 @@ import lm_eval.tasks
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks._yaml_loader import load_yaml
-from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from sbt import __version__, templates
 from sbt.inference import loglikelihood as likelihood
 from sbt.inference.completion import complete
-from sbt.inference.prefix_tree import Row
+from sbt.inference.prefix_tree import TokenSequence
 from sbt.models import silence_libraries
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import sha256
@@ -28,6 +30,9 @@ from sbt.utils.files import sha256
 VERSION = importlib.metadata.version("lm_eval")
 FEWSHOT_SEED = 1234  # of the harness, for examples drawn anew for every question
 SAMPLERS = {"first": "first_n", "random": "default"}
+_OF_SAMPLING = ("top_p", "top_k", "min_p", "typical_p")  # without effect on a greedy text
+_NEUTRAL = {"num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "length_penalty": 1.0,
+            "early_stopping": False, "use_cache": True, "num_return_sequences": 1}  # fmt: skip
 
 
 def task(
@@ -159,51 +164,68 @@ def _renderer(tokenizer: PreTrainedTokenizerBase, conversation: str) -> Callable
 
 
 class PrefixLM(HFLM):
-    """A model class for `lm_eval.simple_evaluate`: HFLM's numbers, every shared prefix computed once, greedy only.
+    """A model class for `lm_eval.simple_evaluate`: HFLM's numbers for any causal model, greedy only.
 
-    In float32 within 1e-4 of HFLM with its `softmax_dtype="float64"`; HFLM's default sums in float32, which is off by
-    as much where a choice has several hundred nats.
-    Contexts longer than the model are cut from the left, as in HFLM, and listed in `truncated` as {text: tokens}.
+    Shared prefixes are computed once where the model allows it; `loglikelihood` tells how that is found out. In
+    float32 the numbers are within 1e-4 of HFLM with its `softmax_dtype="float64"`; HFLM's default sums in float32,
+    which is off by as much where a choice has several hundred nats. `add_bos` None leaves BOS to the tokenizer, as
+    HFLM does. Contexts longer than the model are cut from the left, too, and listed in `truncated` as {text: tokens}.
+    ParameterError for what is no loaded causal language model.
     """
 
     def __init__(
         self,
-        model: LlamaForCausalLM,
+        model: nn.Module,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        batch_size: int = 32,
-        add_bos: bool = False,
+        batch_size: int | str = 32,
+        add_bos: bool | None = None,
     ) -> None:
-        limit = model.config.max_position_embeddings
-        given = {"pretrained": model, "tokenizer": tokenizer, "max_length": limit, "device": str(model.device)}
-        super().__init__(**given, backend="causal", batch_size=batch_size, add_bos_token=add_bos)
+        if not isinstance(model, nn.Module):
+            raise ParameterError(
+                f"PrefixLM takes a loaded model and its tokenizer, not {model!r:.80}: "
+                "AutoModelForCausalLM.from_pretrained gives one"
+            )
+        given = {"pretrained": model, "tokenizer": tokenizer, "device": str(model.device)}
+        with silence_libraries():
+            super().__init__(
+                **given,
+                backend="causal",
+                batch_size=_batch_size(batch_size),
+                add_bos_token=add_bos,
+                max_length=likelihood.context_length(model, tokenizer),
+            )
         self.truncated: dict[str, int] = {}
+        likelihood.can_share(model, 0)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """As HFLM's, all texts tokenised at once; `add_bos` puts BOS in even where the tokenizer itself would not."""
+        """As HFLM's, all texts tokenised at once."""
         asked: dict[str, list[str]] = {}
         for context, text in (request.args for request in requests):
             asked.setdefault(context, []).append(text)
         given = [{"id": context, "context": context, "continuations": texts} for context, texts in asked.items()]
-        encoded = likelihood.encode(self.tokenizer, given, bool(self.add_bos_token))
-        rows = {
-            (one["context"], text): row
+        encoded = likelihood.encode(self.tokenizer, given, self.add_bos_token)
+        known = {
+            (one["context"], text): sequence
             for one, own in zip(given, encoded, strict=True)
-            for text, row in zip(dict.fromkeys(one["continuations"]), own, strict=True)
+            for text, sequence in zip(dict.fromkeys(one["continuations"]), own, strict=True)
         }
-        tokens = [(request.args, *rows[request.args].parts) for request in requests]
+        pairs = [(request.args, known[request.args]) for request in requests]
+        tokens = [(args, list(one.context), list(one.continuation)) for args, one in pairs]
         return self._loglikelihood_tokens(tokens, disable_tqdm=disable_tqdm)
 
     def _loglikelihood_tokens(
         self, requests: list[tuple], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
-        rows = [self._fitted(text, Row(tuple(context), tuple(tail))) for text, context, tail in requests]
+        sequences = [
+            self._fitted(text, TokenSequence(tuple(context), tuple(tail))) for text, context, tail in requests
+        ]
         places: dict[tuple, list[int]] = {}
-        for number, row in enumerate(rows):
-            places.setdefault(row.context, []).append(number)
-        items = [[rows[number] for number in numbers] for numbers in places.values()]
+        for number, one in enumerate(sequences):
+            places.setdefault(one.context, []).append(number)
+        items = [[sequences[number] for number in numbers] for numbers in places.values()]
         found = likelihood.score(self.model, items, batch_size=override_bs or self.batch_size)
-        answers: list = [None] * len(rows)
+        answers: list = [None] * len(sequences)
         for numbers, values in zip(places.values(), found, strict=True):
             for number, value in zip(numbers, values, strict=True):
                 answers[number] = value
@@ -212,36 +234,50 @@ class PrefixLM(HFLM):
                 self.cache_hook.add_partial("loglikelihood", text, answer)
         return answers
 
-    def _fitted(self, text: tuple[str, str] | None, row: Row) -> Row:
-        length = len(row.context) + len(row.continuation)
+    def _fitted(self, text: tuple[str, str] | None, one: TokenSequence) -> TokenSequence:
+        length = len(one.context) + len(one.continuation)
         if length <= self.max_length + 1:
-            return row
+            return one
         self.truncated[(text or ("a rolling window",))[0]] = length
-        return likelihood.fit(row, self.max_length)
+        return likelihood.fit(one, self.max_length)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Greedy continuations; ParameterError where a task asks for sampling."""
-        asked: dict[int, list[dict]] = {}
-        for number, (context, kwargs) in enumerate(request.args for request in requests):
-            if kwargs.get("do_sample") or kwargs.get("temperature", 0):
-                raise ParameterError(f"a task asks for sampling ({kwargs}); this model class decodes greedily")
-            until = kwargs.get("until") or []
-            until = [until] if isinstance(until, str) else list(until)
-            size = kwargs.get("max_gen_toks", self.max_gen_toks)
-            asked.setdefault(size, []).append({"id": str(number), "context": context, "until": until})
-        answers: list = [None] * len(requests)
+        """Greedy continuations; ParameterError names a setting of a task that is not carried out."""
+        asked = []
+        for number, (context, settings) in enumerate(request.args for request in requests):
+            ends = generation_ends(settings, self.max_gen_toks)
+            asked.append({"id": str(number), "context": context, **ends})
         with tempfile.TemporaryDirectory() as folder:
-            for size, part in asked.items():
-                texts = complete(
-                    self.model,
-                    self.tokenizer,
-                    part,
-                    cache=Path(folder) / "answers.jsonl",
-                    max_new_tokens=size,
-                    batch_size=self.batch_size,
-                    add_bos=bool(self.add_bos_token),
-                    truncated=self.truncated,
-                )
-                for one, text in zip(part, texts, strict=True):
-                    answers[int(one["id"])] = text
-        return answers
+            return complete(
+                self.model,
+                self.tokenizer,
+                asked,
+                cache=Path(folder) / "answers.jsonl",
+                batch_size=self.batch_size,
+                add_bos=self.add_bos_token,
+                truncated=self.truncated,
+            )
+
+
+def generation_ends(settings: Mapping, max_new_tokens: int) -> dict:
+    """{"until", "max_new_tokens"} of a task's `generation_kwargs`, in all spellings the harness knows.
+
+    ParameterError for any other setting that would change a greedy text: it is not carried out here.
+    """
+    given = normalize_gen_kwargs(dict(settings), max_new_tokens)
+    until, new = [text for text in given.pop("until") if text], given.pop("max_gen_toks")
+    if given.pop("do_sample") or given.pop("temperature", 0):
+        raise ParameterError(f"a task asks for sampling ({dict(settings)}); this model class decodes greedily")
+    for name, value in given.items():
+        if name not in _OF_SAMPLING and value is not None and value != _NEUTRAL.get(name):
+            raise ParameterError(f"a task sets {name}={value!r}, which this model class does not do. Take HFLM for it")
+    return {"until": until, "max_new_tokens": new}
+
+
+def _batch_size(given: int | str) -> int:
+    """A number, also as text; "auto", of HFLM, is our default."""
+    if str(given).split(":")[0] == "auto":
+        return 32
+    if not str(given).isdigit() or int(given) < 1:
+        raise ParameterError(f"batch_size must be a number from 1 or 'auto', not {given!r}")
+    return int(given)

@@ -1,33 +1,48 @@
-"""Log-likelihoods of continuations, tokenised as the LM evaluation harness does, every shared prefix computed once.
+"""Log-likelihoods of continuations under any causal model of transformers, every shared prefix computed once.
 
 loglikelihoods(model, tokenizer, [{"id": "q1", "context": "Q: ..\\nA:", "continuations": [" yes", " no"]}], cache=file)
+
+Texts are tokenised as the LM evaluation harness does it. The model's own head makes the logits, so that whatever a
+model does to them (softcapping, scaling) is in them. Before a model is used, one batch with shared prefixes is
+compared with plain forward passes: a model that cannot share them is asked one whole prompt at a time.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from transformers import DynamicCache, LlamaForCausalLM, PreTrainedTokenizerBase
+from lm_eval.models.utils import resolve_max_length
+from torch import nn
+from transformers import DynamicCache, PretrainedConfig, PreTrainedTokenizerBase
 
-from sbt.inference.kvcache import encode_primer, primed
-from sbt.inference.prefix_tree import Batch, Row, batches, plan
+from sbt.inference.prefix_tree import Batch, PrefixTree, TokenSequence, batches, borrowed, plan, read_prefix
 from sbt.inference.result_cache import ItemCache
 from sbt.models import silence_libraries, weights_sample
-from sbt.utils.errors import DataError
+from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import sha256
 
-_POSITIONS = 1024  # positions whose vocabulary is held at once
+_POSITIONS = 1024  # positions whose probabilities are computed at once
+_LOGITS = 2**28  # logits that a batch may have at most, if it has several trees
 _CPU_TOKENS = 4096  # of a batch on a CPU: more leave its caches, and a small model is then half as fast again
+# Of the self-check: how far log-likelihoods may be apart, relative above 1 nat. In 16 bits, logits of 16 have steps of
+# 0.125, and how far a padded batch is from single sequences shows how much is rounding.
+_TOLERANCE = {True: 1e-5, False: 0.02}
+_PLAIN_TOLERANCE = {True: 0.01, False: 0.1}
+_CHECKED: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+_TOLD: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
 def loglikelihoods(
-    model: LlamaForCausalLM,
+    model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[dict],
     *,
     cache: Path,
     batch_size: int = 32,
-    add_bos: bool = False,
+    add_bos: bool | None = None,
     truncated: dict[str, int] | None = None,
     identity: str = "",
     progress: Callable[[int, int], None] | None = None,
@@ -35,18 +50,18 @@ def loglikelihoods(
     """For each request the log-probability (nats) of each of its `continuations` after its `context`.
 
     Tokens are those of the harness: trailing spaces of the context go to the continuation, the whole is encoded once
-    and split at the length of the encoded context; no BOS unless `add_bos`; softmax in float32, summed over tokens in
-    float64 (in float32 the sum alone may lose 1e-4 of several hundred nats, as it does in HFLM).
-    Finished items are kept in `cache` and the batches do not depend on it, so a resumed run gives the same bits.
-    `identity` names the model in the cache.
+    and split at the length of the encoded context. `add_bos` None leaves BOS to the tokenizer; see `token_ids`.
+    Softmax in float32, summed over tokens in float64 (in float32 the sum alone may lose 1e-4 of several hundred nats,
+    as it does in HFLM). Finished items are kept in `cache` and the batches do not depend on it, so a resumed run
+    gives the same bits. `identity` names the model in the cache. ParameterError for a model that is not causal.
 
     DataError names an item that is empty, or longer than the model's context; with `truncated` such a context is cut
     from the left, as the harness does, and listed there as {id: tokens}.
     """
     names = item_names(requests)
     items = encode(tokenizer, requests, add_bos)
-    limit = model.config.max_position_embeddings
-    items = [_fitted(name, rows, limit, truncated) for name, rows in zip(names, items, strict=True)]
+    limit = context_length(model, tokenizer)
+    items = [_fitted(name, sequences, limit, truncated) for name, sequences in zip(names, items, strict=True)]
     identity = identity or weights_sample(model)
     keys = [_key(identity, request, add_bos) for request in requests]
     with ItemCache(cache) as kept:
@@ -54,8 +69,7 @@ def loglikelihoods(
 
         def keep(found: dict[int, list[tuple[float, bool]]]) -> None:
             values = {i: [value for value, _ in found[i]] for i in sorted(found) if known[i] is None}
-            known_now = {names[i]: (keys[i], value) for i, value in values.items()}
-            kept.add(known_now)
+            kept.add({names[i]: (keys[i], value) for i, value in values.items()})
             for i, value in values.items():
                 known[i] = value
 
@@ -65,30 +79,32 @@ def loglikelihoods(
 
 
 def score(
-    model: LlamaForCausalLM,
-    items: Sequence[Sequence[Row]],
+    model: nn.Module,
+    items: Sequence[Sequence[TokenSequence]],
     *,
     batch_size: int,
     only: set[int] | None = None,
     keep: Callable[[dict], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[tuple[float, bool]]]:
-    """For each row of each item its summed log-probability, and whether greedy decoding would produce it.
+    """For each sequence of each item its summed log-probability, and whether greedy decoding would produce it.
 
     `only` are the items wanted: a batch without any of them is left out. `keep` is given finished items as they come.
     """
-    found: list[list] = [[None] * len(rows) for rows in items]
-    missing = [len(rows) for rows in items]
-    work = list(batches(plan(items), batch_size, *([_CPU_TOKENS] if model.device.type == "cpu" else [])))
-    last_primer, past, passed = None, None, 0
+    found: list[list] = [[None] * len(sequences) for sequences in items]
+    missing = [len(sequences) for sequences in items]
+    share = bool(items) and can_share(model, max(len(one.read) for sequences in items for one in sequences))
+    tokens = _CPU_TOKENS if model.device.type == "cpu" else 2**62
+    scored = _LOGITS // _text_config(model).vocab_size
+    last_prefix, past, passed = None, None, 0
     with torch.inference_mode():
-        for batch in work:
+        for batch in batches(plan(items, share), batch_size, tokens, scored):
             if only is None or any(place[0] in only for place in batch.places):
-                if batch.primer is not last_primer:
-                    last_primer, past = batch.primer, primed(encode_primer(model, batch.primer), model.config)
+                if batch.prefix is not last_prefix:
+                    last_prefix, past = batch.prefix, borrowed(read_prefix(model, batch.prefix), model.config)
                 done = {}
-                for (item, row), value in zip(batch.places, _score(model, batch, past), strict=True):
-                    found[item][row] = value
+                for (item, number), value in zip(batch.places, _score(model, batch, past, share), strict=True):
+                    found[item][number] = value
                     missing[item] -= 1
                     if missing[item] == 0:
                         done[item] = found[item]
@@ -100,43 +116,193 @@ def score(
     return found
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, requests: Sequence[dict], add_bos: bool = False) -> list[list[Row]]:
-    """Token ids as `_encode_pair` of the harness (lm_eval/api/model.py) splits them, one row a distinct continuation.
+def encode(
+    tokenizer: PreTrainedTokenizerBase, requests: Sequence[dict], add_bos: bool | None = None
+) -> list[list[TokenSequence]]:
+    """Token ids as `_encode_pair` of the harness (lm_eval/api/model.py) splits them, one sequence a continuation.
 
     DataError names an item without continuations, or one whose continuation has no tokens of its own.
     """
     pairs = [(request, *_moved(request["context"], text)) for request in requests for text in _distinct(request)]
-    wholes = _ids(tokenizer, [context + continuation for _, context, continuation in pairs])
-    heads = dict(zip(texts := list({c: None for _, c, _ in pairs}), _ids(tokenizer, texts), strict=True))
-    found: dict[int, list[Row]] = {id(request): [] for request in requests}
+    wholes = token_ids(tokenizer, [context + continuation for _, context, continuation in pairs], add_bos)
+    contexts = list({context: None for _, context, _ in pairs})
+    lengths = dict(zip(contexts, map(len, token_ids(tokenizer, contexts, add_bos)), strict=True))
+    found: dict[int, list[TokenSequence]] = {id(request): [] for request in requests}
     for (request, context, continuation), whole in zip(pairs, wholes, strict=True):
-        length = len(heads[context])
-        head, tail = begin(tokenizer, context, whole[:length], add_bos), whole[length:]
+        head, tail = whole[: lengths[context]], whole[lengths[context] :]
+        if not head:
+            head = begin(tokenizer, head)
+            tail = tail[1:] if tail[:1] == head else tail  # a text that begins with BOS keeps one
         if not tail:
             raise DataError(f"item {request['id']!r}: continuation {continuation!r} has no tokens of its own")
-        found[id(request)].append(Row(tuple(head), tuple(tail)))
+        found[id(request)].append(TokenSequence(tuple(head), tuple(tail)))
     for request in requests:
         if not found[id(request)]:
             raise DataError(f"item {request['id']!r}: no continuations to score")
     return [found[id(request)] for request in requests]
 
 
-def begin(tokenizer: PreTrainedTokenizerBase, context: str, ids: list[int], add_bos: bool) -> list[int]:
-    """Token ids of a context with the BOS they begin with, if any; a conversation template may have written it."""
-    written = bool(tokenizer.bos_token) and context.startswith(tokenizer.bos_token)
-    if not ids or (add_bos and not written):  # something must come before the first token: so does the harness
-        return [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id, *ids]
-    return ids
+def token_ids(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], add_bos: bool | None = None
+) -> list[list[int]]:
+    """Token ids of texts. `add_bos` None: special tokens as the tokenizer itself adds them, which is HFLM's default.
+
+    False adds none; True puts BOS in front even where the tokenizer would not. A text that begins with BOS, because
+    its conversation template wrote it, gets no second one. ParameterError: True for a tokenizer without BOS.
+    """
+    bos = tokenizer.bos_token
+    if add_bos and bos is None:
+        raise ParameterError("add_bos is true, but the tokenizer has no BOS token. Leave BOS to the tokenizer")
+    written = [bool(bos) and text.startswith(bos) for text in texts]
+    special = [add_bos is None and not begins for begins in written]
+    found: list[list[int]] = [[]] * len(texts)
+    with silence_libraries():  # the tokenizer warns of long texts; `_fitted` deals with them
+        for way in (True, False):
+            chosen = [i for i, one in enumerate(special) if one is way]
+            if chosen:
+                encoded = tokenizer([texts[i] for i in chosen], add_special_tokens=way)["input_ids"]
+                for i, ids in zip(chosen, encoded, strict=True):
+                    found[i] = [tokenizer.bos_token_id, *ids] if add_bos and not written[i] else ids
+    return found
+
+
+def begin(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
+    """The ids of a prompt, or what the harness begins with where there are none: BOS, else EOS."""
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return ids or [start]
+
+
+def context_length(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None = None) -> int:
+    """Tokens that the model reads at most, as the harness finds it: by the configuration, the tokenizer, or 2048."""
+    return resolve_max_length(model.config, tokenizer)
+
+
+def can_share(model: nn.Module, longest: int) -> bool:
+    """Whether sequences of up to `longest` tokens may share prefixes; why not is told once, as a warning.
+
+    ParameterError for a model whose logits cannot be had at chosen positions: it is no causal language model.
+    """
+    if model not in _CHECKED:
+        with silence_libraries(), torch.inference_mode():
+            _CHECKED[model] = _why_not_shared(model)
+    reason, window = _CHECKED[model], _window(_text_config(model))
+    if not reason and longest > window:
+        reason = f"sequences of {longest} tokens, its attention or its positions change at {window}"
+    if reason and model not in _TOLD:
+        _TOLD.add(model)
+        warnings.warn(
+            f"{type(model).__name__} shares no prefixes here ({reason}). Each prompt is read whole: "
+            "the numbers are the same, it takes longer",
+            stacklevel=3,
+        )
+    return not reason
+
+
+def _why_not_shared(model: nn.Module) -> str:
+    """The self-check: "" or why a batch with a shared prefix, a tree and padding is not what plain passes give."""
+    count = min(_text_config(model).vocab_size, 500)
+    ids = [(7 * i * i + 3 * i + 5) % count for i in range(40)]
+    begins, ends = (ids[:14], ids[:14], ids[:11]), (ids[20:26], ids[20:22] + ids[30:33], ids[34:37])
+    sequences = [TokenSequence(tuple(a), tuple(b)) for a, b in zip(begins, ends, strict=True)]
+    exact = model.dtype in (torch.float32, torch.float64)
+    try:
+        plain = [_alone(model, one) for one in sequences]
+        [whole] = plan([sequences], share=False)
+        noise = _apart(_score(model, whole, None, share=False), plain)
+    except Exception as error:  # whatever a model raises that is built otherwise
+        noise, told = float("inf"), _first_line(error)
+    else:
+        told = f"they are {noise:.2g} nats apart"
+    if not noise <= _PLAIN_TOLERANCE[exact]:
+        raise ParameterError(
+            f"{type(model).__name__} cannot be scored: it must be a causal language model in evaluation mode, with "
+            f"logits that can be had at chosen positions and are those of a plain forward pass ({told})"
+        )
+    try:
+        for skip in (0, 10):
+            batch = Batch(tuple(ids[:skip]), [PrefixTree(skip), PrefixTree(skip)])
+            for number, one in enumerate(sequences):
+                batch.trees[number // 2].add((0, number), one)
+            past = borrowed(read_prefix(model, batch.prefix), model.config)
+            difference = _apart(_score(model, batch, past, share=True), plain)
+            if not difference <= _TOLERANCE[exact] + 3 * noise:
+                return f"with a shared prefix its log-likelihoods are {difference:.2g} nats off"
+    except Exception as error:
+        return _first_line(error)
+    return ""
+
+
+def _alone(model: nn.Module, one: TokenSequence) -> float:
+    logits = model(input_ids=torch.tensor([one.read], device=model.device)).logits[0, len(one.context) - 1 :]
+    found = logits.float().log_softmax(dim=-1).cpu().double()
+    return sum(found[i, token].item() for i, token in enumerate(one.continuation))
+
+
+def _apart(found: Sequence[tuple[float, bool]], wanted: Sequence[float]) -> float:
+    """Largest difference, relative where values are above 1."""
+    return max(abs(a - b) / max(1.0, abs(b)) for (a, _), b in zip(found, wanted, strict=True))
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:120]
+
+
+def _text_config(model: nn.Module) -> PretrainedConfig:
+    return model.config.get_text_config()
+
+
+def _window(config: PretrainedConfig) -> int:
+    """Tokens up to which every layer attends to all that came before, and positions do not depend on the length."""
+    limits = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    rope = getattr(config, "rope_parameters", None) or {}
+    for one in (rope, *(part for part in rope.values() if isinstance(part, dict))):
+        if one.get("rope_type") in ("dynamic", "longrope"):
+            limits.append(one.get("original_max_position_embeddings") or config.max_position_embeddings)
+    return min((limit for limit in limits if limit), default=2**62)
+
+
+@contextlib.contextmanager
+def _head_at(model: nn.Module, rows: torch.Tensor, places: torch.Tensor) -> Iterator[None]:
+    """Let the model's head see (1, positions, width) instead of every position: a vocabulary of logits is large."""
+
+    def pick(module: nn.Module, args: tuple) -> tuple:
+        hidden = args[0]
+        return hidden[rows.to(hidden.device), places.to(hidden.device)][None], *args[1:]
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _score(model: nn.Module, batch: Batch, past: DynamicCache | None, share: bool) -> list[tuple[float, bool]]:
+    """(log-likelihood, greedy) of the batch's sequences in their order."""
+    ids, mask, positions = (part if part is None else part.to(model.device) for part in batch.tensors())
+    if mask is not None and _text_config(model)._attn_implementation == "eager":  # it adds its mask to the scores
+        mask = torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, torch.finfo(model.dtype).min)
+    read = {"input_ids": ids, "use_cache": past is not None}
+    if share:
+        read |= {"attention_mask": mask, "position_ids": positions, "past_key_values": past}
+    tree, node, target, owner = map(torch.tensor, batch.predictions())
+    with _head_at(model, tree, node):
+        logits = model(**read).logits[0]
+    if len(logits) != len(target):
+        raise ValueError(f"the head gives {len(logits)} positions for {len(target)}")
+    sums, greedy = torch.zeros(len(batch.places), dtype=torch.float64), torch.ones(len(batch.places), dtype=torch.bool)
+    for start in range(0, len(target), _POSITIONS):
+        part = slice(start, start + _POSITIONS)
+        some, wanted = logits[part].float(), target[part].to(logits.device)
+        best = (some.argmax(dim=-1) == wanted).cpu()
+        chosen = some.log_softmax(dim=-1).gather(1, wanted[:, None])[:, 0].cpu().double()  # Apple's GPU has no float64
+        sums.index_add_(0, owner[part], chosen)
+        greedy[owner[part][~best]] = False
+    return list(zip(sums.tolist(), greedy.tolist(), strict=True))
 
 
 def _moved(context: str, continuation: str) -> tuple[str, str]:
     stripped = context.rstrip()
     return stripped, context[len(stripped) :] + continuation
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    with silence_libraries():  # the tokenizer warns of long texts; `_fitted` deals with them
-        return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
 
 def _distinct(request: dict) -> list[str]:
@@ -160,45 +326,28 @@ def item_names(requests: Sequence[dict]) -> list[str]:
     return names
 
 
-def _fitted(name: str, rows: list[Row], limit: int, truncated: dict[str, int] | None) -> list[Row]:
-    longest = max(len(row.context) + len(row.continuation) for row in rows)
+def _fitted(
+    name: str, sequences: list[TokenSequence], limit: int, truncated: dict[str, int] | None
+) -> list[TokenSequence]:
+    longest = max(len(one.context) + len(one.continuation) for one in sequences)
     if longest <= limit + 1:  # the last token is predicted, not read
-        return rows
+        return sequences
     if truncated is None:
-        raise DataError(f"item {name!r}: {longest} tokens, the model reads {limit}. Shorten its context")
+        raise DataError(
+            f"item {name!r}: {longest} tokens, the model reads {limit}. Shorten its context, or set "
+            "too_long=truncate to cut it from the left"
+        )
     truncated[name] = longest
-    return [fit(row, limit) for row in rows]
+    return [fit(one, limit) for one in sequences]
 
 
-def fit(row: Row, limit: int) -> Row:
-    """The row with its context cut from the left, so that the model reads `limit` tokens at most."""
-    room = limit + 1 - len(row.continuation)
+def fit(one: TokenSequence, limit: int) -> TokenSequence:
+    """The sequence with its context cut from the left, so that the model reads `limit` tokens at most."""
+    room = limit + 1 - len(one.continuation)
     if room < 1:
-        raise DataError(f"a continuation of {len(row.continuation)} tokens is longer than the model's {limit}")
-    return Row(row.context[-room:], row.continuation)
+        raise DataError(f"a continuation of {len(one.continuation)} tokens is longer than the model's {limit}")
+    return TokenSequence(one.context[-room:], one.continuation)
 
 
-def _score(model: LlamaForCausalLM, batch: Batch, past: DynamicCache | None) -> list[tuple[float, bool]]:
-    """(log-likelihood, greedy) of the batch's rows in their order."""
-    ids, mask, positions = (part if part is None else part.to(model.device) for part in batch.tensors())
-    hidden = model.model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=past,
-        use_cache=past is not None,
-    ).last_hidden_state
-    line, node, target, owner = (torch.tensor(part, device=model.device) for part in batch.predictions())
-    sums, greedy = torch.zeros(len(batch.places), dtype=torch.float64), torch.ones(len(batch.places), dtype=torch.bool)
-    for start in range(0, len(line), _POSITIONS):  # the vocabulary at the scored positions only, not at all of them
-        part = slice(start, start + _POSITIONS)
-        logits = model.lm_head(hidden[line[part], node[part]]).float()
-        best = (logits.argmax(dim=-1) == target[part]).cpu()
-        chosen = logits.log_softmax(dim=-1).gather(1, target[part, None])[:, 0].double().cpu()
-        sums.index_add_(0, owner[part].cpu(), chosen)
-        greedy[owner[part].cpu()[~best]] = False
-    return list(zip(sums.tolist(), greedy.tolist(), strict=True))
-
-
-def _key(identity: str, request: dict, add_bos: bool) -> str:
+def _key(identity: str, request: dict, add_bos: bool | None) -> str:
     return sha256("\x1f".join([identity, str(add_bos), request["context"], *_distinct(request)]))[:16]

@@ -1,7 +1,7 @@
-"""Which tokens a set of prompts shares, and the batches that compute each of them once.
+"""What a set of prompts shares, the batches that compute each token once, and the keys and values of shared prefixes.
 
-Prompts that share most of their tokens become one `line`, a tree of tokens in which every path is a prompt; what all
-lines of a group begin with is its `primer`, whose keys and values are computed once.
+Prompts that share most of their tokens become one `PrefixTree`, in which every path is a prompt. What all trees of a
+group begin with is their shared prefix: its keys and values are computed once and read by every batch.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,35 +10,33 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torch import nn
+from transformers import DynamicCache, PretrainedConfig
+from transformers.cache_utils import DynamicLayer
 
-MIN_PRIMER = 8  # a shorter primer does not pay for copying its keys and values
-MIN_GROUP = 8  # as few prompts are rather put into one line than given a primer of their own
-LINE = 512  # tokens of a line that holds more than one prompt
+MIN_PREFIX = 8  # tokens; a shorter shared prefix does not pay for copying its keys and values
+MIN_GROUP = 8  # fewer prompts are put into one tree instead of getting a shared prefix of their own
+MAX_TREE = 512  # tokens of a tree that holds more than one prompt
 
 
 @dataclass(frozen=True)
-class Row:
+class TokenSequence:
     """Token ids of a context and of a continuation after it."""
 
     context: tuple[int, ...]
     continuation: tuple[int, ...]
 
     @property
-    def parts(self) -> tuple[list[int], list[int]]:
-        """Context and continuation as lists."""
-        return list(self.context), list(self.continuation)
-
-    @property
     def read(self) -> tuple[int, ...]:
-        """What the model reads: all but the last token, which it only predicts."""
+        """What the model reads: all but the last token, which is only predicted."""
         return (self.context + self.continuation)[:-1]
 
 
 @dataclass
-class Line:
-    """A tree of tokens; `places` are the (item, row) whose paths it holds."""
+class PrefixTree:
+    """A tree of tokens; `places` are the (item, sequence) numbers whose paths it holds."""
 
-    skip: int  # tokens of the primer, which stand before the tree
+    skip: int  # tokens of the shared prefix, which stand before the tree
     tokens: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
     depths: list[int] = field(default_factory=list)
@@ -46,10 +44,10 @@ class Line:
     scored: list[list[tuple[int, int]]] = field(default_factory=list)  # of each place: (node, the token it predicts)
     _children: dict[tuple[int, int], int] = field(default_factory=dict, repr=False)
 
-    def add(self, place: tuple[int, int], row: Row) -> None:
-        """Put a row's path into the tree."""
+    def add(self, place: tuple[int, int], sequence: TokenSequence) -> None:
+        """Put a sequence's path into the tree."""
         node, path = -1, []
-        for depth, token in enumerate(row.read[self.skip :]):
+        for depth, token in enumerate(sequence.read[self.skip :]):
             key = node, token
             if key not in self._children:
                 self._children[key] = len(self.tokens)
@@ -58,13 +56,13 @@ class Line:
                 self.depths.append(self.skip + depth)
             node = self._children[key]
             path.append(node)
-        first = len(row.context) - 1 - self.skip
+        first = len(sequence.context) - 1 - self.skip
         self.places.append(place)
-        self.scored.append(list(zip(path[first:], row.continuation, strict=True)))
+        self.scored.append(list(zip(path[first:], sequence.continuation, strict=True)))
 
-    def growth(self, row: Row) -> int:
+    def growth(self, sequence: TokenSequence) -> int:
         """How many tokens `add` would put into the tree."""
-        node, read = -1, row.read[self.skip :]
+        node, read = -1, sequence.read[self.skip :]
         for depth, token in enumerate(read):
             if (node := self._children.get((node, token), -2)) == -2:
                 return len(read) - depth
@@ -84,88 +82,89 @@ class Line:
         return torch.from_numpy(found)
 
 
-@dataclass
-class Group:
-    """Lines that begin with the same primer."""
-
-    primer: tuple[int, ...]
-    lines: list[Line]
-
-
 @dataclass(frozen=True)
 class Batch:
-    """Lines of one group for one forward pass."""
+    """Trees for one forward pass, all behind the same shared prefix."""
 
-    primer: tuple[int, ...]
-    lines: list[Line]
+    prefix: tuple[int, ...]
+    trees: list[PrefixTree]
 
     @cached_property
     def places(self) -> list[tuple[int, int]]:
-        """(item, row) of everything scored in this batch."""
-        return [place for line in self.lines for place in line.places]
+        """(item, sequence) numbers of everything scored in this batch."""
+        return [place for tree in self.trees for place in tree.places]
 
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """Token ids (lines, width), attention mask (None: plain causal) and position ids, padded on the right."""
-        skip, width = len(self.primer), max(len(line.tokens) for line in self.lines)
-        ids, positions = torch.zeros(2, len(self.lines), width, dtype=torch.long)
-        for i, line in enumerate(self.lines):
-            ids[i, : len(line.tokens)] = torch.tensor(line.tokens)
-            positions[i, : len(line.tokens)] = torch.tensor(line.depths)
-        if all(line.chain for line in self.lines) and not skip:
-            return ids, None, torch.arange(width).expand(len(self.lines), width)
-        mask = torch.zeros(len(self.lines), 1, width, skip + width, dtype=torch.bool)
+        """Token ids (trees, width), attention mask (None: plain causal) and position ids, padded on the right."""
+        skip, width = len(self.prefix), max(len(tree.tokens) for tree in self.trees)
+        ids, positions = torch.zeros(2, len(self.trees), width, dtype=torch.long)
+        for i, tree in enumerate(self.trees):
+            ids[i, : len(tree.tokens)] = torch.tensor(tree.tokens)
+            positions[i, : len(tree.tokens)] = torch.tensor(tree.depths)
+        if all(tree.chain for tree in self.trees) and not skip:
+            return ids, None, torch.arange(width).expand(len(self.trees), width)
+        mask = torch.zeros(len(self.trees), 1, width, skip + width, dtype=torch.bool)
         mask[..., :skip] = True
-        for i, line in enumerate(self.lines):
-            mask[i, 0, : len(line.tokens), skip : skip + len(line.tokens)] = line.ancestors()
+        for i, tree in enumerate(self.trees):
+            mask[i, 0, : len(tree.tokens), skip : skip + len(tree.tokens)] = tree.ancestors()
         if not skip:
             mask[..., 0] |= ~mask.any(dim=-1)  # a padded position that sees nothing would be nan
         return ids, mask, positions
 
     def predictions(self) -> tuple[list[int], list[int], list[int], list[int]]:
-        """Lists of line, node, the token predicted there, and the number of the place it is scored for."""
+        """Lists of tree, node, the token predicted there, and the number of the place it is scored for."""
         found: list[tuple[int, int, int, int]] = []
         owner = 0
-        for number, line in enumerate(self.lines):
-            for path in line.scored:
+        for number, tree in enumerate(self.trees):
+            for path in tree.scored:
                 found += [(number, node, token, owner) for node, token in path]
                 owner += 1
         return tuple(map(list, zip(*found, strict=True)))
 
 
-def clusters(items: Sequence[Sequence[Row]]) -> list[tuple[tuple[int, ...], list[int]]]:
-    """(primer, items that begin with it): a few-shot prompt, say. What has none of its own comes last, together."""
-    order = sorted(range(len(items)), key=lambda i: min(row.context for row in items[i]))
+def clusters(items: Sequence[Sequence[TokenSequence]]) -> list[tuple[tuple[int, ...], list[int]]]:
+    """(shared prefix, items that begin with it): a few-shot prompt, say. Items without one come last, together."""
+    order = sorted(range(len(items)), key=lambda i: min(one.context for one in items[i]))
     runs, rest = [], []
     for run in _runs(items, order):
-        if len(run) >= MIN_GROUP and _longer_than_a_line(items, run):
+        if len(run) >= MIN_GROUP and len(_trees(items, run, 0, most=2)) > 1:
             runs.append(run)
         else:
             rest += run
-    return [(_primer(items, run), run) for run in ([*runs, rest] if rest else runs)]
+    return [(_prefix(items, run), run) for run in ([*runs, rest] if rest else runs)]
 
 
-def plan(items: Sequence[Sequence[Row]]) -> list[Group]:
-    """Groups of lines that hold every row of every item once; a function of the tokens alone."""
+def plan(items: Sequence[Sequence[TokenSequence]], share: bool = True) -> list[Batch]:
+    """Trees that hold every sequence of every item once, by shared prefix; a function of the tokens alone.
+
+    Without `share` each sequence is read whole and alone; those that read the same tokens are read once.
+    """
+    if not share:
+        whole: dict[tuple[int, ...], PrefixTree] = {}
+        for i, sequences in enumerate(items):
+            for number, one in enumerate(sequences):
+                whole.setdefault(one.read, PrefixTree(0)).add((i, number), one)
+        return [Batch((), list(whole.values()))]
     groups = []
-    for primer, run in clusters(items):
-        lines: list[Line] = []
-        for near in _runs(items, run, len(primer)):
-            lines += _lines(items, near, len(primer))
-        groups.append(Group(primer, lines))
+    for prefix, run in clusters(items):
+        near_runs = _runs(items, run, len(prefix))
+        groups.append(Batch(prefix, [tree for near in near_runs for tree in _trees(items, near, len(prefix))]))
     return groups
 
 
-def batches(groups: Iterable[Group], size: int, tokens: int = 2**62) -> Iterator[Batch]:
-    """Batches of at most `size` lines and about `tokens` tokens, padding included.
+def batches(groups: Iterable[Batch], size: int, tokens: int = 2**62, scored: int = 2**62) -> Iterator[Batch]:
+    """Batches of at most `size` trees, about `tokens` tokens (with padding) and `scored` predictions.
 
     The longest come first: whatever does not fit into memory shows at once.
     """
     for group in groups:
-        lines = sorted(group.lines, key=lambda line: -len(line.tokens))
-        while lines:
-            count = max(1, min(size, tokens // max(1, len(lines[0].tokens))))
-            yield Batch(group.primer, lines[:count])
-            lines = lines[count:]
+        trees = sorted(group.trees, key=lambda tree: -len(tree.tokens))
+        while trees:
+            count = max(1, min(size, tokens // max(1, len(trees[0].tokens))))
+            totals = np.cumsum([sum(map(len, tree.scored)) for tree in trees[:count]])
+            count = max(1, int((totals <= scored).sum()))
+            yield Batch(group.prefix, trees[:count])
+            trees = trees[count:]
 
 
 def common(a: Sequence[int], b: Sequence[int]) -> int:
@@ -173,7 +172,7 @@ def common(a: Sequence[int], b: Sequence[int]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def _runs(items: Sequence[Sequence[Row]], order: Sequence[int], skip: int = 0) -> Iterator[list[int]]:
+def _runs(items: Sequence[Sequence[TokenSequence]], order: Sequence[int], skip: int = 0) -> Iterator[list[int]]:
     """Neighbours in the order of their tokens that share at least half of them."""
     run: list[int] = []
     for i in order:
@@ -187,31 +186,82 @@ def _runs(items: Sequence[Sequence[Row]], order: Sequence[int], skip: int = 0) -
         yield run
 
 
-def _longer_than_a_line(items: Sequence[Sequence[Row]], run: Sequence[int]) -> bool:
-    return len(_lines(items, run, 0, most=2)) > 1
-
-
-def _primer(items: Sequence[Sequence[Row]], run: Sequence[int]) -> tuple[int, ...]:
-    rows = [row for i in run for row in items[i]]
-    first, last = min(row.context for row in rows), max(row.context for row in rows)
+def _prefix(items: Sequence[Sequence[TokenSequence]], run: Sequence[int]) -> tuple[int, ...]:
+    sequences = [one for i in run for one in items[i]]
+    first, last = min(one.context for one in sequences), max(one.context for one in sequences)
     # all but the last token of a context: the first prediction needs a position to start from
-    length = min(common(first, last), min(len(row.context) for row in rows) - 1)
-    return first[:length] if length >= MIN_PRIMER and len(rows) > 1 else ()
+    length = min(common(first, last), min(len(one.context) for one in sequences) - 1)
+    return first[:length] if length >= MIN_PREFIX and len(sequences) > 1 else ()
 
 
-def _lines(items: Sequence[Sequence[Row]], near: Sequence[int], skip: int, most: int = 0) -> list[Line]:
-    """One line for near neighbours, or several where one would grow longer than LINE.
+def _trees(
+    items: Sequence[Sequence[TokenSequence]], near: Sequence[int], skip: int, most: int = 0
+) -> list[PrefixTree]:
+    """One tree for near neighbours, or several where one would grow longer than MAX_TREE; `most` stops early.
 
-    An item is divided, too, but not where most of a row is in the line already: that is less than to begin a new one.
+    An item is divided, too, but not where most of a sequence is in the tree already: that is less than a new tree.
     """
-    lines = [Line(skip)]
+    trees = [PrefixTree(skip)]
     for i in near:
-        for number, row in enumerate(items[i]):
-            growth = lines[-1].growth(row)
-            full = len(lines[-1].tokens) + growth > LINE
-            if lines[-1].tokens and full and (number == 0 or 2 * growth > len(row.read) - skip):
-                if len(lines) == most:
-                    return lines
-                lines.append(Line(skip))
-            lines[-1].add((i, number), row)
-    return lines
+        for number, one in enumerate(items[i]):
+            growth = trees[-1].growth(one)
+            full = len(trees[-1].tokens) + growth > MAX_TREE
+            if trees[-1].tokens and full and (number == 0 or 2 * growth > len(one.read) - skip):
+                if len(trees) == most:
+                    return trees
+                trees.append(PrefixTree(skip))
+            trees[-1].add((i, number), one)
+    return trees
+
+
+def read_prefix(model: nn.Module, prefix: tuple[int, ...]) -> DynamicCache | None:
+    """Keys and values of a shared prefix, for `borrowed` or `repeated`; None where there is none."""
+    if not prefix:
+        return None
+    return keys_and_values(model, input_ids=torch.tensor([prefix], device=model.device))
+
+
+def keys_and_values(model: nn.Module, **read: object) -> DynamicCache:
+    """The cache after a forward pass that needs no predictions: the head sees one position only."""
+    head = model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda module, args: (args[0][:, -1:], *args[1:]))
+    try:
+        return model(**read, use_cache=True).past_key_values
+    finally:
+        handle.remove()
+
+
+class _Borrowed(DynamicLayer):
+    """One row of keys and values that every pass reads before its own; what a pass computes is not kept.
+
+    An ordinary cache would keep a copy of the prefix for every row and layer, more memory than the pass itself needs.
+    """
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the prefix in front of those of this pass."""
+        pairs = ((self.keys, key_states), (self.values, value_states))
+        return tuple(torch.cat([own.expand(len(new), *own.shape[1:]), new], dim=-2) for own, new in pairs)
+
+
+def borrowed(past: DynamicCache | None, config: PretrainedConfig) -> DynamicCache | None:
+    """A cache for any number of passes of any number of rows that all begin with the prefix in `past`."""
+    if past is None:
+        return None
+    cache = DynamicCache(config=config)
+    cache.layers = [_Borrowed() for _ in past.layers]
+    for layer, own in zip(cache.layers, past.layers, strict=True):
+        layer.lazy_initialization(own.keys, own.values)
+        layer.keys, layer.values = own.keys, own.values
+    return cache
+
+
+def repeated(past: DynamicCache | None, rows: Sequence[int], config: PretrainedConfig) -> DynamicCache | None:
+    """A cache whose row number k holds the keys and values of row `rows[k]` of `past`."""
+    if past is None:
+        return None
+    cache = DynamicCache(config=config)
+    for number, layer in enumerate(past.layers):
+        cache.update(layer.keys[list(rows)], layer.values[list(rows)], number)
+    return cache

@@ -117,7 +117,7 @@ def measure(model: LlamaForCausalLM, call: Callable[[], object]) -> tuple[object
         nonlocal tokens
         tokens += (given["input_ids"] if given.get("input_ids") is not None else args[0]).numel()
 
-    hook = model.model.register_forward_pre_hook(count, with_kwargs=True)
+    hook = model.register_forward_pre_hook(count, with_kwargs=True)
     try:
         with _Peak(model.device) as peak:
             start = time.perf_counter()
