@@ -106,7 +106,7 @@ def both(
 ) -> tuple[list[str], Callable[[], list[str]]]:
     """(answers one at a time, how to ask as the notebooks do), under a protocol at temperature 0."""
     prompts, pictures, shots = asked(name, world, protocol)
-    monkeypatch.setattr(ask_vision.models, "vision_arms", lambda references: [("kept", arm)])
+    monkeypatch.setattr(ask_vision.models, "load_vision_models", lambda references: [("kept", arm)])
     greedy = replace(PAPER.get(name, decoding.PAPER), temperature=0.0, max_new_tokens=NEW)
     how = decoding.decoding(protocol, NEW, paper=greedy)
 

@@ -25,7 +25,7 @@ def test_arms_and_conditions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def arms(references: dict[str, str]) -> list[tuple[str, SimpleNamespace]]:
         return [(key, SimpleNamespace(name=ref, conversation=f"style of {ref}")) for key, ref in references.items()]
 
-    monkeypatch.setattr(ask_vision.models, "vision_arms", arms)
+    monkeypatch.setattr(ask_vision.models, "load_vision_models", arms)
     prompts, pictures = ["p", "q", "p", "p"], ["a.png", "a.png", "b.png", "a.png"]
     answers, styles = ask_vision.ask({"x": "X", "y": "Y"}, prompts, pictures, tmp_path, tmp_path / "c")
     assert styles == {"x": "style of X", "y": "style of Y"}
