@@ -1,6 +1,6 @@
 """Sight Beyond Text, reproducible: does visual instruction tuning make a language model more truthful on pure text?
 
-A notebook starts with `run = sbt.begin("30_instruction_tuning", globals())` and ends with `run.finish(metrics)`.
+A notebook starts with `run = sbt.begin(globals())` and ends with `run.finish(metrics)`.
 """
 
 from sbt.study.runs import begin

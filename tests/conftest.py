@@ -21,8 +21,8 @@ dry_run: bool = False  # stop after the estimate
 MAKE = [
     STUDY.format(step="10_make") + 'size: int = 3  # how many numbers\nrate: float = 0.5  # what each is times\n'
     'pause: float = 0.0  # seconds a number takes\nnames: list = ["a"]  # a list\n',
-    'import sbt\nrun = sbt.begin("10_make", globals())\np = run.p',
-    "if p.dry_run:\n    run.stop()",
+    'import sbt\nrun = sbt.begin(globals())\np = run.p',
+    "1 + 1",
     # Each number is appended with the process that made it, so that a test sees which ones a resumed run kept.
     "import os\nimport time\n\nfrom sbt.study import runs\n\ncache = run.path('scratch/numbers.jsonl')\n"
     "numbers = runs.read_jsonl(cache) if cache.exists() else []\n"
@@ -36,7 +36,7 @@ MAKE = [
 ]  # fmt: skip
 USE = [
     STUDY.format(step="20_use") + "scale: int = 2  # factor\n",
-    'import sbt\nrun = sbt.begin("20_use", globals())\np = run.p',
+    'import sbt\nrun = sbt.begin(globals())\np = run.p',
     "from sbt.study import runs\n\nvalues = runs.read_json(run.upstream('10_make') / 'numbers.json')",
     "run.finish([dict(arm='base', benchmark='sum', subset='', metric='scaled', value=p.scale * sum(values), n=3,\n"
     "                 low=0, high=None, protocol='standard', template_hash='')])",
@@ -110,16 +110,18 @@ def finished(_ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 @pytest.fixture
 def namespace(project: Path) -> Iterator[Callable[..., dict]]:
     """Makes the globals of a kernel that has run the `parameters` cell of `10_make`, with some of them changed."""
-    made = []
+    from sbt.study import runs
+
+    made = []  # kept, so that no two of them have one id
 
     def make(**changed: object) -> dict:
         found: dict = {}
         exec(MAKE[0], found)
         found = {name: value for name, value in found.items() if not name.startswith("_")}
-        made.append(found | {"In": ["x"], "Out": {}, "_hidden": 1} | changed)
+        made.append(found | {"In": ["", MAKE[0], "import sbt"], "Out": {}, "_hidden": 1} | changed)
         return made[-1]
 
     yield make
-    for one in made:
-        if "_sbt_run" in one:
-            one["_sbt_run"].release()
+    for run in runs._begun.values():
+        run.release()
+    runs._begun.clear()

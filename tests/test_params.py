@@ -105,18 +105,19 @@ def test_yaml_text_that_looks_like_a_number_gets_its_remedy(tmp_path: Path) -> N
 
 def test_effective_tells_the_last_layer_that_gave_a_value(tmp_path: Path) -> None:
     path = write_notebook(tmp_path / "n.ipynb", ["a: int = 1  # a\nb: int = 2  # b\nc: float = 3  # c"])
-    values, origin = params.effective(path, [("f.yaml", {"b": 5, "c": 6}), ("--set", {"c": 7})])
+    declared = params.declared(path)
+    values, origin = params.effective(declared, [("f.yaml", {"b": 5, "c": 6}), ("--set", {"c": 7})])
     assert values == {"a": 1, "b": 5, "c": 7.0}
     assert origin == {"a": "default", "b": "f.yaml", "c": "--set"}
-    with pytest.raises(ParameterError, match=r"f.yaml \(for .*n.ipynb\): unknown parameter 'bb'; did you mean 'b'"):
-        params.effective(path, [("f.yaml", {"bb": 5})])
+    with pytest.raises(ParameterError, match=r"f.yaml: unknown parameter 'bb'; did you mean 'b'"):
+        params.effective(declared, [("f.yaml", {"bb": 5})])
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", "a b", ".hidden"])
 def test_a_study_cannot_leave_the_outputs_folder(tmp_path: Path, name: str) -> None:
     path = write_notebook(tmp_path / "n.ipynb", [STUDY.format(step="x")])
     with pytest.raises(ParameterError, match="study is a folder's name"):
-        params.effective(path, [("--set", {"study": name})])
+        params.effective(params.declared(path), [("--set", {"study": name})])
 
 
 @pytest.mark.parametrize(

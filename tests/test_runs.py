@@ -21,7 +21,7 @@ Namespace = Callable[..., dict]
 
 
 def finish(namespace: dict, rows: list[dict] | None = None) -> runs.Run:
-    run = sbt.begin("10_make", namespace)
+    run = sbt.begin(namespace)
     if not run.cached:
         run.path("out.txt").write_text("out")
     run.finish([ROW] if rows is None else rows, [{"answer": "é"}])
@@ -31,9 +31,9 @@ def finish(namespace: dict, rows: list[dict] | None = None) -> runs.Run:
 def test_defaults_are_one_short_line_and_changes_a_table(
     namespace: Namespace, capsys: pytest.CaptureFixture, project: Path
 ) -> None:
-    sbt.begin("10_make", namespace())
+    sbt.begin(namespace())
     assert capsys.readouterr().out == "10_make: 8 parameters, all at their defaults\n"
-    run = sbt.begin("10_make", namespace(step="other", rate=2))
+    run = sbt.begin(namespace(step="other", rate=2))
     out = capsys.readouterr().out
     assert "rate       2.0      changed from 0.5" in out and "size       3        default" in out
     assert str(project) not in out
@@ -46,8 +46,6 @@ def test_defaults_are_one_short_line_and_changes_a_table(
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"sise": 4}, "10_make: unknown parameter 'sise'; did you mean 'size'?"),
-        ({"dry-run": True}, "did you mean 'dry_run'?"),
         ({"size": "4"}, "size takes int, not str '4'"),
         ({"rate": "2e-5"}, "write 2.0e-05"),
         ({"dry_run": "true"}, "after papermill's -p write True or False"),
@@ -58,41 +56,69 @@ def test_wrong_parameters_stop_before_anything_is_written(
     namespace: Namespace, project: Path, changed: dict, expected: str
 ) -> None:
     with pytest.raises(ParameterError) as error:
-        sbt.begin("10_make", namespace(**changed))
+        sbt.begin(namespace(**changed))
     assert expected in str(error.value)
     assert not (project / "outputs").exists()
 
 
+def test_papermill_cannot_pass_an_unknown_name_and_the_readers_own_variables_are_no_parameters(
+    namespace: Namespace,
+) -> None:
+    mine = {"threshold": 0.5, "sise": 4, "dry-run": True}
+    assert sbt.begin(namespace(**mine)).p.size == 3
+    injected = ["", MAKE[0], "# Parameters\nsize = 5\nsise = 4\n", "import sbt"]
+    with pytest.raises(ParameterError, match="10_make: unknown parameter 'sise'; did you mean 'size'?"):
+        sbt.begin(namespace(In=injected))
+    again = [*injected, MAKE[0]]  # in JupyterLab: the parameters cell by itself, once more
+    assert sbt.begin(namespace(In=again, step="other")).p.size == 3
+
+
+def test_a_copy_and_an_unsaved_edit_are_read_as_they_ran(namespace: Namespace, project: Path) -> None:
+    edited = MAKE[0] + "extra: int = 7  # not saved yet\n"
+    run = sbt.begin(namespace(In=["", edited], extra=8))
+    assert run.p.extra == 8
+    run.release()
+    copy = project / "notebooks" / "10_make-Copy1.ipynb"
+    write_notebook(copy, MAKE)
+    assert sbt.begin(namespace(step="copied"))._manifest["notebook"] == "10_make"
+    mine = MAKE[0].replace('"10_make"', '"10_mine"')
+    write_notebook(copy, [mine, *MAKE[1:]])
+    assert sbt.begin(namespace(In=["", mine], step="10_mine"))._manifest["notebook"] == "10_make-Copy1"
+    strange = "study: str = 'a'  # s\nstep: str = 'x'  # s\n"
+    with pytest.raises(ParameterError, match="no notebook in notebooks declares the step 'x': save this one there"):
+        sbt.begin(namespace(In=["", strange]))
+
+
 def test_begin_again_in_a_kernel_takes_results_for_no_parameters(namespace: Namespace) -> None:
     globals_ = namespace()
-    first = sbt.begin("10_make", globals_)
+    first = sbt.begin(globals_)
     globals_ |= {"rows": [1, 2], "best": 0.5}
-    assert sbt.begin("10_make", globals_).folder == first.folder
+    assert sbt.begin(globals_).folder == first.folder
 
 
 def test_begin_before_the_parameters_cell_says_so(namespace: Namespace) -> None:
     globals_ = namespace()
     del globals_["rate"]
-    with pytest.raises(ParameterError, match="no value for rate: run the cell tagged `parameters` first"):
-        sbt.begin("10_make", globals_)
-    with pytest.raises(ParameterError, match="no notebook notebooks/10_mak.ipynb; did you mean '10_make'"):
-        sbt.begin("10_mak", globals_)
+    with pytest.raises(ParameterError, match="no value for rate: run the cell tagged `parameters` again"):
+        sbt.begin(globals_)
+    with pytest.raises(ParameterError, match="run the cell tagged `parameters` first"):
+        sbt.begin(globals_ | {"In": ["", "1 + 1"]})
 
 
 def test_a_finished_run_is_cached_until_something_it_depends_on_changes(namespace: Namespace, project: Path) -> None:
     assert not finish(namespace()).folder.with_name("10_make.stale").exists()
     done = project / "outputs" / "tiny" / "10_make" / "DONE"
     time = done.stat().st_mtime_ns
-    again = sbt.begin("10_make", namespace())
+    again = sbt.begin(namespace())
     assert again.cached
     again.release()
-    finish(namespace(dry_run=True))  # changes no result
+    assert records.state("10_make", vars(again.p) | {"dry_run": True}).kind == "up to date"
     assert done.stat().st_mtime_ns == time
     globals_ = namespace()
     with pytest.raises(RunError, match="but with other numbers"):
         finish(globals_, [ROW | {"value": 0.6}])
     write_notebook(project / "notebooks" / "10_make.ipynb", [*MAKE, "1 + 1"])
-    run = sbt.begin("10_make", globals_)
+    run = sbt.begin(globals_)
     assert not run.cached and not done.exists() and not (run.folder / "out.txt").exists()
     assert (run.folder.with_name("10_make.stale") / "out.txt").read_text() == "out"
 
@@ -102,7 +128,7 @@ def test_inputs_code_and_outputs_are_watched(
 ) -> None:
     source = project / "data.txt"
     source.write_text("abc")
-    run = sbt.begin("10_make", namespace())
+    run = sbt.begin(namespace())
     assert run.input("data.txt") == source
     run.path("out.txt").write_text("out")
     run.finish([ROW])
@@ -125,36 +151,45 @@ def test_inputs_code_and_outputs_are_watched(
     assert records.state("10_make", values).reason == "out.txt is missing"
 
 
-def test_a_kept_model_that_a_parameter_names_is_an_input(namespace: Namespace, project: Path) -> None:
-    write_notebook(project / "notebooks" / "10_make.ipynb", [MAKE[0] + "model: str = 'assets/llm'  # a model\n"])
-    run = sbt.begin("10_make", namespace(model="assets/llm"))
-    assert list(files.read_json(run.folder / "manifest.json")["inputs"]) == [str(paths.assets() / "llm")]
+def test_files_and_folders_that_parameters_name_are_inputs(namespace: Namespace, project: Path) -> None:
+    source = MAKE[0] + "model: str = 'assets/llm'  # a model\nfrom_files: dict = {}  # by name\n"
+    write_notebook(project / "notebooks" / "10_make.ipynb", [source, *MAKE[1:]])
+    (project / "data").mkdir()
+    (project / "data" / "rows.json").write_text("[1]")
+    given = {"In": ["", source], "model": "assets/llm", "from_files": {"a": ["data/rows.json", "meta/no-such"]}}
+    run = sbt.begin(namespace(**given))
+    inputs = files.read_json(run.folder / "manifest.json")["inputs"]
+    assert list(inputs) == [str(paths.assets() / "llm"), "data/rows.json"]
+    run.finish([ROW])
+    assert records.state("10_make", vars(run.p)).kind == "up to date"
+    (project / "data" / "rows.json").write_text("[2]")
+    assert records.state("10_make", vars(run.p)).reason == "data/rows.json changed"
     with pytest.raises(DataError, match="sbt/microworld/assets/lm does not exist, and other reads it"):
-        sbt.begin("10_make", namespace(model="assets/lm", step="other"))
+        sbt.begin(namespace(**given | {"model": "assets/lm", "step": "other"}))
 
 
 def test_an_unfinished_run_keeps_its_work_only_under_the_same_parameters(namespace: Namespace) -> None:
-    run = sbt.begin("10_make", namespace())
+    run = sbt.begin(namespace())
     run.path("scratch/cache").write_text("1")
     (run.folder / "notebook.ipynb").write_text("{}")
     run.release()
-    again = sbt.begin("10_make", namespace())
+    again = sbt.begin(namespace())
     assert not again.cached and (again.folder / "scratch" / "cache").read_text() == "1"
     again.release()
-    other = sbt.begin("10_make", namespace(size=4))
+    other = sbt.begin(namespace(size=4))
     assert not (other.folder / "scratch").exists() and (other.folder / "notebook.ipynb").exists()
 
 
 def test_two_processes_never_write_to_one_step(namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "LOCK_SECONDS", 0.2)
-    sbt.begin("10_make", namespace())
+    sbt.begin(namespace())
     with pytest.raises(RunError, match="outputs/tiny/10_make is in use by another process"):
-        sbt.begin("10_make", namespace())
-    sbt.begin("10_make", namespace(step="other"))
+        sbt.begin(namespace())
+    sbt.begin(namespace(step="other"))
 
 
 def test_upstream_names_the_command_and_is_recorded(namespace: Namespace, project: Path) -> None:
-    run = sbt.begin("10_make", namespace(step="20_use"))
+    run = sbt.begin(namespace(step="20_use"))
     with pytest.raises(MissingStep, match="step 10_make of study tiny is not finished: make it with `sbt run tiny --"):
         run.upstream("10_make")
     first = finish(namespace())
@@ -183,7 +218,7 @@ def test_metrics_samples_and_tables_are_read_back(namespace: Namespace) -> None:
     import numpy as np
     import pandas as pd
 
-    run = sbt.begin("10_make", namespace())
+    run = sbt.begin(namespace())
     history = pd.DataFrame({"step": [1, 2], "loss": [0.5, 0.25]})
     run.finish(
         [ROW | {"value": np.float32(0.5), "n": np.int64(2)}], [{"answer": "é"}], history=history, part=[{"a": 1}]
@@ -200,30 +235,33 @@ def test_metrics_samples_and_tables_are_read_back(namespace: Namespace) -> None:
 def test_a_full_disk_is_one_clear_error(namespace: Namespace, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(env, "free_gb", lambda folder: 0.2)
     with pytest.raises(RunError, match=r"0.2 GB are free on this disk, 1.0 GB are needed"):
-        sbt.begin("10_make", namespace())
+        sbt.begin(namespace())
     monkeypatch.undo()
     monkeypatch.setenv("SBT_ROOT", str(project))
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    run = sbt.begin("10_make", namespace(step="other"))
+    run = sbt.begin(namespace(step="other"))
     monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(RunError, match="outputs/tiny/other/x.json: the disk is full"):
         runs.write_json(run.path("x.json"), 1)
     assert not [file for file in run.folder.iterdir() if file.name.endswith(".tmp")]
 
 
-def test_dry_run_ends_quietly(namespace: Namespace, capsys: pytest.CaptureFixture) -> None:
-    run = sbt.begin("10_make", namespace(dry_run=True))
-    with pytest.raises(SystemExit) as stop:
-        run.stop("nothing was done")
-    assert stop.value.code == 0 and capsys.readouterr().out.endswith("nothing was done\n")
-    assert not (run.folder / "DONE").exists()
+def test_dry_run_ends_with_the_estimate_and_touches_nothing(namespace: Namespace, project: Path) -> None:
+    folder = finish(namespace()).folder
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(runs.Stopped) as stop:
+        sbt.begin(namespace(dry_run=True, size=9))
+    assert type(stop.value).__name__ == "SystemExit" and str(stop.value) == ""  # what papermill takes for success
+    (line,) = stop.value._render_traceback_()
+    assert line.startswith("Dry run, nothing was done. It would take about ")
+    assert sorted(folder.rglob("*")) == before and (folder / "DONE").exists()
 
 
 def test_progress_is_written_for_the_command_line(namespace: Namespace) -> None:
-    run = sbt.begin("10_make", namespace())
+    run = sbt.begin(namespace())
     run.progress(0, 10)
     run.progress(1, 10, loss=0.5)  # at most two updates a second
     assert files.read_json(run.folder / "progress.json")["done"] == 0
@@ -234,7 +272,7 @@ def test_progress_is_written_for_the_command_line(namespace: Namespace) -> None:
 
 
 def test_results_leave_out_means_and_paperwork(namespace: Namespace) -> None:
-    run = sbt.begin("10_make", namespace())
+    run = sbt.begin(namespace())
     for name in ("scratch/a", "arm/weights", "arm/checkpoint-10/b", "notebook.ipynb", ".hidden"):
         run.path(name).write_text("x")
     run.finish([ROW])

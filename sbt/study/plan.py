@@ -197,7 +197,8 @@ def _step(folder: Path, entry: dict, given: dict) -> Step:
     if given and "changed" in declared:  # 00_check looks at what the other steps will run with
         flags["changed"] = given
     layers = [(plan, own), *([(paths.shown(file), params.load_yaml(file))] if file else []), (plan, entry["set"])]
-    values, origin = params.effective(notebook, [*layers, ("--set", flags)])
+    layers = [(f"{source} (for {paths.shown(notebook)})", given) for source, given in [*layers, ("--set", flags)]]
+    values, origin = params.effective(declared, layers)
     for name, value in own.items():
         if values[name] != value:
             raise ParameterError(f"{origin[name]}: {name} is {value!r} here, not {values[name]!r}: leave it out")

@@ -1,42 +1,49 @@
-"""Puts executed notebooks, made quiet, in the place of their sources: `python -m sbt.study.publish STUDY ...`.
+"""What readers on the web see: executed notebooks in the place of their sources, and the repository's address in them.
 
-Readers on the web then see tables and figures, and a hash of the source shows outputs that are older than the code.
+python -m sbt.study.publish STUDY ...            runs the studies and publishes every notebook
+python -m sbt.study.publish --only STEP STUDY    executes one step on the results that are there, and publishes it
+python -m sbt.study.publish --address URL        writes the address to pyproject.toml, the notebooks and README
 """
 
+import argparse
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
 
 from sbt.study import params, pipeline, plan
 from sbt.utils import files, paths, progress
-from sbt.utils.errors import RunError, SbtError
+from sbt.utils.errors import ParameterError, RunError, SbtError
 
 LARGEST = 200_000  # bytes of a committed notebook
+PLACEHOLDER = "/OWNER/NAME"
+URL = re.compile(r'^Repository = "(https://[^"]+)"', re.MULTILINE)
+UNKNOWN = "this copy does not know where the project is published: in a checkout, run `make address URL=https://...`"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
-def publish(study: str) -> bool:
+def publish(study: str, only: str = "") -> bool:
     """Run a study where it is not up to date, then copy its executed notebooks into `notebooks/`, made quiet.
 
-    A notebook takes the step that its own defaults name. RunError where one is too large or was not executed whole.
+    A notebook takes the step that its own defaults name. `only`: execute this step anew, and publish no other one.
+    RunError where a notebook is too large or was not executed whole.
     """
-    if not pipeline.run(study):
+    if not pipeline.run(study, [only] if only else (), force=bool(only)):
         return False
-    _, steps = plan.load(study)
     quiet_ones = {}
-    for step in steps:
+    for step in plan.load(study, [only] if only else ())[1]:
         source = paths.notebooks() / f"{step.notebook}.ipynb"
         defaults = {name: parameter.default for name, parameter in params.declared(source).items()}
         if defaults["step"] == step.name:
             if other := [name for name in defaults if name != "study" and step.values[name] != defaults[name]]:
                 raise RunError(f"{step.name} is not run at the defaults of {step.notebook}: {', '.join(other)} differ")
             quiet_ones[source] = quiet(step.folder / "notebook.ipynb", source)
-    for source, words in quiet_ones.items():
-        files.write_text(source, words)
+    for source, content in quiet_ones.items():
+        files.write_text(source, content)
     for picture in sorted((paths.outputs() / study / plan.REPORT).glob("*.png")):  # for the README
         shutil.copyfile(picture, paths.notebooks() / picture.name)
-    print(f"published {len(quiet_ones)} notebooks")
+    print(f"published {len(quiet_ones)} notebooks of {study}")
     return True
 
 
@@ -77,8 +84,72 @@ def _output(output: dict, count: int) -> dict:
     return output
 
 
-if __name__ == "__main__":
+def address() -> str:
+    """The repository's address as pyproject.toml names it; it ends in PLACEHOLDER until `make address` set it."""
+    text = files.read_text(paths.root() / "pyproject.toml")
+    if (found := URL.search(text)) is None:
+        raise RunError('pyproject.toml has no line `Repository = "https://..."` below [project.urls]')
+    return found[1]
+
+
+def setup_cell(url: str) -> str:
+    """Source of the notebooks' first code cell: it installs the package where there is none (Colab, Kaggle)."""
+    lines = ["from importlib.util import find_spec", "", 'if find_spec("sbt") is None:  # Colab, Kaggle']
+    if url.endswith(PLACEHOLDER):
+        lines.append(f'    raise ImportError("{UNKNOWN}")')
+    else:
+        lines.append('    print("Installing the project; this takes some minutes")')
+        lines.append(f'    %pip install -q "sight-beyond-text @ git+{url}"')
+    return "\n".join(lines)
+
+
+def badge(url: str, notebook: str) -> str:
+    """The line of a notebook's first cell that opens it in Colab."""
+    place = url.removeprefix("https://github.com/")
+    page = f"https://colab.research.google.com/github/{place}/blob/main/notebooks/{notebook}.ipynb"
+    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({page})"
+
+
+def set_address(url: str) -> None:
+    """Write the repository's address to pyproject.toml, the notebooks' badges and setup cells, and README."""
+    url, old = url.removesuffix("/").removesuffix(".git"), address()
+    if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", url):
+        raise ParameterError(f"URL={url}: expected https://github.com/OWNER/NAME, which Colab can open")
+    for path in (paths.root() / "pyproject.toml", paths.root() / "README.md", paths.root() / "CITATION.cff"):
+        text = files.read_text(path).replace(old, url)
+        files.write_text(path, text.replace(f"/github/{old[19:]}/", f"/github/{url[19:]}/"))
+    for path in sorted(paths.notebooks().glob("*.ipynb")):
+        notebook = params.read_notebook(path)
+        place_address(notebook, url, path.stem)
+        files.write_text(path, json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+    print(f"the address is now {url}")
+
+
+def place_address(notebook: dict, url: str, name: str) -> None:
+    """Put the badge and the setup cell of an address into a notebook."""
+    title, (setup,) = notebook["cells"][0], params.tagged(notebook, "setup")
+    lines = [line for line in params.cell_source(title).splitlines() if "colab-badge.svg" not in line]
+    while lines[1:] and not lines[1].strip():
+        del lines[1]
+    title["source"] = "\n".join([lines[0], "", badge(url, name), "", *lines[1:]]).splitlines(keepends=True)
+    setup["source"] = setup_cell(url).splitlines(keepends=True)
+
+
+def main() -> int:
+    """Exit status: 0, 1 where a step failed; an error is one line."""
+    parser = argparse.ArgumentParser(prog="python -m sbt.study.publish")
+    parser.add_argument("studies", nargs="*")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--address", default="")
+    words = parser.parse_args()
     try:
-        sys.exit(0 if all(publish(study) for study in sys.argv[1:]) else 1)
+        if words.address:
+            set_address(words.address)
+        return 0 if all(publish(study, words.only) for study in words.studies) else 1
     except SbtError as error:
-        sys.exit(f"sbt: {error}")
+        print(f"sbt: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

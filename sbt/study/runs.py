@@ -24,35 +24,58 @@ __all__ = ["Run", "begin", "lock", "metrics", "read_json", "read_jsonl", "sample
 
 LOCK_SECONDS = 60
 MIN_FREE_GB = 1.0
-PLAIN = (str, int, float, bool, list, dict)
-NOT_PARAMETERS = {"In", "Out", "exit", "quit"}  # IPython's own
 METRIC = (
     "study", "arm", "benchmark", "subset", "metric", "value", "n", "low", "high",
     "protocol", "template_hash", "harness_version", "data",
 )  # fmt: skip
+_begun: dict[int, "Run"] = {}  # the run of each namespace, by the namespace's id
 
 
-def begin(notebook: str, namespace: dict) -> "Run":
-    """Begin the run of `notebook` (its file's stem) with the parameters found in `namespace`, its `globals()`.
+def begin(namespace: dict) -> "Run":
+    """Begin the run of the notebook whose `globals()` are `namespace`, or end it here where `dry_run` is set.
 
-    ParameterError: a parameter is unknown, missing or of a wrong type. RunError: no folder, or a package was replaced.
+    Parameters are the values that the namespace holds of the names that the `parameters` cell declared when it ran;
+    other names in it are the reader's own. ParameterError: a value is missing or of a wrong type, or papermill gave
+    an unknown name. RunError: the folder cannot be used, or a package was replaced.
     """
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's, about bars that nobody will see
     env.check_restart()
     note(env.line(paths.outputs()))
-    if (previous := namespace.get("_sbt_run")) is not None:
+    if previous := _begun.pop(id(namespace), None):
         previous.release()
-    path = paths.notebooks() / f"{notebook}.ipynb"
-    declared = params.declared(path)
-    if previous is None:  # later on the notebook's own results are among its globals
-        plain = {name for name, value in namespace.items() if type(value) in PLAIN and not name.startswith("_")}
-        params.check(declared, dict.fromkeys(sorted(plain - declared.keys() - NOT_PARAMETERS)), notebook)
+    declared, injected = params.declared_in_session(namespace.get("In", ()))
+    notebook = _notebook(declared)
+    params.check(declared, dict.fromkeys([name for name in injected if name not in declared]), notebook)
     if missing := [name for name in ("study", "step", *declared) if name not in declared or name not in namespace]:
-        raise ParameterError(f"{notebook}: no value for {', '.join(missing)}: run the cell tagged `parameters` first")
-    values, _ = params.effective(path, [(notebook, {name: namespace[name] for name in declared})])
-    namespace["_sbt_run"] = run = Run(notebook, values)
+        raise ParameterError(f"{notebook}: no value for {', '.join(missing)}: run the cell tagged `parameters` again")
+    values, _ = params.effective(declared, [(notebook, {name: namespace[name] for name in declared})])
     print(_summary(notebook, declared, values))
+    if values.get("dry_run"):
+        raise Stopped(f"Dry run, nothing was done. It would take {estimate.step(notebook, values)}.")
+    _begun[id(namespace)] = run = Run(notebook, values)
     return run
+
+
+def _notebook(declared: dict[str, params.Parameter]) -> str:
+    """Name of the notebook in `notebooks/` that declares these parameters, a saved copy of it or not.
+
+    Its `step` has the same default; else it is the one that this session was opened with, or declares the same names.
+    """
+    session = env.session_notebook()
+
+    def likeness(file: Path) -> tuple[bool, bool, bool, int, str]:
+        try:
+            theirs = params.declared(file)
+        except (ParameterError, DataError):  # another notebook's fault
+            theirs = {}
+        same_step = "step" in theirs and theirs["step"].default == declared["step"].default
+        return same_step, file.stem == session, theirs.keys() == declared.keys(), -len(file.stem), file.stem
+
+    best = max(paths.notebooks().glob("*.ipynb"), key=likeness, default=None)
+    if best is None or not any(likeness(best)[:3]):
+        where, step = paths.shown(paths.notebooks()), declared["step"].default
+        raise ParameterError(f"no notebook in {where} declares the step {step!r}: save this one there and run it again")
+    return best.stem
 
 
 def _summary(notebook: str, declared: dict[str, params.Parameter], values: dict) -> str:
@@ -61,7 +84,7 @@ def _summary(notebook: str, declared: dict[str, params.Parameter], values: dict)
     rows = []
     for name, parameter in declared.items():
         changed = f"changed from {parameter.default!r}" if values[name] != parameter.default else "default"
-        rows.append([name, repr(values[name])[:80], changed[:80]])
+        rows.append([name, text.short(values[name]), changed[:80]])
     return text.table(["parameter", "value", "origin"], rows)
 
 
@@ -77,6 +100,19 @@ def lock(study: str, step: str) -> TextIO:
         return files.lock(path, LOCK_SECONDS, busy)
 
 
+def local_inputs(values: dict) -> list[str]:
+    """Files and folders on this machine that parameters name, at any depth; models in `assets/` must be there."""
+    found, waiting = [], [value for name, value in values.items() if name not in ("study", "step")]
+    while waiting:
+        value = waiting.pop(0)
+        if isinstance(value, list | dict):
+            waiting += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, str) and 0 < len(value) < 500 and "\n" not in value:
+            if value.startswith("assets/") or paths.exists(value):
+                found.append(value)
+    return list(dict.fromkeys(found))
+
+
 def metrics(folder: Path) -> list[dict]:
     """Metric rows of a finished step."""
     return manifest.read(folder, "metrics.json")
@@ -85,6 +121,20 @@ def metrics(folder: Path) -> list[dict]:
 def samples(folder: Path) -> list[dict]:
     """Every scored item of a finished step."""
     return read_jsonl(folder / "samples.jsonl")
+
+
+class Stopped(Exception):
+    """A wanted end of a notebook. IPython shows the reason in place of a traceback."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()  # papermill takes a SystemExit without a text for success
+        self.reason = reason
+
+    def _render_traceback_(self) -> list[str]:
+        return [self.reason]
+
+
+Stopped.__name__ = "SystemExit"
 
 
 class Run:
@@ -124,9 +174,8 @@ class Run:
         files.write_text(self.folder / "params.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
         self._written: dict = {}
         self._record()
-        for value in values.values():  # the kept models are inputs wherever a parameter names them
-            if isinstance(value, str) and value.startswith("assets/"):
-                self.input(value)
+        for path in local_inputs(values):
+            self.input(path)
 
     def _record(self) -> None:
         """Write down what the work so far depends on, before more of it is done."""
@@ -138,12 +187,19 @@ class Run:
             self._written = copy.deepcopy(self._manifest)
 
     def path(self, name: str) -> Path:
-        """Path of a result file or folder in the step's folder; `scratch/...` holds what is no result (caches)."""
+        """Path of a result file in the step's folder; its folder is made. `scratch/...` holds no results (caches)."""
         self._record()
         path = self.folder / name
         with files.writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    def scratch(self, name: str) -> Path:
+        """A folder, made here, for what is no result: caches, pictures, unpacked files."""
+        folder = self.path(f"scratch/{name}")
+        with files.writing(folder):
+            folder.mkdir(exist_ok=True)
+        return folder
 
     def input(self, path: Path | str) -> Path:
         """Record a file or folder as an input of this run. DataError where it does not exist."""
@@ -174,13 +230,6 @@ class Run:
         if done == 0 or done == total:
             self._record()
         self._progress.update(done, total, **numbers)
-
-    def stop(self, reason: str = "") -> None:
-        """End the notebook without an error, saying why or what the run would take; papermill takes it for success."""
-        cost = estimate.step(self._manifest["notebook"], vars(self.p))
-        print(reason or f"dry run, nothing was done: {cost.minutes:.1f} minutes, {cost.memory_gb:.1f} GB of memory")
-        self.release()
-        raise SystemExit(0)
 
     def finish(self, metrics: Iterable[dict] = (), samples: Iterable[dict] = (), **tables: object) -> None:
         """Write metric rows, scored items and tables (`name=rows or DataFrame` -> `name.csv`), then DONE.

@@ -38,6 +38,11 @@ def platform() -> str:
     return "papermill" if "JPY_PARENT_PID" in os.environ else "script"
 
 
+def session_notebook() -> str:
+    """Name, without suffix, of the notebook that JupyterLab opened this kernel for; empty elsewhere."""
+    return Path(os.environ.get("JPY_SESSION_NAME", "")).stem
+
+
 def device() -> Choice:
     """`cuda`, `mps` or `cpu`."""
     import torch

@@ -65,6 +65,14 @@ def resolve(text: str) -> Path:
     return (assets().parent if path.parts[:1] == ("assets",) else root()) / path
 
 
+def exists(text: str) -> bool:
+    """Whether a parameter's value names a file or folder that is there; a name that no path can have does not."""
+    try:
+        return resolve(text).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def shown(path: Path) -> str:
     """The path as messages and manifests show it: relative to the project where it lies inside it."""
     path = Path(path).absolute()

@@ -1,7 +1,12 @@
 """Plain text for people: tables, durations, a progress bar, the nearest name to a misspelt one."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Sequence
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 3, 5, 5
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -10,6 +15,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if found := difflib.get_close_matches(name, known, n=1):
         return f"; did you mean {found[0]!r}?"
     return f"; known: {', '.join(known)}" if known else ""
+
+
+def short(value: object, most: int = 80, quotes: bool = True) -> str:
+    """A value as a message shows it: at most about `most` characters, however large or deep it is."""
+    if isinstance(value, str) and not quotes:
+        return value if len(value) <= most else f"{value[: most - 3]}..."
+    try:
+        found = _SHORT.repr(value)
+    except (ValueError, RecursionError):  # an integer of 5,000 digits
+        return f"a {type(value).__name__} that is too large to be shown"
+    return found if len(found) <= most else f"{found[: most - 3]}..."
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
