@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 EMPTY := $(CURDIR)/.test-outputs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab notebooks base-models lock clean
+.PHONY: help run test lab notebooks address base-models lock clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -26,8 +26,11 @@ test: $(INSTALLED)  ## style, unit tests, static checks, and every notebook from
 lab: $(INSTALLED)  ## JupyterLab; every notebook runs with its defaults
 	$(BIN)/jupyter lab notebooks
 
-notebooks: $(INSTALLED)  ## run the study at its defaults and put the executed notebooks in their place
-	$(BIN)/python -m sbt.study.publish first-steps embedded
+notebooks: $(INSTALLED)  ## run the study at its defaults and publish the executed notebooks; ONLY=63_pope: one of them
+	$(BIN)/python -m sbt.study.publish $(if $(ONLY),--only $(ONLY) embedded,first-steps embedded)
+
+address: $(INSTALLED)  ## write the repository's address into notebooks and README: make address URL=https://github.com/...
+	$(BIN)/python -m sbt.study.publish --address "$(URL)"
 
 base-models: $(INSTALLED)  ## pretrain the small base models anew (up to an hour); replaces sbt/microworld/assets
 	$(BIN)/sbt run params/base-models

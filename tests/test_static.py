@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from sbt.__main__ import _parser
 from sbt.study import params, publish
 from sbt.study import plan as plans
+from sbt.utils.errors import ParameterError
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -72,15 +74,41 @@ def test_notebook_is_well_formed(path: Path) -> None:
     assert [n for n, (cell, size) in enumerate(zip(lines, most, strict=True), start=1) if len(cell) > size] == []
 
 
-def test_the_first_cell_is_the_same_everywhere_and_takes_the_readmes_address() -> None:
-    first = {params.cell_source(code_cells(json.loads(path.read_text(encoding="utf-8")))[0]) for path in NOTEBOOKS}
-    assert len(first) == 1
-    (address,) = re.findall(r"https://github\.com/[\w./-]+", first.pop())
-    named = set(re.findall(r"https://github\.com/[\w-]+/[\w-]+", (ROOT / "README.md").read_text(encoding="utf-8")))
-    owner_and_name = address.removeprefix("https://github.com/")
-    assert address in named and f"https://colab.research.google.com/github/{owner_and_name}/blob/main/notebooks/" in (
-        ROOT / "README.md"
-    ).read_text(encoding="utf-8")
+@each_notebook
+def test_address_setup_and_begin_are_the_same_everywhere(path: Path) -> None:
+    url, notebook = publish.address(), json.loads(path.read_text(encoding="utf-8"))
+    placed = json.loads(json.dumps(notebook))
+    publish.place_address(placed, url, path.stem)
+    assert placed == notebook, "run `make address URL=...` again"
+    sources = [params.cell_source(cell) for cell in code_cells(notebook)]
+    lines = [[line for line in source.splitlines() if line.strip()] for source in sources[:3]]
+    assert len(lines[0]) <= 4 and sources[2] == "import sbt\n\nrun = sbt.begin(globals())"
+
+
+def test_readme_names_the_address_of_the_project() -> None:
+    url, readme = publish.address(), (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"https://github\.com/[\w-]+/[\w-]+", readme)) >= {url}
+    places = set(re.findall(r"colab\.research\.google\.com/github/([\w-]+/[\w-]+)/", readme))
+    assert places <= {url.removeprefix("https://github.com/")}
+
+
+def test_make_address_writes_one_address_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pyproject.toml", "README.md", "CITATION.cff"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    monkeypatch.setenv("SBT_ROOT", str(tmp_path))
+    with pytest.raises(ParameterError, match="URL=git@x: expected https://github.com/OWNER/NAME"):
+        publish.set_address("git@x")
+    publish.set_address("https://github.com/someone/sight.git/"[:-1])
+    assert publish.address() == "https://github.com/someone/sight"
+    assert "OWNER/NAME" not in (tmp_path / "README.md").read_text(encoding="utf-8")
+    for path in (tmp_path / "notebooks").glob("*.ipynb"):
+        notebook, before = json.loads(path.read_text(encoding="utf-8")), ROOT / "notebooks" / path.name
+        assert "OWNER/NAME" not in json.dumps(notebook)
+        assert f"github/someone/sight/blob/main/notebooks/{path.name}" in params.cell_source(notebook["cells"][0])
+        setup = params.cell_source(code_cells(notebook)[0])
+        assert '"sight-beyond-text @ git+https://github.com/someone/sight"' in setup and "minutes" in setup
+        assert params.source_hash(notebook) == params.source_hash(json.loads(before.read_text(encoding="utf-8")))
 
 
 @each_notebook

@@ -286,12 +286,13 @@ def parse_set(pairs: Iterable[str]) -> dict:
     values = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
+        flag = f"--set {short(name, quotes=False)}"
         if not (name and equals):
-            raise ParameterError(f"--set {short(pair, quotes=False)}: write --set name=value")
+            raise ParameterError(f"{flag}: write --set name=value")
         try:
             values[name.strip()] = yaml.safe_load(value) if value.strip() else ""
         except yaml.MarkedYAMLError:
-            raise ParameterError(f"--set {short(name, quotes=False)}: the value is no YAML; quote text that holds : or {{") from None
+            raise ParameterError(f"{flag}: the value is no YAML; quote text that holds : or {{") from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise ParameterError(f"--set {short(name, quotes=False)}:{_yaml_fault(error)}") from None
+            raise ParameterError(f"{flag}:{_yaml_fault(error)}") from None
     return values

@@ -19,7 +19,7 @@ from sbt.utils.errors import ParameterError, RunError, SbtError
 LARGEST = 200_000  # bytes of a committed notebook
 PLACEHOLDER = "/OWNER/NAME"
 URL = re.compile(r'^Repository = "(https://[^"]+)"', re.MULTILINE)
-UNKNOWN = "this copy does not know where the project is published: in a checkout, run `make address URL=https://...`"
+UNKNOWN = "sbt is not installed, and this copy names no address to get it from: `make address URL=...`"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -121,7 +121,7 @@ def set_address(url: str) -> None:
     for path in sorted(paths.notebooks().glob("*.ipynb")):
         notebook = params.read_notebook(path)
         place_address(notebook, url, path.stem)
-        files.write_text(path, json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+        files.write_text(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
     print(f"the address is now {url}")
 
 

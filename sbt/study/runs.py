@@ -73,8 +73,8 @@ def _notebook(declared: dict[str, params.Parameter]) -> str:
 
     best = max(paths.notebooks().glob("*.ipynb"), key=likeness, default=None)
     if best is None or not any(likeness(best)[:3]):
-        where, step = paths.shown(paths.notebooks()), declared["step"].default
-        raise ParameterError(f"no notebook in {where} declares the step {step!r}: save this one there and run it again")
+        where, name = paths.shown(paths.notebooks()), text.short(declared["step"].default)
+        raise ParameterError(f"no notebook in {where} declares the step {name}: save this one there first")
     return best.stem
 
 
@@ -107,9 +107,8 @@ def local_inputs(values: dict) -> list[str]:
         value = waiting.pop(0)
         if isinstance(value, list | dict):
             waiting += value.values() if isinstance(value, dict) else value
-        elif isinstance(value, str) and 0 < len(value) < 500 and "\n" not in value:
-            if value.startswith("assets/") or paths.exists(value):
-                found.append(value)
+        elif isinstance(value, str) and value and (value.startswith("assets/") or paths.exists(value)):
+            found.append(value)
     return list(dict.fromkeys(found))
 
 
