@@ -152,14 +152,14 @@ def from_hub(name: str, files: BenchmarkFiles) -> None:
         given = {name: {"references": "hub", "images": "hub" if name == "flickr30k" else "", "split": "test"}}
         found = benchmark_files.captions(given, {name: files})[name]
         items = captions.load(found["references"], found["split"])
-        assert len(items[0]["references"]) == 5 and captions.demonstrations(found["references"], 1, 0, count=1)
+        assert len(items[0]["references"]) == 5 and captions.demonstrations(found["references"], items, 0, count=1)
         return good(benchmark_files.pictures(files, "", found["images"], [items[0]["image"]]), [items[0]["image"]])
     source = benchmark_files.questions(files, "hub")
     if name == "mme":
         items = mme.load(source)
         assert [item["task"] for item in items] == ["existence"] * 2 + ["landmark"] * 2
         shown = benchmark_files.pictures(files, "hub", "", [])
-        return good(shown, mme.pictures(shown, items))
+        return good(shown, [item["file"] for item in mme.with_pictures(shown, items)])
     if name == "vqav2":
         named = [item["image"] for item in vqav2.load(*vqav2_files.files(source))]
     elif name == "pope":

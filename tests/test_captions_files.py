@@ -159,16 +159,19 @@ def test_demonstrations(tmp_path: Path) -> None:
     ]  # fmt: skip
     path = written(tmp_path / "chat.json", chat)
     assert train_captions(path) == [[f"caption {k} "] for k in range(5)]
-    drawn = captions.demonstrations(path, 20, seed=3)
-    assert drawn == captions.demonstrations(path, 20, seed=3) != captions.demonstrations(path, 20, seed=4)
-    assert drawn[:6] == captions.demonstrations(path, 6, seed=3), "fewer pictures get the same turns"
+    items = [{"image": f"{k}.png"} for k in range(20)]
+    shown = captions.demonstrations(path, items, seed=3)
+    assert shown == captions.demonstrations(path, items, seed=3) != captions.demonstrations(path, items, seed=4)
+    assert shown[:6] == captions.demonstrations(path, items[:6], seed=3), "fewer pictures get the same turns"
+    assert "demonstrations" not in items[0]
+    drawn = [item["demonstrations"] for item in shown]
     assert {len(set(turns)) for turns in drawn} == {3}, "never one image twice before a picture"
     assert {turn for turns in drawn for turn in turns} == {(captions.PROMPT, f"caption {k}") for k in range(5)}
     split = written(tmp_path / "k.json", KARPATHY)
     assert train_captions(split) == [TEXTS["2.jpg"]]
     assert train_captions(written(tmp_path / "t.token", TOKENS)) == list(TEXTS.values())
     with pytest.raises(DataError, match=r"k\.json: 3 demonstrations are drawn, but 1 images have one"):
-        captions.demonstrations(split, 1, seed=0)
+        captions.demonstrations(split, items, seed=0)
     del chat[1]["conversations"][1]
     with pytest.raises(DataError, match=r"chat\.json, row 2: no answer among its conversations"):
         train_captions(written(path, chat))
@@ -195,7 +198,8 @@ def test_rows_of_the_paper_lose_their_quotes() -> None:
     assert paper[0]["value"] != captions.rows(items, quoted, **common)[0]["value"]
     assert {row["protocol"] for row in paper} == {"paper"}
     assert captions.samples(items, quoted, protocol="paper", **common)[0]["answer"] == quoted[0]
-    assert captions.empty_row(["", " ", "a", "b"], **common)["value"] == 0.5
+    *_, empty = captions.rows(items, ["a", " "], **common)
+    assert (empty["metric"], empty["value"], empty["low"]) == ("empty", 0.5, None)
     with pytest.raises(ParameterError, match="protocol"):
         captions.rows(items, plain, protocol="papre", **common)
 

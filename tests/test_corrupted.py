@@ -15,9 +15,9 @@ from sbt.benchmarks.common.corrupted import (
     ALL,
     CLEAN,
     CorruptedImages,
-    by_subset,
     curves,
     drop_rows,
+    evaluate_corrupted,
     score,
     sheet,
     subset,
@@ -140,13 +140,6 @@ def test_ready_images_are_decoded_before_any_is_asked_about(folder: Path, tmp_pa
         made.make(pictures, ["fog", "snow"], [3], on_bad="skip")
 
 
-def test_answers_by_subset() -> None:
-    cells = [("fog", 1), ("fog", 3), ("snow", 1), ("snow", 3)]
-    told = by_subset(list("abcdefgh"), cells)
-    assert list(told.items())[1] == ("fog, severity 3", ["c", "d"]) and told[subset("snow", 3)] == ["g", "h"]
-    assert by_subset([], []) == {}
-
-
 def test_the_drop_is_paired() -> None:
     """Every picture loses a tenth: between pictures the scores differ widely, the drop does not."""
     clean = [1.0, 9.0, 2.0, 8.0, 5.0, 4.0]
@@ -179,13 +172,58 @@ def test_the_drop_agrees_with_that_of_means_and_resamples_groups() -> None:
 
 def benchmark() -> SimpleNamespace:
     def samples(items: list[dict], answers: list[str], **common: str) -> list[dict]:
-        return [{**common, "accuracy": float(a == i["right"])} for i, a in zip(items, answers, strict=True)]
+        return [
+            {**common, "answer": a, "accuracy": float(a == i["right"])} for i, a in zip(items, answers, strict=True)
+        ]
 
     def rows(items: list[dict], answers: list[str], *, seed: int, **common: str) -> list[dict]:
         value = sum(one["accuracy"] for one in samples(items, answers)) / len(items)
-        return [{"metric": "accuracy", "value": value, "low": value, "high": value, "n": len(items), **common}]
+        measured = {"value": value, "low": value, "high": value, "n": len(items)}
+        return [{"benchmark": "vqav2", "metric": "accuracy", **measured, **common}]
 
-    return SimpleNamespace(__name__="sbt.benchmarks.vqav2.task", rows=rows, samples=samples)
+    def prompt(item: dict, protocol: str) -> str:
+        return item["question"]
+
+    return SimpleNamespace(rows=rows, samples=samples, prompt=prompt)
+
+
+def test_items_without_a_usable_picture_are_left_out_of_clean_and_corrupted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = SimpleNamespace(
+        seed=5,
+        folder=tmp_path,
+        make=lambda pictures, names, severities, **how: [name for name in pictures if name != "1.png"],
+        names=lambda pictures, name, level: [f"{name}/{level}/{picture}" for picture in pictures],
+    )
+    items = [
+        {"image": f"{k}.png", "question": f"p{k}", "right": "star", "demonstrations": [("q", str(k))]}
+        for k in range(3)
+    ]
+    asked = []
+
+    def generate(arm: object, requests: list[dict], **how: object) -> list[str]:
+        asked.extend(requests)
+        return ["star" if "fog" in str(one["image"]) else "cross" for one in requests]
+
+    monkeypatch.setattr(corrupted.models, "load_vision_models", lambda arms: [("a", SimpleNamespace(conversation="v1"))])
+    monkeypatch.setattr("sbt.benchmarks.common.evaluate.generation.generate", generate)
+    given = benchmark(), items, {"a": "folder"}, {"a": ["star"] * 3}, made, tmp_path
+    how = {"corruptions": ["fog", "snow"], "severities": [3], "value": "accuracy"}
+    rows, samples = evaluate_corrupted(*given, **how, name="flickr30k", on_bad="skip")
+    assert [one["text"] for one in asked] == ["p0", "p2"] * 2
+    pictures = [Path(one["image"]).relative_to(tmp_path).as_posix() for one in asked]
+    assert pictures == ["fog/3/0.png", "fog/3/2.png", "snow/3/0.png", "snow/3/2.png"]
+    assert [one["demonstrations"] for one in asked] == [(("q", "0"),), (("q", "2"),)] * 2
+    assert {row["subset"] for row in rows} >= {f"flickr30k, {CLEAN}", "flickr30k, fog, severity 3", "flickr30k, snow"}
+    drop = {row["subset"]: (row["value"], row["n"]) for row in rows if row["metric"] == "relative_drop"}
+    assert drop["flickr30k, fog"] == (0.0, 2) and drop["flickr30k, snow"] == (1.0, 2)
+    assert len(samples) == 6 and {sample["protocol"] for sample in samples} == {"standard"}
+    made.make = lambda pictures, *rest, **how: list(pictures)
+    rows, _ = evaluate_corrupted(*given, **how, limit=2)
+    assert {row["n"] for row in rows} == {2} and "fog, severity 3" in {row["subset"] for row in rows}
+    for nothing in ({"corruptions": []}, {"severities": []}):
+        assert evaluate_corrupted(*given, **{**how, **nothing}) == ([], [])
 
 
 def test_score_and_curves() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sbt.benchmarks.captions import java, metric
+from sbt.benchmarks.captions import metric
 from sbt.utils import paths
 
 DATA = paths.real_data()
@@ -147,11 +147,11 @@ def test_meteor_reads_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LC_ALL", "LANG", "LC_CTYPE"):
         monkeypatch.setenv(name, "POSIX")
     said, known = ["a café", "naïve"], [["a café"], ["naïve"]]
-    found = java.meteor(said, known)
+    found = metric.meteor(said, known)
     if found is None:
         pytest.skip("METEOR does not run here")
-    assert found == java.meteor(["a coffee", "simple"], [["a coffee"], ["simple"]]) > 0.9
-    assert found > java.meteor(["a cafè", "naîve"], known), "one accent for another is another word"
+    assert found == metric.meteor(["a coffee", "simple"], [["a coffee"], ["simple"]]) > 0.9
+    assert found > metric.meteor(["a cafè", "naîve"], known), "one accent for another is another word"
 
 
 def test_meteor_is_told_to_read_utf_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +160,7 @@ def test_meteor_is_told_to_read_utf_8(tmp_path: Path, monkeypatch: pytest.Monkey
     program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/words\nhead -n 1 > {tmp_path}/read\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    java.meteor(["a café"], [["a naïve café"]])
+    metric.meteor(["a café"], [["a naïve café"]])
     assert "-Dfile.encoding=UTF-8" in (tmp_path / "words").read_text().split()
     assert (tmp_path / "read").read_bytes().decode("utf-8") == "SCORE ||| a naïve café ||| a café\n"
 
@@ -173,6 +173,6 @@ def test_a_java_that_does_not_work_is_an_absent_metric(
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(java, "_SECONDS", 1.0)  # the third reads for ever and never answers
+    monkeypatch.setattr(metric, "_SECONDS", 1.0)  # the third reads for ever and never answers
     assert shutil.which("java") == str(program)
     assert metric.with_java(["a dog", "a cat"], TWO) == {}

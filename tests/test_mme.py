@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sbt import benchmarks
-from sbt.benchmarks.common import ask_vision
+from sbt.benchmarks.common import evaluate
 from sbt.benchmarks.mme import SPEC, metric
 from sbt.benchmarks.mme import task as mme
 from sbt.utils import paths
@@ -218,6 +218,10 @@ def test_answers_are_checked_against_the_questions(protocol: str, folder: Callab
     assert found["perception"] == 200.0 and found["cognition"] == 0.0 and list(found["tasks"]) == ["existence"]
 
 
+def located(folder: Path, items: list[dict]) -> list[str]:
+    return [item["file"] for item in mme.with_pictures(folder, items)]
+
+
 def test_both_layouts_hold_the_same_questions(tmp_path: Path) -> None:
     beside, inner, flat = tmp_path / "a", tmp_path / "b", tmp_path / "c"
     for folder in (beside / "posters", inner / "posters" / "questions_answers_YN", inner / "posters" / "images", flat):
@@ -239,21 +243,21 @@ def test_both_layouts_hold_the_same_questions(tmp_path: Path) -> None:
     assert mme.load(beside) == mme.load(inner) == mme.load(flat) == expected
     assert [mme.prompt(item) for item in expected[:2]] == [asked[0][0], asked[1][0]]
     guessed = ["posters/x.1.png"] * 2 + ["posters/y.jpg"] * 2
-    assert mme.pictures(beside, expected) == guessed, "a missing one is for on_bad to decide"
+    assert located(beside, expected) == guessed, "a missing one is for on_bad to decide"
     (beside / "posters" / "y.jpg").touch()
     (inner / "posters" / "images" / "y.jpg").touch()
-    assert mme.pictures(beside, expected) == guessed
-    assert mme.pictures(inner, expected)[0] == "posters/images/x.1.png"
-    assert mme.pictures(beside / "posters", expected)[2] == "y.jpg"
+    assert located(beside, expected) == guessed
+    assert located(inner, expected)[0] == "posters/images/x.1.png"
+    assert located(beside / "posters", expected)[2] == "y.jpg"
 
 
 def test_on_bad_decides_about_a_missing_picture(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "x.jpg")
     items = [{"task": "posters", "image": image, "question": "?", "label": "Yes"} for image in ("x.jpg", "y.jpg")]
-    named = mme.pictures(tmp_path, items)
+    named = located(tmp_path, items)
     with pytest.raises(DataError, match=r"1 of 2 images cannot be used \(1 missing\)(.|\n)*posters/y\.jpg"):
-        ask_vision.usable(tmp_path, named)
-    _, good, bad = ask_vision.usable(tmp_path, named, "skip")
+        evaluate.usable(tmp_path, named)
+    _, good, bad = evaluate.usable(tmp_path, named, "skip")
     assert list(good) == ["x.jpg"] and bad[["picture", "kind"]].values.tolist() == [["posters/y.jpg", "missing"]]
 
 
@@ -324,7 +328,7 @@ def test_rows_agree_with_the_score(protocol: str) -> None:
         row = found[kind, "score"]
         assert row["value"] == pytest.approx(whole[kind]) and row["low"] < row["value"] < row["high"]
         assert row["protocol"] == protocol and row["template_hash"] and row["benchmark"] == "mme"
-    shuffled = mme.rows(items, answers, arm="a", condition="shuffled", protocol=protocol)
+    shuffled = mme.rows(items, answers, arm="a", subset="shuffled", protocol=protocol)
     assert {row["subset"] for row in shuffled} == {f"{subset}, shuffled" for subset, _ in found}
     assert [row["low"] for row in shuffled] == [row["low"] for row in rows]
 
@@ -338,7 +342,7 @@ def test_the_interval_of_a_sum_of_tasks() -> None:
 
 def test_samples_say_what_an_answer_is_taken_for() -> None:
     items, _ = made(0, images=1)
-    found = mme.samples(items[:2], ["  yes", "Yes"], arm="a", condition="blank")
+    found = mme.samples(items[:2], ["  yes", "Yes"], arm="a", subset="blank")
     assert [(row["parsed"], row["correct"], row["unparsed"]) for row in found] == [
         ("other", False, True), ("yes", True, False),
     ]  # fmt: skip

@@ -12,13 +12,14 @@ from PIL import Image
 
 from sbt import models, templates
 from sbt.benchmarks.captions import task as captions
-from sbt.benchmarks.common import ask_vision
 from sbt.benchmarks.common import protocol as decoding
+from sbt.benchmarks.common.evaluate import Questions
 from sbt.benchmarks.mme import task as mme
 from sbt.benchmarks.pope import task as pope
 from sbt.benchmarks.unicorn import task as unicorn
 from sbt.benchmarks.vqav2 import task as vqav2
 from sbt.inference import generation
+from sbt.inference.decoding import Decoding
 from sbt.microworld import scenes, vision_benchmarks, write
 from sbt.models import silence_libraries
 from sbt.utils.files import write_json, write_jsonl
@@ -57,33 +58,27 @@ def arm() -> models.Arm:
     return models.Arm(model.eval(), processor, "llava", "v1")
 
 
-def asked(name: str, world: Path, protocol: str) -> tuple[list[str], list[str], list[list[QA]]]:
-    """(prompts, pictures, demonstrations) as the benchmark's notebook makes them, of the first few pictures."""
-    tests, shots = world / "eval", []
+TASKS = {"mme": mme, "vqav2": vqav2, "captions": captions, "pope": pope, "unicorn": unicorn}
+
+
+def asked(name: str, world: Path, protocol: str) -> list[dict]:
+    """Items as the benchmark's notebook makes them, of the first few pictures."""
+    tests, paper = world / "eval", protocol == "paper"
     if name == "mme":
-        items = mme.load(tests / "mme")[:8]
-        prompts, pictures = [mme.prompt(item) for item in items], mme.pictures(world / "images", items)
-    elif name == "vqav2":
+        return mme.with_pictures(world / "images", mme.load(tests / "mme")[:8])
+    if name == "vqav2":
         items = vqav2.load(tests / "vqav2/questions.json", tests / "vqav2/annotations.json")
-        items = vqav2.select(items, protocol, questions=9, pool=3)[:12]
-        prompts, pictures = [vqav2.prompt(item, protocol) for item in items], [item["image"] for item in items]
-        shots = [item.get("demonstrations", ()) for item in items]
-    elif name == "captions":
+        return vqav2.select(items, protocol, questions=9, pool=3)[:12]
+    if name == "captions":
         items = captions.load(tests / "captions.json")
-        prompts, pictures = [captions.PROMPT] * len(items), [item["image"] for item in items]
-        paper = protocol == "paper"
-        shots = captions.demonstrations(world / "pretrain/chat.json", len(items), 0) if paper else []
-    elif name == "pope":
-        rows = pope.load(pope.files(tests, ["random"])["random"])[: 24 if protocol == "standard" else 12]
-        prompts, pictures = [pope.prompt(row) for row in rows], [row["image"] for row in rows]
-    else:
-        tasks = ("oodcv-vqa", "oodcv-counterfactual", "sketchy-vqa", "sketchy-challenging")
-        items = [item for task in tasks for item in unicorn.load(tests / "unicorn", task)[:3]]
-        prompts, pictures = [unicorn.prompt(item) for item in items], [item["image"] for item in items]
-    return prompts, pictures, shots
+        return captions.demonstrations(world / "pretrain/chat.json", items, 0) if paper else items
+    if name == "pope":
+        return pope.load(pope.files(tests, ["random"])["random"])[: 12 if paper else 24]
+    tasks = ("oodcv-vqa", "oodcv-counterfactual", "sketchy-vqa", "sketchy-challenging")
+    return [item for task in tasks for item in unicorn.load(tests / "unicorn", task)[:3]]
 
 
-def alone(arm: models.Arm, picture: Path, text: str, shots: list[QA], how: decoding.Decoding) -> str:
+def alone(arm: models.Arm, picture: Path, text: str, shots: list[QA], how: Decoding) -> str:
     """transformers' own way, one prompt at a time: processor, pixel values, generate."""
     style = how.conversation or arm.conversation
     turns = [(role, said) for shot in shots for role, said in zip(("user", "assistant"), shot, strict=True)]
@@ -95,40 +90,39 @@ def alone(arm: models.Arm, picture: Path, text: str, shots: list[QA], how: decod
     with Image.open(picture) as opened:
         given = arm.processor(images=opened.convert("RGB"), text=prompt, return_tensors="pt", add_special_tokens=False)
     with torch.inference_mode():
-        made = arm.model.generate(**given, max_new_tokens=how.max_new_tokens, do_sample=False)
+        length = {"max_new_tokens": how.max_new_tokens, "min_new_tokens": how.min_new_tokens}
+        made = arm.model.generate(**given, **length, do_sample=False)
     answer = arm.tokenizer.decode(made[0, given["input_ids"].shape[1] :], skip_special_tokens=True)
     before, found, _ = answer.partition(templates.stop_string(style) or "\0")
     return (before + found if how.keep_stop else before).strip()
 
 
 def both(
-    name: str, protocol: str, world: Path, arm: models.Arm, folder: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, protocol: str, world: Path, arm: models.Arm, folder: Path
 ) -> tuple[list[str], Callable[[], list[str]]]:
     """(answers one at a time, how to ask as the notebooks do), under a protocol at temperature 0."""
-    prompts, pictures, shots = asked(name, world, protocol)
-    monkeypatch.setattr(ask_vision.models, "load_vision_models", lambda references: [("kept", arm)])
+    items, task = asked(name, world, protocol), TASKS[name]
     greedy = replace(PAPER.get(name, decoding.PAPER), temperature=0.0, max_new_tokens=NEW)
     how = decoding.decoding(protocol, NEW, paper=greedy)
 
     def together() -> list[str]:
-        size = {"protocol": protocol, "paper": greedy, "max_new_tokens": NEW, "batch_size": 8, "conditions": ["real"]}
         caches = folder / str(len(list(folder.iterdir())))
-        told, _ = ask_vision.ask(
-            {"kept": ""}, prompts, pictures, world / "images", caches, demonstrations=shots, **size
-        )
-        return told["kept", "real"]
+        return Questions(task, items, world / "images", caches, protocol, how, batch_size=8).answers("a", arm, "real")
 
-    one_by_one = zip(pictures, prompts, shots or [()] * len(prompts), strict=True)
+    def one_by_one(item: dict) -> str:
+        file = world / "images" / item.get("file", item["image"])
+        return alone(arm, file, task.prompt(item, protocol), item.get("demonstrations", ()), how)
+
     with silence_libraries():
-        return [alone(arm, world / "images" / file, text, turns, how) for file, text, turns in one_by_one], together
+        return [one_by_one(item) for item in items], together
 
 
 @pytest.mark.parametrize("protocol", ["standard", "paper"])
 @pytest.mark.parametrize("name", ["mme", "vqav2", "captions", "pope", "unicorn"])
 def test_answers_are_those_of_one_prompt_at_a_time(
-    name: str, protocol: str, world: Path, arm: models.Arm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, protocol: str, world: Path, arm: models.Arm, tmp_path: Path
 ) -> None:
-    expected, together = both(name, protocol, world, arm, tmp_path, monkeypatch)
+    expected, together = both(name, protocol, world, arm, tmp_path)
     assert together() == expected
     assert len(set(expected)) > 2, "a model that says the same to all shows nothing"
 
@@ -137,7 +131,7 @@ def test_a_neighbours_picture_is_noticed(
     world: Path, arm: models.Arm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: sharing that gives a question the beginning of another picture answers otherwise."""
-    expected, together = both("pope", "standard", world, arm, tmp_path, monkeypatch)
+    expected, together = both("pope", "standard", world, arm, tmp_path)
     repeated, read = generation.repeated, SimpleNamespace(shared=0)
 
     def wrong(past: object, rows: list[int], config: object) -> object:

@@ -273,22 +273,22 @@ def test_annotators_without_an_id_of_their_own_are_spoken_of(scored: Callable, c
     [
         ([*RESULTS, RESULTS[0]], r"r\.json, row 4: question_id 3 stands in the file twice"),
         ([*RESULTS, {"question_id": 9, "answer": "x"}], r"r\.json, row 4: question_id 9 is not in the reference file"),
-        ([*RESULTS[1:], {"question_id": "3", "answer": "x"}], r"row 3: question_id '3' is not in the reference file"),
+        ([*RESULTS[1:], {"question_id": "4", "answer": "x"}], r"row 3: question_id '4' is not in .* whose first is 1"),
         (
             [*RESULTS[::2], {"question_id": True, "answer": "yes"}],
             r"r\.json, row 3: question_id must be a text or a number, found True",
         ),
         ([*RESULTS, {"answer": "x"}], r"r\.json, row 4: question_id must be a text or a number, found None"),
         ([*RESULTS, {"question_id": [3], "answer": "x"}], r"r\.json, row 4: question_id must be a text or a number"),
-        ([*RESULTS, {"question_id": 4}], r"r\.json, row 4: expected \{question_id, answer\}"),
-        ([*RESULTS, {"question_id": 4, "answer": 2}], r"r\.json, row 4: expected \{question_id, answer\}"),
-        ([*RESULTS, ["x"]], r"r\.json, row 4: expected \{question_id, answer\}"),
-        ([], r"r\.json: expected a list of"),
-        ({"1": "yes"}, r"r\.json: expected a list of"),
+        ([*RESULTS, {"question_id": 4}], r"r\.json, row 4: no text in 'answer'"),
+        ([*RESULTS, {"question_id": 4, "answer": 2}], r"r\.json, row 4: no text in 'answer'"),
+        ([*RESULTS, ["x"]], r"r\.json, row 4: expected a JSON object"),
+        ([], r"r\.json: 3 of 3 questions have no answer"),
+        ({"1": "yes"}, r"r\.json:1: no text in 'answer'"),
         ('[{"question_id": 1,\n', r"r\.json:2:1: malformed JSON"),
     ],
 )
-@pytest.mark.parametrize("protocol", vqav2.PROTOCOLS)
+@pytest.mark.parametrize("protocol", ("standard", "paper"))
 def test_faulty_results(results: object, message: str, protocol: str, scored: Callable) -> None:
     with pytest.raises(DataError, match=message):
         scored(results, protocol=protocol)
@@ -435,17 +435,10 @@ def test_prompts() -> None:
     assert vqav2.prompt(item) == "Is there a dog?\nAnswer the question using a single word or phrase."
 
 
-def test_a_missing_picture_is_named(loaded: Callable, tmp_path: Path) -> None:
-    items = loaded(QUESTIONS)
-    (tmp_path / items[0]["image"]).touch()
-    with pytest.raises(DataError, match=r"1 of 2 pictures are missing.*COCO_val2014_000000000042\.jpg"):
-        vqav2.image_folder(tmp_path, items)
-
-
 # --- rows and samples
 
 
-@pytest.mark.parametrize("protocol", vqav2.PROTOCOLS)
+@pytest.mark.parametrize("protocol", ("standard", "paper"))
 def test_rows_have_the_scores_with_intervals(protocol: str, loaded: Callable) -> None:
     rng, numbers = random.Random(0), range(60)
     color = {"question_type": "what color", "answer_type": "other"}

@@ -46,6 +46,7 @@ SPEC = Spec(
     headline=(Headline("real", "CIDEr", "captions CIDEr", best=10.0),),
     about="One caption a picture against several references, by coco-caption's metrics; also under corruptions",
     notebook="62_captioning",
+    task=_TASK,
     per_item=f"{_TASK}:per_item",
     score_files=f"{_TASK}:score_files",
     answer_keys="image_id (or image_name) and caption",

@@ -1,7 +1,7 @@
 """Image captioning (Chen et al. 2015): one caption a picture against several references, by coco-caption's metrics.
 
 Protocol "standard": the paper's request, greedy decoding, no Java. Protocol "paper": what the authors' code does
-beside how it decodes (`SPEC.protocols`). The files: `captions_files`.
+beside how it decodes (`SPEC.protocols`). The files of references: `captions.files`.
 """
 
 import random
@@ -12,18 +12,18 @@ from pathlib import Path
 import pandas as pd
 
 from sbt.benchmarks import check_protocol
-from sbt.benchmarks.captions import metric
+from sbt.benchmarks.captions import SPEC, metric
 from sbt.benchmarks.captions.files import ALL, load, train_captions
+from sbt.benchmarks.common import answers as answer_files
 from sbt.benchmarks.common import controls
 from sbt.report import stats
-from sbt.utils import checks, paths
+from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
-from sbt.utils.files import read_json
 
-__all__ = ["PROMPT", "demonstrations", "empty_row", "image_folder", "load", "prompt", "rows", "samples",
-           "score", "score_files", "sources"]  # fmt: skip
-PROTOCOLS = ("standard", "paper")
+__all__ = ["PROMPT", "demonstrations", "load", "per_item", "prompt", "rows", "samples", "score", "score_files",
+           "sources", "subset"]  # fmt: skip
 PROMPT = "Please provide a description of the picture."  # UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall
+MAIN = "coco"  # the data set whose subsets have no name before them
 
 
 def sources(world: Path | None, references: str, images: str, split: str, flickr: dict) -> dict[str, dict]:
@@ -44,36 +44,39 @@ def sources(world: Path | None, references: str, images: str, split: str, flickr
     return {name: {"split": "", **source} for name, source in own.items()}
 
 
-def demonstrations(path: Path | str, pictures: int, seed: int, count: int = 3) -> list[list[tuple[str, str]]]:
-    """The paper's turns before each of some pictures: (request, caption) of training images, drawn with the seed.
+def demonstrations(path: Path | str, items: Sequence[dict], seed: int, count: int = 3) -> list[dict]:
+    """The items with the paper's turns before each: (request, caption) of training images, drawn with the seed.
 
-    The file: `captions_files.train_captions`. DataError where it has fewer images than one picture takes.
+    The file: `captions.files.train_captions`. DataError where it has fewer images than one item takes.
     """
     texts = train_captions(path)
     if len(texts) < count:
         raise DataError(f"{paths.shown(path)}: {count} demonstrations are drawn, but {len(texts)} images have one")
     rng = random.Random(seed)
-    return [[(PROMPT, rng.choice(found).strip()) for found in rng.sample(texts, count)] for _ in range(pictures)]
+    turns = [[(PROMPT, rng.choice(captions).strip()) for captions in rng.sample(texts, count)] for _ in items]
+    return [{**item, "demonstrations": before} for item, before in zip(items, turns, strict=True)]
 
 
-def prompt(item: dict) -> str:
+def subset(part: str, condition: str) -> str:
+    """What metric rows of a data set are called: COCO's by the condition alone, others "flickr30k, real"."""
+    return condition if part == MAIN else f"{part}, {condition}"
+
+
+def prompt(item: dict, protocol: str = "standard") -> str:
     """The request, the same for every picture."""
     return PROMPT
 
 
-def image_folder(folder: Path | str, items: Sequence[dict]) -> Path:
-    """The folder, if every picture lies in it; one DataError says what is missing and where it belongs."""
-    return checks.image_folder(folder, (item["image"] for item in items))
-
-
 def score(items: Sequence[dict], answers: Sequence[str]) -> dict[str, float | int]:
-    """Corpus scores of one caption an item, and n."""
+    """Corpus scores of one caption an item, and n. A single picture has no CIDEr but 0, which is said on stderr."""
+    if len(items) == 1:
+        print("CIDEr of a single picture is 0: its weights are of the pictures scored together", file=sys.stderr)
     return {**metric.scores(answers, [item["references"] for item in items]), "n": len(items)}
 
 
 def _scored(answers: Sequence[str], protocol: str) -> list[str]:
     """The captions as the metric gets them: as they are, or without double quotes, as the authors' code has it."""
-    check_protocol(protocol, PROTOCOLS)
+    check_protocol(protocol, SPEC.protocols)
     return [answer.replace('"', "") if protocol == "paper" else answer for answer in answers]
 
 
@@ -81,21 +84,20 @@ def rows(
     items: Sequence[dict], answers: Sequence[str], *, arm: str, subset: str, protocol: str = "standard", seed: int = 0,
     **same,
 ) -> list[dict]:  # fmt: skip
-    """Metric rows: CIDEr (0 to 10) and ROUGE-L with 95 % intervals over pictures, CIDEr's weights kept."""
+    """Metric rows: CIDEr (0 to 10) and ROUGE-L with 95 % intervals over pictures, CIDEr's weights kept.
+
+    And `empty`, the share of pictures that got no caption.
+    """
     references, said = [item["references"] for item in items], _scored(answers, protocol)
+    measured = {
+        name: stats.bootstrap(metric.per_image(said, references, name), seed=seed) for name in ("CIDEr", "ROUGE-L")
+    }
+    measured["empty"] = sum(not answer.strip() for answer in answers) / len(answers), None, None
     common = {"arm": arm, "benchmark": "captions", "subset": subset, "n": len(items), "protocol": protocol, **same}
-    found = []
-    for name in ("CIDEr", "ROUGE-L"):
-        value, low, high = stats.bootstrap(metric.per_image(said, references, name), seed=seed)
-        found.append({"metric": name, "value": value, "low": low, "high": high, **common})
-    return found
-
-
-def empty_row(answers: Sequence[str], *, arm: str, subset: str, protocol: str = "standard", **same) -> dict:
-    """Metric row: the share of pictures that got no caption."""
-    share = sum(not answer.strip() for answer in answers) / len(answers)
-    common = {"arm": arm, "benchmark": "captions", "subset": subset, "n": len(answers), "protocol": protocol, **same}
-    return {"metric": "empty", "value": share, "low": None, "high": None, **common}
+    return [
+        {"metric": name, "value": value, "low": low, "high": high, **common}
+        for name, (value, low, high) in measured.items()
+    ]
 
 
 def samples(
@@ -111,45 +113,36 @@ def samples(
 
 
 def per_item(samples: Sequence[dict]) -> dict[str, pd.DataFrame]:
-    """Scores of the items about the right picture, items x arms, for paired comparisons."""
+    """CIDEr of COCO's pictures, items x arms, for paired comparisons."""
     return {"captions CIDEr": controls.by_item([one for one in samples if one["subset"] == "real"], "CIDEr")}
 
 
 def score_files(answers: Path | str, references: Path | str, protocol: str = "standard") -> dict:
-    """Scores of a result file, a list of {image_id, caption}, over its images that have references.
+    """Scores of a result file (`common.answers`), {image_id, caption}, over its images that have references.
 
     `image_id` is the references' id or, like the authors' `image_name`, the name of the image file. Under both
     protocols the images with a caption and references are scored, as coco-caption's example does: its 1,000 published
     captions are for a part of the images, and a part of the references suffices to check against its numbers. How many
     images lack the one or the other stands in the result, and the first of them on stderr; `not_available` names what
-    did not run here. DataError names the row of a malformed or repeated one, and of an id that is a text where the
-    references have that number, or the other way round.
+    did not run here. DataError names the row of a malformed or repeated one.
     Protocol "paper": double quotes are taken out of the captions and scores are times 100, as the authors have it
     (UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/coco_metric.py@47f96a3); the scorers are the same.
     """
-    check_protocol(protocol, PROTOCOLS)
+    check_protocol(protocol, SPEC.protocols)
     items, name, other = load(Path(references).absolute(), ALL), paths.shown(answers), paths.shown(references)
-    said = _results(Path(answers), items)
+    rows, names = answer_files.read(answers), {item["image"]: item["id"] for item in items}
+    captions = {where: answer_files.text((where, row), ("caption", *answer_files.TEXTS)) for where, row in rows}
+    known = [item["id"] for item in items]
+    said, unknown = answer_files.by_id(rows, ("image_id", "image_name"), known, names)
+    if not said:
+        answer_files.refuse_unknown(unknown, "image_id", known, f" or {items[0]['image']!r}")
+        raise DataError(f"{name} holds no caption")
     scored = [item for item in items if item["id"] in said]
-    ids = {str(item["id"]): item["id"] for item in items}
-    unknown = {key: number for key, (number, _) in said.items() if ids.get(str(key)) != key}
-    if not scored:
-        raise DataError(f"{name}: none of its {len(said)} images has references in {other}")
-    for key, number in unknown.items():
-        if str(key) in ids:
-            raise DataError(f"{name}, row {number}: image_id {key!r} is {ids[str(key)]!r} in {other}. Write it so")
-    if unknown:
-        first = f"the first in row {min(unknown.values())}"
-        print(
-            f"{name}: {len(unknown)} of {len(said)} captions are of images without references, {first}",
-            file=sys.stderr,
-        )
-    if missing := [item["id"] for item in items if item["id"] not in said]:
-        first = f"the first image_id {missing[0]!r}"
-        print(f"{name}: {len(missing)} of {len(items)} images of {other} have no caption, {first}", file=sys.stderr)
-    told = _scored([said[item["id"]][1] for item in scored], protocol)
-    extra = metric.with_java(told, [item["references"] for item in scored])
-    found, scale = score(scored, told) | extra, 100 if protocol == "paper" else 1
+    missing = [item["id"] for item in items if item["id"] not in said]
+    _say_what_is_left_out(name, other, len(rows), unknown, missing, len(items))
+    kept = _scored([captions[said[item["id"]][0]] for item in scored], protocol)
+    extra = metric.with_java(kept, [item["references"] for item in scored])
+    found, scale = score(scored, kept) | extra, 100 if protocol == "paper" else 1
     return {key: scale * value if isinstance(value, float) else value for key, value in found.items()} | {
         "without_references": len(unknown),
         "without_caption": len(missing),
@@ -157,17 +150,13 @@ def score_files(answers: Path | str, references: Path | str, protocol: str = "st
     }
 
 
-def _results(path: Path, items: Sequence[dict]) -> dict[str | int, tuple[int, str]]:
-    """(row, caption) of a result file by image, the references' id where it is one of theirs or names its file."""
-    results, name = read_json(path), paths.shown(path)
-    if not isinstance(results, list) or not results:
-        raise DataError(f"{name}: expected a list of {{image_id, caption}}")
-    for number, row in enumerate(results, start=1):
-        if not isinstance(row, dict) or not isinstance(row.get("caption"), str):
-            raise DataError(f"{name}, row {number}: expected {{image_id, caption}}")
-    keys = [row.get("image_id", row.get("image_name")) for row in results]
-    checks.once(keys, f"{name}, row ", "image_id")
-    named = {item["image"]: item["id"] for item in items}
-    keys = [named.get(key, key) for key in keys]
-    checks.once(keys, f"{name}, row ", "image_id")  # one image may be given by its id and by its name
-    return {key: (n, row["caption"]) for n, (key, row) in enumerate(zip(keys, results, strict=True), start=1)}
+def _say_what_is_left_out(
+    name: str, other: str, rows: int, unknown: Sequence[tuple], missing: Sequence, images: int
+) -> None:
+    if unknown:
+        (given, (where, _)), *_ = unknown
+        first = f"the first, {given!r}, in {where.removeprefix(name).lstrip(',: ')}"
+        print(f"{name}: {len(unknown)} of {rows} captions are of images without references, {first}", file=sys.stderr)
+    if missing:
+        first = f"the first image_id {missing[0]!r}"
+        print(f"{name}: {len(missing)} of {images} images of {other} have no caption, {first}", file=sys.stderr)

@@ -70,6 +70,14 @@ def others(items: Sequence[dict], seed: int) -> list[str]:
     return [first[other[item["image"]]] for item in items]
 
 
+def subset(part: str, condition: str) -> str:
+    """What metric rows of a part of a benchmark are called: "count" with the right picture, else "count, blank".
+
+    A benchmark of one part, "", is called by the condition alone.
+    """
+    return part if part and condition == "real" else f"{part}, {condition}".removeprefix(", ")
+
+
 def split(rows: pd.DataFrame) -> pd.DataFrame:
     """Metric rows with the `task` and the `condition` that make up their subset: "count, blank", or "real" alone."""
     parts = [subset.split(", ") for subset in rows["subset"]]
@@ -111,12 +119,17 @@ def compared(rows: pd.DataFrame, levels: Mapping[str, float], digits: int = 2) -
 
 
 def verdicts(table: pd.DataFrame) -> str:
-    """What `compared` found, a line an arm: the tasks in which it sees, and those in which that does not show."""
+    """What `compared` found, a line an arm: the tasks in which it sees, and those in which that does not show.
+
+    And those in which half of its lead or more stays without the right picture: what it sees there helps little.
+    """
     lines = []
     for arm, part in table.groupby(level="arm", sort=False):
         tasks, sees = part.index.get_level_values("task"), part["sees"].to_numpy(bool)
-        told = ("sees in", tasks[sees]), ("not shown to see in", tasks[~sees])
-        lines.append(f"{arm}: " + "; ".join(f"{verb} {', '.join(names)}" for verb, names in told if len(names)))
+        kept = (part["left"] >= 0.5).to_numpy(bool)
+        groups = {"sees in": sees, "not shown to see in": ~sees, "keeps half its lead without the picture in": kept}
+        found = [f"{verb} {', '.join(tasks[which])}" for verb, which in groups.items() if which.any()]
+        lines.append(f"{arm}: {'; '.join(found)}")
     return "\n".join(lines)
 
 

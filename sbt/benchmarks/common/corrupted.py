@@ -1,7 +1,7 @@
 """The pictures of a benchmark under corruptions (MSCOCO-C, Flickr30k-C, VQAv2-C): made on the fly, or read.
 
 made = CorruptedImages(folder, cache, seed)
-vision_scores.ask(arms, prompts, made.names(pictures, "fog", 3), made.folder, ...)
+rows, samples = evaluate_corrupted(vqav2, items, arms, clean, made, caches, corruptions=["fog"], severities=[3], ...)
 """
 
 import io
@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product, starmap
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,7 +21,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from sbt.data import corruptions
+from sbt import benchmarks, models
+from sbt.benchmarks.common.evaluate import Questions
+from sbt.benchmarks.common.protocol import PAPER, Decoding, decoding
+from sbt.data import corruptions as corrupting
 from sbt.data import images as image_files
 from sbt.report import plots, stats
 from sbt.utils import checks, paths
@@ -37,7 +40,7 @@ class CorruptedImages:
     """Pictures in the folder `images` under a corruption: the same file, name, severity and seed give the same bytes.
 
     Made ones are kept in `cache` as PNG. Where `ready` names a folder, nothing is made: its images are read, in the
-    authors' layout {corruption}/{severity}/val2014/NAME (`corruptions.find`).
+    authors' layout {corruption}/{severity}/val2014/NAME (`data.corruptions.find`).
     """
 
     images: Path
@@ -57,10 +60,10 @@ class CorruptedImages:
         an unknown corruption or severity.
         """
         if self.ready:
-            found = checks.image_folder(corruptions.find(self.ready, corruption, severity), pictures)
+            found = checks.image_folder(corrupting.find(self.ready, corruption, severity), pictures)
             return [(found / name).relative_to(self.folder).as_posix() for name in pictures]
         asked = self.folder, corruption, severity, self.seed
-        made = {name: corruptions.cached(self.images / name, *asked) for name in dict.fromkeys(pictures)}
+        made = {name: corrupting.cached(self.images / name, *asked) for name in dict.fromkeys(pictures)}
         return [made[name].relative_to(self.folder).as_posix() for name in pictures]
 
     def make(
@@ -82,18 +85,18 @@ class CorruptedImages:
         """
         pictures = list(dict.fromkeys(pictures))
         if self.ready:
-            places = [corruptions.find(self.ready, *cell) for cell in product(names, severities)]
+            places = [corrupting.find(self.ready, *cell) for cell in product(names, severities)]
             return _usable(pictures, places, on_bad, min_side=image_files.MIN_SIDE, progress=progress)
-        pictures = _usable(pictures, [self.images], on_bad, min_side=corruptions.MIN_SIDE)
+        pictures = _usable(pictures, [self.images], on_bad, min_side=corrupting.MIN_SIDE)
         jobs = list(product(pictures, names, severities))
         given = [(self.images / name, self.folder, corruption, level, self.seed) for name, corruption, level in jobs]
         workers = min(workers or os.cpu_count() or 1, len(jobs) // MANY)
         if workers < 2:
-            _drain(starmap(corruptions.cached, given), len(jobs), progress)
+            _drain(starmap(corrupting.cached, given), len(jobs), progress)
             return pictures
         # spawned: a fork of a process that has torch's threads may hang
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            _drain(pool.map(corruptions.cached, *zip(*given, strict=True), chunksize=8), len(jobs), progress)
+            _drain(pool.map(corrupting.cached, *zip(*given, strict=True), chunksize=8), len(jobs), progress)
         return pictures
 
 
@@ -118,26 +121,70 @@ def subset(corruption: str, severity: int) -> str:
     return f"{corruption}, severity {severity}"
 
 
-def by_subset(answers: Sequence[str], cells: Sequence[tuple[str, int]]) -> dict[str, Sequence[str]]:
-    """Answers that were asked for in one go, the same questions for each (corruption, severity), by `subset`."""
-    size = len(answers) // max(1, len(cells))
-    return {subset(*cell): answers[place * size : (place + 1) * size] for place, cell in enumerate(cells)}
+def evaluate_corrupted(
+    task: Any,
+    items: Sequence[dict],
+    arms: Mapping[str, str],
+    clean: Mapping[str, Sequence[str]],
+    made: CorruptedImages,
+    caches: Path,
+    *,
+    corruptions: Sequence[str],
+    severities: Sequence[int],
+    value: str,
+    name: str = "",
+    protocol: str = "standard",
+    paper: Decoding = PAPER,
+    limit: int = 0,
+    on_bad: str = "stop",
+    max_new_tokens: int = 16,
+    batch_size: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[dict], list[dict]]:
+    """(metric rows, samples) of the items once more, clean and under each corruption and severity, and what is lost.
+
+    `clean`: each arm's answers about the clean pictures, one an item. Only the first `limit` items are taken, 0 for
+    all. `value` is the key of the task's samples that the relative drop is of: CIDEr, accuracy. `name` stands before
+    the subsets where a step has several data sets. Items whose picture cannot be used are left out where `on_bad` is
+    "skip". Nothing is asked where `corruptions` or `severities` is empty. Raises what `CorruptedImages.make` does.
+    """
+    cells = list(product(corruptions, severities))
+    if not cells:
+        return [], []
+    pictures = [item["image"] for item in items[: limit or None]]
+    usable = set(made.make(pictures, corruptions, severities, on_bad=on_bad, progress=progress))
+    places = [place for place, picture in enumerate(pictures) if picture in usable]
+    kept = [items[place] for place in places]
+    files = [file for cell in cells for file in made.names([item["image"] for item in kept], *cell)]
+    asked = [{**item, "file": file} for item, file in zip(kept * len(cells), files, strict=True)]
+    how, size = decoding(protocol, max_new_tokens, paper=paper), {"batch_size": batch_size, "progress": progress}
+    questions = Questions(task, asked, made.folder, caches, protocol, how, seed=made.seed, **size)
+    rows, samples = [], []
+    for arm, loaded in models.load_vision_models(arms):
+        answers = questions.answers(arm, loaded, "real")
+        said = {CLEAN: [clean[arm][place] for place in places]}
+        said |= {subset(*cell): answers[k * len(kept) : (k + 1) * len(kept)] for k, cell in enumerate(cells)}
+        origin = benchmarks.provenance(protocol, {arm: how.conversation or loaded.conversation})[arm]
+        scored = score(task, kept, said, value, arm=arm, seed=made.seed, **origin)
+        rows, samples = rows + scored[0], samples + scored[1]
+    start = f"{name}, " if name else ""
+    return tuple([{**row, "subset": f"{start}{row['subset']}"} for row in part] for part in (rows, samples))
 
 
 def score(
-    benchmark: ModuleType, items: Sequence[dict], said: Mapping[str, Sequence[str]], value: str, *, arm: str,
+    task: Any, items: Sequence[dict], said: Mapping[str, Sequence[str]], value: str, *, arm: str,
     protocol: str = "standard", seed: int = 0, **same: object,
 ) -> tuple[list[dict], list[dict]]:  # fmt: skip
     """(metric rows, samples) of an arm's answers to the same items, `said` of CLEAN and of every `subset`.
 
-    `benchmark` is `captions` or `vqav2`, `value` the key of its samples that the relative drop is of: CIDEr, accuracy.
     Where the clean score is 0 nothing can be lost, and there are no rows of the drop.
     """
     rows, samples, values = [], [], {}
     for part, answers in said.items():
         common = {"arm": arm, "subset": part, "protocol": protocol}
-        rows += benchmark.rows(items, answers, seed=seed, **common, **same)
-        samples += (judged := benchmark.samples(items, answers, **common))
+        rows += task.rows(items, answers, seed=seed, **common, **same)
+        judged = task.samples(items, answers, **common)
+        samples += [{**sample, "protocol": protocol} for sample in judged]
         values[part] = [sample[value] for sample in judged]
     if not any(values[CLEAN]):
         return rows, samples
@@ -145,7 +192,7 @@ def score(
     for part, found in values.items():
         if cell := re.match(SUBSET, part):
             under.setdefault(cell["corruption"], {})[int(cell["severity"])] = found
-    common = {"arm": arm, "benchmark": benchmark.__name__.rpartition(".")[2], "protocol": protocol, **same}
+    common = {"arm": arm, "benchmark": rows[0]["benchmark"], "protocol": protocol, **same}
     pictures = [item["image"] for item in items]
     return rows + drop_rows(values[CLEAN], under, groups=pictures, seed=seed, **common), samples
 
@@ -162,10 +209,10 @@ def drop_rows(
 
     `clean` and `under[corruption][severity]` are scores of the same items (CIDEr of a picture, accuracy of a question)
     in the same order. Items, or `groups` of them (one a picture), are resampled with their clean score: the interval
-    is of the paired drop. Means as in `corruptions.relative_drop`, whose DataErrors are raised.
+    is of the paired drop. Means as in `data.corruptions.relative_drop`, whose DataErrors are raised.
     """
     scores = {name: {level: float(np.mean(found)) for level, found in by.items()} for name, by in under.items()}
-    corruptions.relative_drop(float(np.mean(clean)), scores)
+    corrupting.relative_drop(float(np.mean(clean)), scores)
     means = {name: np.mean([np.asarray(found, float) for found in by.values()], axis=0) for name, by in under.items()}
     found = []
     for name, values in ({ALL: np.mean(list(means.values()), axis=0)} | means).items():
@@ -204,7 +251,7 @@ def sheet(image: Image.Image, seed: int = 0, severity: int = 3, *, side: int = 9
 
     As PNG, noise would take more than a committed notebook may have.
     """
-    tiles, font = corruptions.contact_sheet(image, seed, severity), ImageFont.load_default(11)
+    tiles, font = corrupting.contact_sheet(image, seed, severity), ImageFont.load_default(11)
     width, height = side + 6, side + 22
     whole = Image.new("RGB", (columns * width, -(-len(tiles) // columns) * height), "white")
     draw = ImageDraw.Draw(whole)

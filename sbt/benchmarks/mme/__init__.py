@@ -23,6 +23,7 @@ SPEC = Spec(
     headline=(Headline("perception", "score", "MME perception", best=2000.0),),
     about="Two yes/no questions a picture, in 14 tasks of perception and cognition",
     notebook="60_mme",
+    task=_TASK,
     per_item=f"{_TASK}:per_item",
     score_files=f"{_TASK}:score_files",
     answer_keys="a folder of TASK.txt: image, question, label, response, with tabs between",

@@ -6,8 +6,9 @@ A line of a list `TASK.txt` is image, question, label with tabs between, and in 
 from collections.abc import Sequence
 from pathlib import Path
 
+from sbt.benchmarks.common import answers
 from sbt.benchmarks.mme import metric
-from sbt.utils import checks, paths
+from sbt.utils import paths
 from sbt.utils.errors import DataError
 from sbt.utils.files import read_text, write_text
 
@@ -37,7 +38,8 @@ def load(folder: Path | str) -> list[dict]:
 
 def _in_folder(folder: Path, task: str) -> list[dict]:
     inner = (folder / _INNER).is_dir()
-    files = sorted((folder / _INNER if inner else folder).glob("*.txt"))
+    texts = (folder / _INNER if inner else folder).glob("*.txt")
+    files = sorted(file for file in texts if not file.name.startswith("."))  # "._a.txt" is macOS's
     if not files:
         raise DataError(f"{paths.shown(folder)} holds no question, as IMAGE.txt or {_INNER}/IMAGE.txt")
     items = []
@@ -97,7 +99,7 @@ def read_answers(folder: Path, protocol: str, references: Path | None = None) ->
     asked: dict[str, dict[str, dict]] = {}
     for item in load(references.absolute()) if references else []:
         asked.setdefault(item["task"], {})[_key(item)] = item
-    items, answers = [], []
+    items, responses = [], []
     for task in metric.tasks(protocol):
         file = folder / f"{task}.txt"
         if references and task not in asked:
@@ -109,8 +111,8 @@ def read_answers(folder: Path, protocol: str, references: Path | None = None) ->
         if references:
             _check(found, asked[task], paths.shown(file))
         items += found
-        answers += [answer for _, answer in pairs]
-    return items, answers
+        responses += [response for _, response in pairs]
+    return items, responses
 
 
 def _key(item: dict) -> str:
@@ -118,7 +120,8 @@ def _key(item: dict) -> str:
 
 
 def _check(items: Sequence[dict], asked: dict[str, dict], name: str) -> None:
-    checks.matched([{"question": _key(item)} for item in items], "question", asked, name)
+    rows = [(f"{name}:{number}", {"question": _key(item)}) for number, item in enumerate(items, start=1)]
+    answers.matched(rows, "question", asked, name)
     for number, item in enumerate(items, start=1):
         if item["label"].lower() != (label := asked[_key(item)]["label"]).lower():
             raise DataError(f"{name}:{number}: label is {item['label']!r}, but that question's is {label!r}")
@@ -136,23 +139,23 @@ def _answered(where: str, task: str, line: str, protocol: str) -> tuple[dict, st
     return item, fields[3]
 
 
-def write_answers(folder: Path | str, items: Sequence[dict], answers: Sequence[str]) -> list[Path]:
+def write_answers(folder: Path | str, items: Sequence[dict], responses: Sequence[str]) -> list[Path]:
     """Write the publishers' answer files, TASK.txt of image, question, label, response; tabs and line ends go."""
     texts: dict[str, str] = {}
-    for item, answer in zip(items, answers, strict=True):
+    for item, answer in zip(items, responses, strict=True):
         line = "\t".join((item["image"], item["question"], item["label"], metric.one_line(answer)))
         texts[item["task"]] = texts.get(item["task"], "") + f"{line}\n"
     return [write_text(Path(folder) / f"{task}.txt", text) for task, text in texts.items()]
 
 
-def pictures(folder: Path | str, items: Sequence[dict]) -> list[str]:
-    """Path in `folder` of each item's picture: TASK/IMAGE, TASK/images/IMAGE or IMAGE, whichever is there.
+def with_pictures(folder: Path | str, items: Sequence[dict]) -> list[dict]:
+    """The items with `file`, the path in `folder` of the picture: TASK/IMAGE, TASK/images/IMAGE or IMAGE.
 
-    The first of them where none is: what is missing is for `vision_scores.usable` to judge, with other bad pictures.
+    The first of them where none is there: what is missing is for `evaluate.usable` to judge, with other bad pictures.
     Image names are unique within a task only.
     """
     root, found = paths.resolve(str(folder)), []
     for item in items:
         places = [f"{item['task']}/{item['image']}", f"{item['task']}/images/{item['image']}", item["image"]]
-        found.append(next((place for place in places if (root / place).is_file()), places[0]))
+        found.append({**item, "file": next((place for place in places if (root / place).is_file()), places[0])})
     return found

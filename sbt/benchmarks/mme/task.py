@@ -10,15 +10,14 @@ import pandas as pd
 
 from sbt.benchmarks import check_protocol
 from sbt.benchmarks.common import controls
-from sbt.benchmarks.mme import metric
-from sbt.benchmarks.mme.files import load, pictures, read_answers, write_answers
+from sbt.benchmarks.mme import SPEC, metric
+from sbt.benchmarks.mme.files import load, read_answers, with_pictures, write_answers
 from sbt.benchmarks.mme.metric import KINDS, METRICS, parse, tasks
 from sbt.report import stats
 from sbt.utils.errors import DataError
 
-__all__ = ["KINDS", "METRICS", "answer_counts", "counts", "load", "parse", "pictures", "prompt", "rows",
-           "samples", "score", "score_files", "tasks", "write_answers"]  # fmt: skip
-PROTOCOLS = ("standard", "paper")
+__all__ = ["KINDS", "METRICS", "answer_counts", "counts", "load", "parse", "prompt", "rows", "samples",
+           "score", "score_files", "tasks", "with_pictures", "write_answers"]  # fmt: skip
 
 
 def counts(items: Sequence[dict]) -> dict[str, dict[str, int]]:
@@ -29,14 +28,14 @@ def counts(items: Sequence[dict]) -> dict[str, dict[str, int]]:
     return {t: {"questions": len(asked[t]), "pictures": shown[t], "yes": yes[t]} for t in asked if asked[t]}
 
 
-def prompt(item: dict) -> str:
+def prompt(item: dict, protocol: str = "standard") -> str:
     """The question as it stands in the file."""
     return item["question"]
 
 
 def _by_task(items: Sequence[dict], answers: Sequence[str], protocol: str) -> dict[str, list[tuple[dict, str]]]:
     """Items and answers of each task that the protocol scores, the two questions about a picture side by side."""
-    check_protocol(protocol, PROTOCOLS)
+    check_protocol(protocol, SPEC.protocols)
     found: dict[str, dict[str, list]] = {task: {} for task in tasks(protocol)}
     for item, answer in zip(items, answers, strict=True):
         if item["task"] in found:
@@ -70,13 +69,13 @@ def answer_counts(items: Sequence[dict], answers: Sequence[str], protocol: str =
 
 
 def rows(
-    items: Sequence[dict], answers: Sequence[str], *, arm: str, condition: str = "real", seed: int = 0,
+    items: Sequence[dict], answers: Sequence[str], *, arm: str, subset: str = "real", seed: int = 0,
     protocol: str = "standard", **same,
 ) -> list[dict]:  # fmt: skip
     """Metric rows with 95 % intervals, resampling pictures: METRICS by task, and the score of each kind of tasks.
 
-    `acc` and the ratios are shares of the questions, `acc_plus` of the pictures; the subset is the task's name, with
-    the condition unless it is "real".
+    `acc` and the ratios are shares of the questions, `acc_plus` of the pictures. Their subsets are the tasks' names,
+    with the given one behind them unless that is "real".
     """
     measured, hits = [], {}
     for task, pairs in _by_task(items, answers, protocol).items():
@@ -89,22 +88,19 @@ def rows(
         if there := [hits[name] for name in names if name in hits]:
             measured.append((kind, "score", metric.total(there, seed), sum(map(len, there))))
     return [
-        {"arm": arm, "benchmark": "mme", "subset": _subset(name, condition), "metric": metric_name}
+        {"arm": arm, "benchmark": "mme", "subset": controls.subset(name, subset), "metric": metric_name}
         | {"value": value, "low": low, "high": high, "n": n, "protocol": protocol, **same}
         for name, metric_name, (value, low, high), n in measured
     ]
 
 
-def _subset(name: str, condition: str) -> str:
-    return name if condition == "real" else f"{name}, {condition}"
-
-
-def samples(items: Sequence[dict], answers: Sequence[str], *, arm: str, condition: str = "real",
+def samples(items: Sequence[dict], answers: Sequence[str], *, arm: str, subset: str = "real",
             protocol: str = "standard") -> list[dict]:  # fmt: skip
     """One record an item: what was asked, what was said, what it is taken for, whether it is right."""
     return [
-        {"arm": arm, "subset": _subset(item["task"], condition), "image": item["image"], "prompt": prompt(item)}
-        | {"label": item["label"], "answer": answer, "parsed": (said := parse(answer, protocol))}
+        {"arm": arm, "subset": controls.subset(item["task"], subset), "image": item.get("file", item["image"])}
+        | {"prompt": prompt(item), "label": item["label"], "answer": answer}
+        | {"parsed": (said := parse(answer, protocol))}
         | {"correct": said == item["label"].lower(), "unparsed": said == "other", "empty": not answer.strip()}
         for item, answer in zip(items, answers, strict=True)
     ]
@@ -120,7 +116,7 @@ def score_files(answers: Path | str, references: Path | str | None = None, proto
 
     With `references` every line must be one of its questions, and its tasks suffice; without, all tasks must be there.
     """
-    check_protocol(protocol, PROTOCOLS)
+    check_protocol(protocol, SPEC.protocols)
     folder = Path(answers).absolute()
     if not folder.is_dir():
         raise DataError(f"{answers} is no folder. Give the one with the answers of every task, as existence.txt")

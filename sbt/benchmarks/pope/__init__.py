@@ -43,6 +43,7 @@ SPEC = Spec(
     ),
     about="Yes/no questions about which objects a picture shows, in three official splits",
     notebook="63_pope",
+    task=_TASK,
     per_item=f"{_TASK}:per_item",
     score_files=f"{_TASK}:score_files",
     answer_keys="question_id and answer; or question and answer, one a question in their order",

@@ -1,24 +1,26 @@
 """POPE: is the object in the picture? (Li et al. 2023). JSON lines of question_id, image, text, label.
 
-Protocol "standard": the question alone, greedy decoding, the official parser and metric. "paper" has the same parser
-and metric, and how the authors decode; what comes of that: `SPEC.protocols`.
+Protocol "standard": the question alone, greedy decoding, the official parser and metric (AoiDragon/POPE:
+evaluate.py). "paper" has the same parser and metric, and how the authors decode; what comes of that: `SPEC.protocols`.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from sbt.benchmarks import check_protocol
+from sbt.benchmarks.common import answers as answer_files
 from sbt.benchmarks.common import controls
-from sbt.benchmarks.pope import metric as yesno
-from sbt.benchmarks.pope.metric import parse
+from sbt.benchmarks.pope import SPEC
 from sbt.report import stats
 from sbt.utils import checks, paths
 from sbt.utils.errors import DataError
 from sbt.utils.files import read_lines
 
-METRICS = ("accuracy", "precision", "recall", "f1", "yes_ratio")
+SPLITS = ("random", "popular", "adversarial")  # the publishers'
+MICRO_WORLD = (*SPLITS, "heldout")  # and pairs of colour and shape that no instruction mentions
 
 
 def files(folder: Path | str, splits: Sequence[str]) -> dict[str, Path]:
@@ -26,12 +28,11 @@ def files(folder: Path | str, splits: Sequence[str]) -> dict[str, Path]:
     found = {}
     for split in splits:
         names = [paths.resolve(str(folder)) / f"{start}pope_{split}.json" for start in ("", "coco_")]
-        there = [path for path in names if path.is_file()]
-        if not there:
+        found[split] = next((path for path in names if path.is_file()), None)
+        if found[split] is None:
             raise DataError(
                 f"{paths.shown(names[0])} does not exist: put POPE's {names[1].name} there, or set `splits`"
             )
-        found[split] = there[0]
     return found
 
 
@@ -56,48 +57,78 @@ def counts(rows: Sequence[dict]) -> dict[str, int]:
     return {"questions": len(rows), "pictures": len({row["image"] for row in rows}), "yes": yes}
 
 
-def prompt(item: dict) -> str:
+def prompt(item: dict, protocol: str = "standard") -> str:
     """The question as it stands in the file."""
     return item["text"]
 
 
-def image_folder(folder: Path | str, questions: dict[str, list[dict]]) -> Path:
-    """The folder, if every picture that is asked about lies in it; one DataError says what is missing and where."""
-    return checks.image_folder(folder, (row["image"] for rows in questions.values() for row in rows))
+def parse(answer: str) -> str:
+    """The answer as "yes" or "no" by the official rule: "no" if the first sentence has one of the words No, not, no.
+
+    The sentence ends at the first period; commas are removed, words are what blanks separate.
+    Everything else is yes, also "NO", "No!", "no" before a line break, and the empty answer.
+    """
+    words = answer.split(".")[0].replace(",", "").split(" ")
+    return "no" if {"No", "not", "no"} & set(words) else "yes"
+
+
+def is_unparsed(answer: str) -> bool:
+    """Whether the sentence that `parse` reads has no yes or no word in any spelling ("NO!" is one, "Nope" is none).
+
+    The official "yes" is only its default then; such answers are counted beside the scores.
+    """
+    return not {"yes", "no", "not"} & set(re.findall(r"[a-z]+", answer.split(".")[0].lower()))
+
+
+def measures(items: Sequence[dict], answers: Sequence[str]) -> dict[str, tuple[list, list]]:
+    """Metric -> numerator and denominator of each item; a metric is the sum of the one over the sum of the other.
+
+    "yes" is the positive class. ValueError for different numbers of items and answers: the official script cuts the
+    longer list.
+    """
+    if len(answers) != len(items) or not items:
+        raise ValueError(f"{len(answers)} answers for {len(items)} labels")
+    yes = [parse(answer) == "yes" for answer in answers]
+    positive = [item["label"] == "yes" for item in items]
+    pairs, one = list(zip(yes, positive, strict=True)), [True] * len(items)
+    hits = [y and p for y, p in pairs]
+    return {
+        "accuracy": ([y == p for y, p in pairs], one),
+        "precision": (hits, yes),
+        "recall": (hits, positive),
+        "f1": ([2 * hit for hit in hits], [y + p for y, p in pairs]),
+        "yes_ratio": (yes, one),
+    }
 
 
 def score(items: Sequence[dict], answers: Sequence[str]) -> dict[str, float | int]:
-    """The official metrics of answers in the order of the items."""
-    return yesno.scores(answers, [item["label"] for item in items])
+    """The official metrics of answers in the order of the items; n; unparsed.
+
+    Where nothing is predicted or labelled yes, precision, recall and f1 are 0.0 (the official script divides by 0).
+    """
+    sums = {name: (sum(above), sum(below)) for name, (above, below) in measures(items, answers).items()}
+    found = {name: above / below if below else 0.0 for name, (above, below) in sums.items()}
+    return {**found, "n": len(items), "unparsed": sum(map(is_unparsed, answers))}
 
 
 def rows(items: Sequence[dict], answers: Sequence[str], *, arm: str, subset: str, seed: int = 0, **same) -> list[dict]:
     """Metric rows with 95 % intervals, resampling pictures: the questions about one picture belong together."""
-    yes = [parse(answer) == "yes" for answer in answers]
-    positive = [item["label"] == "yes" for item in items]
-    hits = [float(y and p) for y, p in zip(yes, positive, strict=True)]
-    one = [1.0] * len(items)
-    ratios = {
-        "accuracy": ([float(y == p) for y, p in zip(yes, positive, strict=True)], one),
-        "precision": (hits, yes),
-        "recall": (hits, positive),
-        "f1": ([2 * hit for hit in hits], [float(y) + p for y, p in zip(yes, positive, strict=True)]),
-        "yes_ratio": ([float(y) for y in yes], one),
-    }
     found, pictures = [], [item["image"] for item in items]
-    for metric in METRICS:
-        above, below = ratios[metric]
+    for metric, (above, below) in measures(items, answers).items():
         value, low, high = stats.ratio(below, above, groups=pictures, seed=seed)
         measured = {"metric": metric, "value": value, "low": low, "high": high, "n": len(items)}
         found.append({"arm": arm, "benchmark": "pope", "subset": subset, **measured, **same})
     return found
 
 
-def samples(items: Sequence[dict], answers: Sequence[str], *, arm: str, subset: str) -> list[dict]:
-    """One record an item: what was asked, what was said, whether it is right."""
+def samples(
+    items: Sequence[dict], answers: Sequence[str], *, arm: str, subset: str, protocol: str = "standard"
+) -> list[dict]:
+    """One record an item: what was asked, what was said, what it is taken for, whether it is right."""
     return [
         {"arm": arm, "subset": subset, "image": item["image"], "prompt": prompt(item), "label": item["label"]}
-        | {"answer": answer, "correct": parse(answer) == item["label"], "unparsed": yesno.is_unparsed(answer)}
+        | {"answer": answer, "parsed": parse(answer), "correct": parse(answer) == item["label"]}
+        | {"unparsed": is_unparsed(answer), "empty": not answer.strip()}
         for item, answer in zip(items, answers, strict=True)
     ]
 
@@ -108,32 +139,27 @@ def per_item(samples: Sequence[dict]) -> dict[str, pd.DataFrame]:
 
 
 def score_files(answers: Path | str, references: Path | str, protocol: str = "standard") -> dict[str, float | int]:
-    """Scores of an answers file: rows with `question_id`, or the official `question` and `answer` in order.
+    """Scores of an answers file (`common.answers`): rows with `question_id`, or `question` in the official order.
 
     DataError names file and line, also where a row's `question` is another one than its `question_id` or its place
     says. Both protocols score alike: the authors kept the official parser.
     """
-    check_protocol(protocol, ("standard", "paper"))
-    items, lines, name = load(references), read_lines(Path(answers)), paths.shown(answers)
-    for number, row in lines:
-        if not isinstance(row.get("answer"), str):
-            raise DataError(f"{name}:{number}: no text in 'answer'")
-    numbers, rows = [number for number, _ in lines], [row for _, row in lines]
-    if any("question_id" in row for row in rows):
+    check_protocol(protocol, SPEC.protocols)
+    items, rows, name = load(references), answer_files.read(answers), paths.shown(answers)
+    said = {where: answer_files.text((where, row)) for where, row in rows}
+    if any("question_id" in row for _, row in rows):
         known = {item["question_id"]: item for item in items}
-        ordered = checks.matched(rows, "question_id", known, name, numbers)
-        for number, row in lines:
-            if "question" in row:
-                _same(row, known[row["question_id"]], f"question_id {row['question_id']!r}", f"{name}:{number}")
-        return score(items, [row["answer"] for row in ordered])
-    if len(rows) != len(items):
+        rows = answer_files.matched(rows, "question_id", known, name)
+    elif len(rows) != len(items):
         raise DataError(f"{name}: {len(rows)} answers for {len(items)} questions. Give one a question, in their order")
-    for place, ((number, row), item) in enumerate(zip(lines, items, strict=True), start=1):
-        _same(row, item, f"question {place}", f"{name}:{number}")
-    return score(items, [row["answer"] for row in rows])
+    for place, ((where, row), item) in enumerate(zip(rows, items, strict=True), start=1):
+        what = f"question_id {row['question_id']!r}" if "question_id" in row else f"question {place}"
+        if "question" in row or "question_id" not in row:
+            _check_same(row, item, what, where)
+    return score(items, [said[where] for where, _ in rows])
 
 
-def _same(row: dict, item: dict, what: str, where: str) -> None:
+def _check_same(row: dict, item: dict, what: str, where: str) -> None:
     """DataError unless a row answers the item. "imange" is "image": the publishers mended that word in autumn 2023."""
     said, asked = (str(text).replace("imange", "image") for text in (row.get("question"), item["text"]))
     if said != asked:

@@ -69,6 +69,7 @@ SPEC = Spec(
     ),
     about="Questions about pictures unlike the training's: odd textures and backgrounds, what-if, line drawings",
     notebook="64_unicorn",
+    task=_TASK,
     per_item=f"{_TASK}:per_item",
     score_files=f"{_TASK}:score_files",
     answer_keys="answer (or prediction), one a question in their order; in OODCV-VQA also an object by image path",

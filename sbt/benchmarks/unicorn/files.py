@@ -4,13 +4,15 @@ Forms: UCSC-VLAA/vllm-safety-benchmark@ef1aba1: README.md, safety_evaluations/oo
 questions) and evaluation.py, lines 425-435 and 550-562 (what it saves).
 """
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from sbt.benchmarks.common import answers
 from sbt.benchmarks.unicorn import metric
 from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
-from sbt.utils.files import read_json, read_lines
+from sbt.utils.files import read_json, read_text
 from sbt.utils.text import nearest
 
 
@@ -57,25 +59,21 @@ def _item(row: object, task: str, where: str) -> dict:
 def read_answers(path: Path, items: list[dict], protocol: str) -> tuple[list[dict], list[str]]:
     """Items and answers of a file in one of two forms; DataError names its row, line or key.
 
-    A list or JSON lines, one row a question in their order: {"image" or "image_path", "answer", "label", "question"}
-    (Sketchy-VQA as published; the last two, where they are there, must be the question's), or {"prediction",
-    "answer"} for {"answer", "label"}. Or an object by image path, {"prediction", "answer"} (OODCV-VQA as published):
-    it holds the last answer about a picture only, so "standard" wants the other form where one has more questions.
+    A list or JSON lines (`common.answers`), one row a question in their order: {"image" or "image_path", "answer",
+    "label", "question"} (Sketchy-VQA as published; the last two, where they are there, must be the question's), or
+    {"prediction", "answer"} for {"answer", "label"}. Or an object by image path, {"prediction", "answer"} (OODCV-VQA
+    as published): it holds the last answer about a picture only, so "standard" wants the other form where one has
+    more questions.
     """
     name = paths.shown(path)
-    lines = path.suffix == ".jsonl"
-    numbered = read_lines(path) if lines else []
-    content = [row for _, row in numbered] if lines else read_json(path, keys_once=True)
-    if isinstance(content, dict) and items[0]["task"] in metric.OODCV:
+    if items[0]["task"] in metric.OODCV and (content := _object(path)) is not None:
         return _by_picture(content, items, protocol, name)
-    if not isinstance(content, list):
-        raise DataError(f"{name}: expected a list of answers, or in OODCV-VQA an object by image path")
-    if len(content) != len(items):
-        raise DataError(f"{name}: {len(content)} answers for {len(items)} questions. Give one a question, in order")
-    places = [f"{name}:{number}" for number, _ in numbered] or [f"{name}, row {k + 1}" for k in range(len(content))]
-    answers = []
-    for number, (where, row, item) in enumerate(zip(places, content, items, strict=True), start=1):
-        answers.append(_answer(row, item, where))
+    rows = answers.read(path)
+    if len(rows) != len(items):
+        raise DataError(f"{name}: {len(rows)} answers for {len(items)} questions. Give one a question, in order")
+    said = []
+    for number, ((where, row), item) in enumerate(zip(rows, items, strict=True), start=1):
+        said.append(_answer(row, item, where))
         for key in ("image", "image_path"):
             if key in row and _known(row[key], [item["image"]]) is None:
                 raise DataError(f"{where}: this is about {row[key]!r}, but question {number} about {item['image']!r}")
@@ -83,7 +81,18 @@ def read_answers(path: Path, items: list[dict], protocol: str) -> tuple[list[dic
             raise DataError(
                 f"{where}: this answers {row['question']!r}, but question {number} is {item['question']!r}"
             )
-    return items, answers
+    return items, said
+
+
+def _object(path: Path) -> dict | None:
+    """The rows of a file that is one JSON object of objects; None where it is a list, or JSON lines."""
+    try:
+        content = json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError):
+        return None
+    if not isinstance(content, dict) or not all(isinstance(row, dict) for row in content.values()):
+        return None
+    return read_json(path, keys_once=True)
 
 
 def _by_picture(content: dict, items: list[dict], protocol: str, name: str) -> tuple[list[dict], list[str]]:
@@ -113,10 +122,9 @@ def _known(path: object, images: Iterable[str]) -> str | None:
     return next((end for end in ends if end in images), None)
 
 
-def _answer(row: object, item: dict, where: str) -> str:
-    told, label = ("prediction", "answer") if isinstance(row, dict) and "prediction" in row else ("answer", "label")
-    if not isinstance(row, dict) or not isinstance(row.get(told), str):
-        raise DataError(f"{where}: no text in {told!r}")
+def _answer(row: dict, item: dict, where: str) -> str:
+    said = answers.text((where, row))
+    label = "answer" if "prediction" in row or "response" in row else "label"
     if row.get(label, item["label"]) != item["label"]:
         raise DataError(f"{where}: {label} is {row[label]!r}, but the question's is {item['label']!r}")
-    return row[told]
+    return said

@@ -10,16 +10,14 @@ import pandas as pd
 
 from sbt.benchmarks import check_protocol
 from sbt.benchmarks.common import controls
-from sbt.benchmarks.unicorn import metric
+from sbt.benchmarks.unicorn import SPEC, metric
 from sbt.benchmarks.unicorn.files import check_task, load, read_answers
 from sbt.benchmarks.unicorn.metric import OODCV, SITUATIONS, SKETCHY, TASKS
 from sbt.report import stats
-from sbt.utils import checks
 from sbt.utils.errors import DataError, ParameterError
 
-__all__ = ["OODCV", "SITUATIONS", "SKETCHY", "TASKS", "counts", "image_folder", "load", "prompt",
+__all__ = ["OODCV", "SITUATIONS", "SKETCHY", "TASKS", "counts", "load", "prompt",
            "rows", "samples", "score", "score_files"]  # fmt: skip
-PROTOCOLS = ("standard", "paper")
 
 
 def counts(items: Sequence[dict]) -> dict[str, int]:
@@ -29,35 +27,30 @@ def counts(items: Sequence[dict]) -> dict[str, int]:
     return {"questions": len(items), "pictures": pictures, "yes": labels.count("yes"), "numbers": numbers}
 
 
-def prompt(item: dict) -> str:
+def prompt(item: dict, protocol: str = "standard") -> str:
     """The question as it stands in the file."""
     return item["question"]
 
 
-def image_folder(folder: Path | str, items: Sequence[dict]) -> Path:
-    """The folder, if every picture lies in it; one DataError says what is missing and where it belongs."""
-    return checks.image_folder(folder, (item["image"] for item in items))
-
-
 def _checked(items: Sequence[dict], protocol: str) -> None:
-    check_protocol(protocol, PROTOCOLS)
+    check_protocol(protocol, SPEC.protocols)
     if len(found := {item["task"] for item in items}) != 1:
         raise DataError(f"unicorn: items of one task are scored together, found {', '.join(sorted(found)) or 'none'}")
 
 
 def score(items: Sequence[dict], answers: Sequence[str], protocol: str = "standard") -> dict:
-    """The scores of one task's answers: `metrics.unicorn.scores`."""
+    """The scores of one task's answers: `metric.scores`."""
     _checked(items, protocol)
     return metric.scores(items, answers, protocol)
 
 
 def rows(
-    items: Sequence[dict], answers: Sequence[str], *, arm: str, condition: str = "real", seed: int = 0,
+    items: Sequence[dict], answers: Sequence[str], *, arm: str, subset: str, seed: int = 0,
     protocol: str = "standard", **same,
 ) -> list[dict]:  # fmt: skip
-    """Metric rows with 95 % intervals, resampling pictures: `metrics.unicorn.measures` of one task's answers.
+    """Metric rows with 95 % intervals, resampling pictures: `metric.measures` of one task's answers.
 
-    n is the number of questions a share is of. The subset is the task's name, with the condition unless "real".
+    n is the number of questions a share is of.
     """
     _checked(items, protocol)
     pairs, found = metric.answered(items, answers, protocol), []
@@ -67,22 +60,17 @@ def rows(
         if n:
             value, low, high = stats.ratio(below, above, groups=pictures, seed=seed)
             measured = {"metric": name, "value": value, "low": low, "high": high, "n": n, "protocol": protocol}
-            found.append({"arm": arm, "benchmark": "unicorn", "subset": _subset(items, condition), **measured, **same})
+            found.append({"arm": arm, "benchmark": "unicorn", "subset": subset, **measured, **same})
     return found
 
 
-def _subset(items: Sequence[dict], condition: str) -> str:
-    task = items[0]["task"]
-    return task if condition == "real" else f"{task}, {condition}"
-
-
-def samples(items: Sequence[dict], answers: Sequence[str], *, arm: str, condition: str = "real",
+def samples(items: Sequence[dict], answers: Sequence[str], *, arm: str, subset: str,
             protocol: str = "standard") -> list[dict]:  # fmt: skip
     """One record a scored item: what was asked, what was said, what it is taken for, whether it is right."""
     _checked(items, protocol)
     kept = ("said", "correct", "unparsed", "ambiguous", "empty")
     return [
-        {"arm": arm, "subset": _subset(items, condition), "image": item["image"], "prompt": prompt(item)}
+        {"arm": arm, "subset": subset, "image": item["image"], "prompt": prompt(item)}
         | {"label": item["label"], "answer": answer}
         | {key: value for key, value in metric.judged(item, answer, protocol).items() if key in kept}
         for item, answer in metric.answered(items, answers, protocol)
@@ -101,8 +89,8 @@ def per_item(samples: Sequence[dict]) -> dict[str, pd.DataFrame]:
 def score_files(
     answers: Path | str, references: Path | str, protocol: str = "standard", task: str | None = None
 ) -> dict:
-    """`score` of an answers file (`unicorn_files.read_answers` says its forms) to a task's questions."""
-    check_protocol(protocol, PROTOCOLS)
+    """`score` of an answers file (`files.read_answers` says its forms) to a task's questions."""
+    check_protocol(protocol, SPEC.protocols)
     if task is None:
         raise ParameterError(f"unicorn needs --task, one of {', '.join(TASKS)}")
     items = load(Path(references).absolute(), check_task(task))

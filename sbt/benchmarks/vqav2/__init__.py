@@ -26,6 +26,7 @@ SPEC = Spec(
     headline=(Headline("real", "accuracy", "VQAv2 accuracy"),),
     about="Open questions about pictures, scored against ten people's answers; also under corruptions (VQAv2-C)",
     notebook="61_vqav2",
+    task=_TASK,
     per_item=f"{_TASK}:per_item",
     score_files=f"{_TASK}:score_files",
     answer_keys="question_id and answer",

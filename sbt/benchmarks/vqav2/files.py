@@ -1,4 +1,4 @@
-"""VQAv2's files: questions and annotations, which of them a protocol asks, and results in the official format."""
+"""VQAv2's files: questions and annotations, and which of them a protocol asks."""
 
 import random
 from collections.abc import Collection, Sequence
@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from sbt.benchmarks import check_protocol
+from sbt.benchmarks.common import answers
+from sbt.benchmarks.common.protocol import PROTOCOLS
 from sbt.utils import checks, paths
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import read_json
 
-PROTOCOLS = ("standard", "paper")
 IMAGE = "COCO_val2014_%012d.jpg"
 OFFICIAL = (
     ("v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json"),
@@ -112,39 +113,29 @@ def read_annotations(path: Path) -> list[dict]:
     """
     rows, name = _rows(path, "annotations", ("question_type", "answer_type")), paths.shown(path)
     for number, row in enumerate(rows, start=1):
-        where, answers = f"{name}, row {number}", row.get("answers")
-        if not isinstance(answers, list) or not answers:
-            raise DataError(f"{where}: answers must be a list of one answer or more, found {str(answers)[:40]}")
-        for place, answer in enumerate(answers, start=1):
+        where, given = f"{name}, row {number}", row.get("answers")
+        if not isinstance(given, list) or not given:
+            raise DataError(f"{where}: answers must be a list of one answer or more, found {str(given)[:40]}")
+        for place, answer in enumerate(given, start=1):
             if not isinstance(answer, dict) or not isinstance(answer.get("answer"), str):
                 raise DataError(f"{where}, answer {place}: expected {{answer, answer_confidence, answer_id}}")
     return rows
 
 
 def read_results(path: Path, known: Sequence[dict], every: bool) -> list[tuple[dict, str]]:
-    """Annotation and answer for each {question_id, answer} of an official results file.
+    """Annotation and answer for each {question_id, answer} of a results file (`common.answers`).
 
     With `every`, all of the `known` annotations need an answer, and they come in their order; else those that have one
     come, in the order of the results. DataError names the first unknown, repeated or missing question.
     """
-    results, name = read_json(path), paths.shown(path)
-    if not isinstance(results, list) or not results:
-        raise DataError(f"{name}: expected a list of {{question_id, answer}}")
-    for number, row in enumerate(results, start=1):
-        if not isinstance(row, dict) or not isinstance(row.get("answer"), str):
-            raise DataError(f"{name}, row {number}: expected {{question_id, answer}}, the answer a text")
-    checks.once((row.get("question_id") for row in results), f"{name}, row ", "question_id")
-    annotated = {row["question_id"]: row for row in known}
-    for number, row in enumerate(results, start=1):
-        if row["question_id"] not in annotated:
-            raise DataError(f"{name}, row {number}: question_id {row['question_id']!r} is not in the reference file")
-    said = {row["question_id"]: row["answer"] for row in results}
-    if not every:
-        return [(annotated[key], answer) for key, answer in said.items()]
-    if missing := [key for key in annotated if key not in said]:
-        count = f"{len(missing)} of {len(annotated)} questions have no answer, the first of them question_id"
-        raise DataError(f"{name}: {count} {missing[0]!r}. Answer them all; protocol paper scores those that are there")
-    return [(row, said[key]) for key, row in annotated.items()]
+    rows, annotated = answers.read(path), {row["question_id"]: row for row in known}
+    said = {where: answers.text((where, row)) for where, row in rows}
+    found, unknown = answers.by_id(rows, ["question_id"], annotated)
+    answers.refuse_unknown(unknown, "question_id", annotated)
+    if every or not found:
+        remedy = "Answer them all; protocol paper scores those that are there"
+        answers.refuse_missing(found, annotated, "question_id", paths.shown(path), remedy)
+    return [(annotated[key], said[found[key][0]]) for key in (annotated if every else found)]
 
 
 def _rows(path: Path, kind: str, texts: Sequence[str]) -> list[dict]:

@@ -13,36 +13,32 @@ import pandas as pd
 
 from sbt.benchmarks import check_protocol
 from sbt.benchmarks.common import controls
+from sbt.benchmarks.vqav2 import SPEC
 from sbt.benchmarks.vqav2 import metric as vqa
-from sbt.benchmarks.vqav2.files import IMAGE, PROTOCOLS, load, read_annotations, read_results, select
+from sbt.benchmarks.vqav2.files import IMAGE, files, load, read_annotations, read_results, select
 from sbt.report import stats
-from sbt.utils import checks, paths
+from sbt.utils import paths
 
-__all__ = ["IMAGE", "PROTOCOLS", "SHORT", "image_folder", "load", "prompt", "rows", "samples", "score",
+__all__ = ["IMAGE", "SHORT", "files", "load", "prompt", "rows", "samples", "score",
            "score_files", "scored", "select"]  # fmt: skip
 SHORT = "Answer the question using a single word or phrase."  # LLaVA-1.5's (arXiv 2310.03744)
 
 
 def prompt(item: dict, protocol: str = "standard", *, request: str = SHORT) -> str:
     """The question, and in the standard protocol a line that asks for a short answer ("" for none)."""
-    check_protocol(protocol, PROTOCOLS)
+    check_protocol(protocol, SPEC.protocols)
     question = item["question"].strip()
     return f"{question}\n{request}" if protocol == "standard" and request else question
 
 
-def image_folder(folder: Path | str, items: Sequence[dict]) -> Path:
-    """The folder, if every picture lies in it; one DataError says what is missing and where it belongs."""
-    return checks.image_folder(folder, (item["image"] for item in items))
-
-
 def scored(answers: Sequence[str], protocol: str = "standard") -> list[str]:
     """The answers as the metric gets them: as they are, or as the authors' code leaves them."""
-    check_protocol(protocol, PROTOCOLS)
+    check_protocol(protocol, SPEC.protocols)
     return [vqa.postprocessed(answer) if protocol == "paper" else answer for answer in answers]
 
 
 def score(items: Sequence[dict], answers: Sequence[str], protocol: str = "standard") -> dict:
-    """`metrics.vqa.scores` of the answers in the order of the items: percent, n, empty, yes_ratio, unparsed."""
+    """`metric.scores` of the answers in the order of the items: percent, n, empty, yes_ratio, unparsed."""
     return vqa.scores(scored(answers, protocol), items)
 
 
@@ -102,7 +98,7 @@ def score_files(answers: Path | str, references: Path | str, protocol: str = "st
     every annotated question; "paper" scores those that have one, as the authors do, and says so on stderr. So it does
     of annotators without an answer_id of their own, whom the official code takes for one where they agree.
     """
-    check_protocol(protocol, PROTOCOLS)
+    check_protocol(protocol, SPEC.protocols)
     known = read_annotations(Path(references).absolute())
     rows, said = zip(*read_results(Path(answers), known, every=protocol == "standard"), strict=True)
     if len(rows) < len(known):

@@ -1,0 +1,238 @@
+"""Evaluate a vision benchmark: ask every arm, with the right picture, with another one and with none, and score.
+
+found = evaluate_vision(pope, {"random": items}, arms, folder, run.path("scratch/answers"))
+run.finish(found.rows, found.samples)
+
+A benchmark's task is a module (or any object) with
+
+    prompt(item, protocol) -> str
+    rows(items, answers, *, arm, subset, protocol, seed, template_hash) -> metric rows
+    samples(items, answers, *, arm, subset, protocol) -> one record an item
+
+and perhaps `subset(part, condition)`. An item is a dict with `image`, the picture's file name (or `file`, its path,
+where several pictures share a name), and perhaps `demonstrations`, turns of (question, answer) without a picture.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sbt import benchmarks, models
+from sbt.benchmarks.common import controls
+from sbt.benchmarks.common.protocol import PAPER, Decoding, decoding
+from sbt.data import images
+from sbt.inference import generation
+from sbt.report import tables
+from sbt.utils import paths
+from sbt.utils.errors import DataError, ParameterError
+from sbt.utils.files import sha256
+
+Parts = Mapping[str, Sequence[dict]]  # items by the part of the benchmark: a split, a task, a data set
+Progress = Callable[[int, int], None] | None
+
+
+def usable(
+    folder: Path | str,
+    names: Iterable[str],
+    on_bad: str = "stop",
+    *,
+    min_side: int = images.MIN_SIDE,
+    progress: Progress = None,
+) -> tuple[Path, dict[str, list[str]], pd.DataFrame]:
+    """(the folder, the pictures in it that can be used, those that cannot with kind and reason).
+
+    The good ones by name, each with which of `images.NOTED` it is: CMYK, 16 bits, ... (`noted` tells). Every file is
+    decoded once, before an arm is loaded; `min_side` in pixels. DataError counts and names the bad ones where `on_bad`
+    is "stop", or where none is good; "skip" leaves them out.
+    """
+    folder, names = paths.resolve(str(folder)), sorted(set(names))
+    report = images.check((folder / name for name in names), min_side=min_side, progress=progress)
+    _, bad = images.settle(report, on_bad)
+    left_out = {problem.path: problem for problem in bad}
+    problems = [(name, left_out[folder / name]) for name in names if folder / name in left_out]
+    rows = [(name, problem.kind, problem.reason) for name, problem in problems]
+    good = {name: report.noted.get(folder / name, []) for name in names if folder / name not in left_out}
+    return folder, good, pd.DataFrame(rows, columns=["picture", "kind", "reason"])
+
+
+def noted(good: Mapping[str, Sequence[str]]) -> str:
+    """What is unusual in the good pictures of `usable`, counted, the first ones named: "2 cmyk (a.jpg, b.jpg)".
+
+    CMYK, 16 bits and transparency are converted as `data.images.to_rgb` says; the others are taken as they are.
+    """
+    notes = []
+    for kind in images.NOTED:
+        names = [name for name, kinds in good.items() if kind in kinds]
+        more = ", ..." if len(names) > images.NAMED else ""
+        if names:
+            notes.append(f"{len(names)} {kind} ({', '.join(names[: images.NAMED])}{more})")
+    return ", ".join(notes) or "nothing unusual"
+
+
+def file_of(item: Mapping) -> str:
+    """Path of an item's picture in the folder of the pictures."""
+    return item.get("file", item["image"])
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Questions that are asked together, in the same batches: of `task` about the pictures in `folder`.
+
+    A question that is asked twice about one picture is answered once. `cache` keeps finished answers.
+    """
+
+    task: Any
+    items: Sequence[dict]
+    folder: Path
+    cache: Path
+    protocol: str
+    decoding: Decoding
+    batch_size: int = 64
+    seed: int = 0
+    progress: Progress = None
+
+    def answers(self, name: str, arm: models.Arm, condition: str) -> list[str]:
+        """The arm's answers in the order of the items, about the pictures that `condition` shows."""
+        pictures = controls.shown(self.folder, [file_of(item) for item in self.items], condition, self.seed)
+        requests = [self._request(item, pictures) for item in self.items]
+        distinct = {request["id"]: request for request in requests}
+        cache = self.cache / self.protocol / f"{name}-{condition}.jsonl"
+        size = {"decoding": self.decoding, "batch_size": self.batch_size, "progress": self.progress}
+        said = generation.generate(arm, list(distinct.values()), cache=cache, **size)
+        known = dict(zip(distinct, said, strict=True))
+        return [known[request["id"]] for request in requests]
+
+    def _request(self, item: dict, pictures: Mapping[str, object]) -> dict:
+        file, text = file_of(item), self.task.prompt(item, self.protocol)
+        shots = tuple(map(tuple, item.get("demonstrations", ())))
+        name = f"{file}|{text}" + (f"|{sha256(repr(shots))[:12]}" if shots else "")
+        return {"id": name, "image": pictures[file], "text": text, "demonstrations": shots}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate_vision` found: metric rows, one record a scored item, and the answers.
+
+    `answers` by (protocol, part, arm, condition), in the order of the items. `protocol` is the first one.
+    """
+
+    rows: list[dict] = field(default_factory=list)
+    samples: list[dict] = field(default_factory=list)
+    answers: dict[tuple[str, str, str, str], list[str]] = field(default_factory=dict)
+
+    @property
+    def protocol(self) -> str:
+        """The first protocol, which is also asked about other pictures and about none."""
+        return next(iter(self.answers))[0]
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The metric rows with the `task` and the `condition` that make up their subset."""
+        return controls.split(pd.DataFrame(self.rows))
+
+    def about(self, part: str, protocol: str = "", condition: str = "real") -> dict[str, list[str]]:
+        """Answers about one part, by arm; under the first protocol unless another is named."""
+        wanted = protocol or self.protocol, part, condition
+        return {arm: said for (p, name, arm, shown), said in self.answers.items() if (p, name, shown) == wanted}
+
+    def judged(self) -> pd.DataFrame:
+        """The samples about the right picture under the first protocol."""
+        frame = controls.split(pd.DataFrame(self.samples))
+        return frame[(frame.condition == "real") & (frame.protocol == self.protocol)]
+
+    def scores(
+        self, index: str | list[str], columns: str | list[str] = "arm", *, but: Sequence[str] = (), digits: int = 2
+    ) -> pd.DataFrame:
+        """Metrics about the right picture, all `but` some, in cells "value [low, high]"."""
+        rows = self.table[(self.table.condition == "real") & ~self.table.metric.isin(but) & self.table.low.notna()]
+        return tables.grid(rows, index, columns, digits)
+
+    def shares(self, *metrics: str) -> pd.DataFrame:
+        """Metrics that are shares of the answers about the right picture (yes, unparsed, empty), by arm."""
+        rows = self.table[(self.table.condition == "real") & self.table.metric.isin(metrics)]
+        return rows.pivot_table("value", ["subset", "protocol"], ["metric", "arm"], sort=False).round(2)
+
+    def of(self, metric: str, tasks: Iterable[str] | None = None) -> pd.DataFrame:
+        """Rows of one metric under the first protocol, of some tasks or of all."""
+        rows = self.table[(self.table.metric == metric) & (self.table.protocol == self.protocol)]
+        return rows if tasks is None else rows[rows.task.isin(list(tasks))]
+
+    def looks(self, metric: str, levels: Mapping[str, float], digits: int = 2) -> pd.DataFrame:
+        """Does each arm look? `controls.compared` with the blind `levels` by task; prints the verdicts."""
+        table = controls.compared(self.of(metric, levels), levels, digits)
+        print(controls.verdicts(table))
+        return table.astype({"left": object}).fillna("–")
+
+    def figure(self, metric: str, title: str, levels: Mapping[str, float]) -> Figure:
+        """Scores under each condition, by task, with the blind `levels` dotted."""
+        return controls.figure(self.of(metric, levels), title, levels)
+
+
+def evaluate_vision(
+    task: Any,
+    parts: Parts,
+    arms: Mapping[str, str],
+    folder: Path | Mapping[str, Path],
+    caches: Path,
+    *,
+    protocols: Sequence[str] = ("standard",),
+    asked: Mapping[str, Parts] | None = None,
+    conditions: Sequence[str] = controls.CONDITIONS,
+    together: bool = True,
+    paper: Decoding = PAPER,
+    max_new_tokens: int = 16,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: Progress = None,
+) -> Evaluation:
+    """Ask every arm the items of every part under every protocol, and score the answers.
+
+    `arms`: name -> folder. `folder` holds the pictures, or is one folder a part. The first protocol is asked under all
+    `conditions`, the others about the right picture only. `asked` replaces `parts` for the protocols that it names.
+    Protocol "standard" decodes greedily with `max_new_tokens`, "paper" as `paper` says. `together` puts the questions
+    of all parts into the same batches, so that those that stand in several parts are answered once. Finished answers
+    are kept in `caches`: a killed run goes on. Each arm is loaded once. ParameterError for an unknown protocol or no
+    protocol; DataError for a part without items.
+    """
+    if not protocols:
+        raise ParameterError("protocols is empty: name one or more")
+    how = {"batch_size": batch_size, "seed": seed, "progress": progress}
+    given = {protocol: (asked or {}).get(protocol, parts) for protocol in protocols}
+    groups: list[tuple[str, Parts, Questions]] = []
+    for protocol, items in given.items():
+        written = decoding(protocol, max_new_tokens, paper=paper)
+        if empty := [part for part in items if not items[part]]:
+            raise DataError(f"no question is left of {', '.join(empty) or 'the benchmark'} under protocol {protocol}")
+        for group in [items] if together and isinstance(folder, Path) else [{part: items[part]} for part in items]:
+            (first, *_), every = group, [item for part in group.values() for item in part]
+            place = folder if isinstance(folder, Path) else folder[first]
+            cache = caches / ("" if len(group) > 1 else first)
+            groups.append((protocol, group, Questions(task, every, place, cache, protocol, written, **how)))
+    answers, styles = {}, {protocol: {} for protocol in protocols}
+    for name, arm in models.load_vision_models(arms):
+        for protocol, group, questions in groups:
+            styles[protocol][name] = questions.decoding.conversation or arm.conversation
+            for condition in conditions if protocol == protocols[0] else ("real",):
+                said = iter(questions.answers(name, arm, condition))
+                for part, items in group.items():
+                    answers[protocol, part, name, condition] = [next(said) for _ in items]
+    return _scored(task, given, answers, styles, seed)
+
+
+def _scored(task: Any, given: Mapping[str, Parts], answers: dict, styles: Mapping, seed: int) -> Evaluation:
+    found, subset = Evaluation(), getattr(task, "subset", controls.subset)
+    origin = {protocol: benchmarks.provenance(protocol, of) for protocol, of in styles.items()}
+    order = [(protocol, part) for protocol in given for part in given[protocol]]
+    for key in sorted(answers, key=lambda key: order.index(key[:2])):  # arms and conditions stay as they were asked
+        (protocol, part, arm, condition), said = key, answers[key]
+        named, items = {"arm": arm, "subset": subset(part, condition)}, given[protocol][part]
+        found.answers[key] = said
+        found.rows.extend(task.rows(items, said, seed=seed, **named, **origin[protocol][arm]))
+        records = task.samples(items, said, protocol=protocol, **named)
+        found.samples.extend({**record, "protocol": protocol} for record in records)
+    return found
