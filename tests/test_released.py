@@ -1,5 +1,6 @@
 """The authors' released formats as arms: the same logits as the original, and one clear error for what is damaged."""
 
+import io
 import json
 import os
 import shutil
@@ -12,13 +13,14 @@ import pytest
 import released_standins as standins
 import torch
 from PIL import Image
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from tiny_fixtures import small  # noqa: F401 - a fixture
 from transformers import AutoTokenizer, LlamaTokenizer
 
 from sbt.models import TextArms, language_model, load_arm, silence_libraries
 from sbt.models.image_markers import image_text, put_markers, with_markers
-from sbt.models.released import parts
 from sbt.models.released.convert import convert, kind
+from sbt.models.tokenizer import as_sentencepiece
 from sbt.utils.errors import CheckpointError, ParameterError
 from sbt.utils.files import file_hash, read_json
 
@@ -199,11 +201,11 @@ def test_marks_stand_around_the_image_only_where_the_vocabulary_has_them(small: 
     assert bare == [1, *words.encode("a"), first + 1, first, first, first + 2, *words.encode("red")]
 
 
-def test_a_word_after_a_special_token_begins_with_a_space() -> None:
+def test_a_word_after_a_special_token_begins_with_a_space(tmp_path: Path) -> None:
     pieces = ["<unk>", "<s>", "</s>", "▁", "a", "▁a"]
     llama = LlamaTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[("▁", "a")], legacy=False)
     assert llama.encode("<s>a", add_special_tokens=False) == [1, 4]
-    marked = with_markers(llama, 9)
+    marked = with_markers(as_sentencepiece(llama, str(tmp_path))[0], 9)
     assert marked.encode("<s>a<im_end>a", add_special_tokens=False) == [1, 5, 8, 5]
 
 
@@ -217,21 +219,33 @@ def test_a_tokenizer_that_does_not_fit_its_rows(small: SimpleNamespace) -> None:
         with_markers(words, len(words))
 
 
-def test_a_slow_tokenizer_needs_its_package_or_the_base(
+def test_a_fully_tuned_folder_with_a_sentencepiece_model_alone(
     made: SimpleNamespace,
     small: SimpleNamespace,  # noqa: F811
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """As the authors' *_ft: the tokens are SentencePiece's, with a space before every chunk."""
     folder = shutil.copytree(made.folder["full"], tmp_path / "x")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).unlink()
-    (folder / "tokenizer.model").write_bytes(b"\n\x0e")
-    monkeypatch.setattr(parts, "is_sentencepiece_available", lambda: False)
-    with pytest.raises(CheckpointError, match=r"tokenizer\.model: .* sentencepiece .* language_model"):
+    converted(folder, tmp_path / "with-base", small)
+    check_looks_as_original(load_arm(tmp_path / "with-base"), made.given["full"], small, image_markers=True)
+    with pytest.raises(CheckpointError, match="no tokenizer in it. Name the base"):
         converted(folder, tmp_path / "arm", small, language_model=None)
-    converted(folder, tmp_path / "arm", small)
-    check_looks_as_original(load_arm(tmp_path / "arm"), made.given["full"], small, image_markers=True)
+    rows = len(made.given["full"]["lm_head.weight"]) - 3
+    text, model = ["a red star  is here, def f: return x"] * 50, io.BytesIO()
+    SentencePieceTrainer.train(sentence_iterator=iter(text), model_writer=model, vocab_size=rows, model_type="bpe",
+                               byte_fallback=True, normalization_rule_name="identity", hard_vocab_limit=False,
+                               remove_extra_whitespaces=False, minloglevel=2)  # fmt: skip
+    (folder / "tokenizer.model").write_bytes(model.getvalue())
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    pieces = SentencePieceProcessor(model_proto=model.getvalue())
+    assert pieces.vocab_size() == rows
+    converted(folder, tmp_path / "arm", small, language_model=None, strip_markers=True)
+    words = load_arm(tmp_path / "arm").tokenizer
+    start, end = words.convert_tokens_to_ids(["<im_start>", "<im_end>"])
+    found = words.encode("<s>a red  star <im_start><im_end>\nred", add_special_tokens=False)
+    assert found == [1, *pieces.encode("a red  star"), start, end, *pieces.encode("red")]
 
 
 class Malice:

@@ -2,16 +2,23 @@
 
 import io
 import json
+import random
+import re
+import shutil
 from pathlib import Path
 
 import httpx
 import pytest
 import tiny
 from huggingface_hub import errors as hub_errors
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sbt import models
+from sbt import models, templates, training
+from sbt.inference import loglikelihood
 from sbt.models import tokenizer
+from sbt.models.image_markers import image_text
+from sbt.utils import paths
 from sbt.utils.errors import CheckpointError
 
 LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
@@ -106,9 +113,8 @@ def test_a_tokenizer_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> N
 
 def sentencepiece(folder: Path, **options: object) -> Path:
     """A folder like OpenLLaMA's: a small SentencePiece model, and a config that names the class."""
-    trainer = pytest.importorskip("sentencepiece", reason="the extra `released`").SentencePieceTrainer
     text, model = ["thermal tasks of a red star, the def of f: return x"] * 50, io.BytesIO()
-    trainer.train(sentence_iterator=iter(text), model_writer=model, vocab_size=300, model_type="bpe",
+    SentencePieceTrainer.train(sentence_iterator=iter(text), model_writer=model, vocab_size=300, model_type="bpe",
                   byte_fallback=True, minloglevel=2, **options)  # fmt: skip
     folder.mkdir()
     (folder / "tokenizer.model").write_bytes(model.getvalue())
@@ -120,19 +126,30 @@ def sentencepiece(folder: Path, **options: object) -> Path:
 PLAIN = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
 
 
-def test_a_right_conversion_is_left_alone(tmp_path: Path) -> None:
-    _, notes = tokenizer.load_tokenizer(str(sentencepiece(tmp_path / "a", **PLAIN)))
-    assert [note for note in notes if "padding" not in note] == []
+def pieces_of(folder: Path) -> SentencePieceProcessor:
+    model = SentencePieceProcessor()
+    model.Load(str(folder / "tokenizer.model"))
+    return model
 
 
-def test_a_normalizer_that_was_left_out_is_put_back(tmp_path: Path) -> None:
-    """transformers drops it for Llamas: two spaces would be two tokens the base never saw."""
-    folder = sentencepiece(tmp_path / "a")
+def by_chunks(model: SentencePieceProcessor, words: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """What the authors' tokenizer makes of a text: SentencePiece on each chunk between special tokens."""
+    added = {token.content for token in words.added_tokens_decoder.values()}
+    chunks = re.split(f"({'|'.join(map(re.escape, added))})", text)
+    ids = [[words.convert_tokens_to_ids(chunk)] if chunk in added else model.encode(chunk) for chunk in chunks]
+    return [number for own in ids for number in own]
+
+
+@pytest.mark.parametrize("options", [PLAIN, {}])
+def test_a_model_alone_gives_sentencepieces_tokens(tmp_path: Path, options: dict) -> None:
+    """With {}, a normalizer that transformers drops for Llamas: two spaces would be two tokens the base never saw."""
+    folder = sentencepiece(tmp_path / "a", **options)
     found, notes = tokenizer.load_tokenizer(str(folder))
-    assert notes[0] == "converted anew from tokenizer.model: the one that was there splits 'a  b' differently"
-    assert found.encode("a  b", add_special_tokens=False) == found.encode("a b", add_special_tokens=False)
+    assert notes[0].startswith("made from tokenizer.model: the tokenizer beside it splits ")
+    text = "<s>return  the red\nstar</s>thermal tasks: x"
+    assert found.encode(text, add_special_tokens=False) == by_chunks(pieces_of(folder), found, text)
     again, notes = tokenizer.load_tokenizer(str(folder_of(tmp_path / "saved", found)))
-    assert notes == [] and again.encode("a  b\nc") == found.encode("a  b\nc"), "an arm's folder keeps it"
+    assert notes == [] and again.encode(text) == found.encode(text), "an arm's folder keeps it"
 
 
 def test_a_stale_conversion_beside_it_is_not_used(tmp_path: Path) -> None:
@@ -145,6 +162,102 @@ def test_a_stale_conversion_beside_it_is_not_used(tmp_path: Path) -> None:
     found, notes = tokenizer.load_tokenizer(str(folder))
     assert notes[0].endswith("splits 'thermal' differently")
     assert found.encode("thermal") == right.encode("thermal")
+
+
+def test_without_the_model_a_space_is_put_before_every_chunk(tmp_path: Path) -> None:
+    folder = sentencepiece(tmp_path / "a", **PLAIN)
+    right, _ = tokenizer.load_tokenizer(str(folder))
+    with models.silence_libraries():
+        AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "b")
+    found, notes = tokenizer.load_tokenizer(str(tmp_path / "b"))
+    assert notes[0] == "a space before every chunk, as SentencePiece"
+    text = "thermal tasks</s>thermal <s> tasks"
+    assert found.encode(text, add_special_tokens=False) == right.encode(text, add_special_tokens=False)
+
+
+def test_added_tokens_keep_their_ids_or_are_refused(tmp_path: Path) -> None:
+    folder = sentencepiece(tmp_path / "a", **PLAIN)
+    (folder / "added_tokens.json").write_text('{"<im_patch>": 300, "<im_start>": 301}')
+    found, _ = tokenizer.load_tokenizer(str(folder))
+    assert found.convert_tokens_to_ids(["<im_patch>", "<im_start>"]) == [300, 301]
+    old = found.added_tokens_decoder
+    assert {number for number, token in old.items() if token.content.startswith("<im")} == {300, 301}
+    core = tokenizer.Tokenizer(tokenizer.token_models.BPE({"a": 0}, []))
+    with pytest.raises(CheckpointError, match="'<unk>' has id 0, but .* leaves it 1"):
+        tokenizer.rebuilt(core, found)
+
+
+def test_the_byte_level_tokenizer_of_the_embedded_study_stays_as_it_is() -> None:
+    name = str(paths.resolve("assets/llm"))
+    with models.silence_libraries():
+        kept = AutoTokenizer.from_pretrained(name).backend_tokenizer.to_str()
+    assert tokenizer.load_tokenizer(name)[0].backend_tokenizer.to_str() == kept
+
+
+# --- Llama's own vocabulary ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as lmsys/vicuna-7b-v1.3: `tokenizer.model` with Llama's vocabulary, and no tokenizer.json."""
+    data = paths.real_data()
+    if data is None or not (data / "llama_tokenizer" / "tokenizer.model").is_file():
+        pytest.skip("no llama_tokenizer/tokenizer.model: set SBT_DATA to the folder of real data")
+    folder = tmp_path_factory.mktemp("llama")
+    for name in ("tokenizer.model", "expected_ids.json"):
+        shutil.copy(data / "llama_tokenizer" / name, folder / name)
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer", "legacy": false}')
+    (folder / "config.json").write_text(json.dumps(LLAMA))
+    return folder
+
+
+def test_llamas_tokens_are_those_of_sentencepiece(llama: Path) -> None:
+    words, _ = tokenizer.load_tokenizer(str(llama))
+    expected = json.loads((llama / "expected_ids.json").read_text())
+    for case in expected["texts"]:
+        assert words.encode(case["text"], add_special_tokens=False) == case["ids"], case["text"]
+    for case in expected["chats"]:
+        assert words.encode("".join(case["chunks"]), add_special_tokens=False) == case["ids"], case["chunks"]
+    model, draw = pieces_of(llama), random.Random(0)
+    parts = [" ", "   ", "\n", "\t", "a", "The", "ing", " of", "é", "漢", "😀", "<0x0A>", "▁", "\u00a0", "</", "ſ"]
+    for text in ("".join(draw.choices(parts, k=draw.randint(1, 25))) for _ in range(2000)):
+        assert words.encode(text, add_special_tokens=False) == model.encode(text), repr(text)
+
+
+MESSAGES = [
+    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "\nWhat  colour?"}]},
+    {"role": "assistant", "content": [{"type": "text", "text": "Red."}]},
+    {"role": "user", "content": [{"type": "text", "text": "A star?"}]},
+    {"role": "assistant", "content": [{"type": "text", "text": "Yes, there is."}]},
+]
+
+
+@pytest.mark.parametrize("markers", [False, True])
+@pytest.mark.parametrize("conversation", templates.names())
+def test_every_template_has_the_authors_tokens_in_training_scoring_and_generation(
+    conversation: str, markers: bool, llama: Path
+) -> None:
+    words, _ = tokenizer.load_tokenizer(str(llama))
+    added = [tokenizer.IMAGE_TOKEN, *(tokenizer.MARKERS if markers else ())]
+    words.add_special_tokens({"additional_special_tokens": added}, replace_extra_special_tokens=False)
+    model, template = pieces_of(llama), templates.load(conversation)
+    text = words.apply_chat_template(MESSAGES, chat_template=template, tokenize=False)
+    text = text.replace(tokenizer.IMAGE_TOKEN, image_text(words, 1))
+    wanted = by_chunks(model, words, text)
+    assert words.encode(text, add_special_tokens=False) == wanted
+    assert markers == ("<im_start>" in words.convert_ids_to_tokens(wanted))
+
+    ids, labels = training.labels(words, [{"id": "a", "messages": MESSAGES[2:]}], conversation)[0]
+    shown = words.apply_chat_template(MESSAGES[2:], chat_template=template, tokenize=False)
+    assert ids == by_chunks(model, words, shown)
+    trained = [number for number, label in zip(ids, labels, strict=True) if label != -100]
+    assert trained[: len(model.encode("Yes, there"))] == model.encode("Yes, there")
+
+    asked = words.apply_chat_template(MESSAGES[2:3], chat_template=template, tokenize=False,
+                                      add_generation_prompt=True)  # fmt: skip
+    request = {"id": "a", "context": asked, "continuations": [" Yes"]}
+    [[row]] = loglikelihood.encode(words, [request])
+    assert [*row.parts[0], *row.parts[1]] == by_chunks(model, words, asked + " Yes")
 
 
 @pytest.mark.parametrize(
@@ -171,4 +284,4 @@ def test_a_refused_tokenizer_says_where_to_ask(
     monkeypatch.setattr(tokenizer.AutoTokenizer, "from_pretrained", refuse)
     with pytest.raises(CheckpointError) as found:
         tokenizer.load_tokenizer("meta-llama/Llama-2-7b-hf")
-    assert words in str(found.value) and "sentencepiece" not in str(found.value)
+    assert words in str(found.value)

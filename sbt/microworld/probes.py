@@ -56,8 +56,9 @@ def misconceptions(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) 
 def load_clip(folder: Path) -> tuple[CLIPModel, PreTrainedTokenizerBase, CLIPImageProcessorPil]:
     """A CLIP checkpoint as `seeing` takes it: model, tokenizer, image processor."""
     with silence_libraries():
-        model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
-        return model, AutoTokenizer.from_pretrained(folder), CLIPImageProcessorPil.from_pretrained(folder)
+        own = {"trust_remote_code": False}
+        model = CLIPModel.from_pretrained(folder, dtype=torch.float32, **own).eval()
+        return model, AutoTokenizer.from_pretrained(folder, **own), CLIPImageProcessorPil.from_pretrained(folder, **own)
 
 
 @torch.no_grad()

@@ -16,7 +16,6 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoProcessor,
     LlamaForCausalLM,
     LlavaForConditionalGeneration,
@@ -30,12 +29,15 @@ from sbt.models.llava import (
     CONNECTOR_FILE,
     assemble,
     connector_state,
+    first_line,
     load_language_model,
     load_pretrained,
     locate,
+    read_config,
     read_safetensors,
 )
 from sbt.models.silence import safe_save, silence_libraries
+from sbt.models.tokenizer import as_sentencepiece
 from sbt.templates import load as load_template
 from sbt.utils import paths
 from sbt.utils.errors import CheckpointError, DataError, MissingStep, ParameterError
@@ -315,17 +317,19 @@ def _load_over(folder: Path, info: dict, dtype: str, quantization: str) -> tuple
 
 def _load_llava(name: str, dtype: str) -> tuple[LlavaForConditionalGeneration, ProcessorMixin]:
     with silence_libraries():
-        processor = AutoProcessor.from_pretrained(name, backend="pil")
+        try:
+            processor = AutoProcessor.from_pretrained(name, backend="pil", trust_remote_code=False)
+        except Exception as error:  # a damaged file raises whatever its parser raises
+            raise CheckpointError(f"{name}: the processor cannot be loaded ({first_line(error)}). {_AGAIN}") from error
     processor.tokenizer.backend = "tokenizers"  # the keyword is meant for images, but reaches the tokenizer too
+    processor.tokenizer, _ = as_sentencepiece(processor.tokenizer, name)
     return load_pretrained(LlavaForConditionalGeneration, name, dtype=dtype), processor
 
 
 def _load_plain(name: str, ref: str | Path, dtype: str, quantization: str) -> Arm:
-    try:
-        with silence_libraries():
-            model_type = AutoConfig.from_pretrained(name).model_type
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{ref}: neither arm.json nor a model's config.json is in it") from error
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise CheckpointError(f"{ref}: neither arm.json nor a model's config.json is in it")
+    model_type = read_config(name).model_type
     if model_type == "llama":
         return Arm(*load_language_model(name, dtype=dtype, quantization=quantization), "lm", None)
     if model_type == "llava":

@@ -42,8 +42,8 @@ def with_markers(tokenizer: PreTrainedTokenizerBase, rows: int, *, strip: bool =
     """A copy in which the last three of `rows` ids are `<image>`, `<im_start>` and `<im_end>`.
 
     `<image>` takes the id of `<im_patch>`, which no prompt of the authors' uses. Tokens the tokenizer lacks are added.
-    `strip` makes the markers swallow the spaces and line ends beside them, as the authors' tokenizer did. A word that
-    follows a special token begins with a space, as in their tokenizer. CheckpointError where other ids have the names.
+    `strip` makes the markers swallow the spaces and line ends beside them, as the authors' tokenizer did.
+    CheckpointError where other ids have the names.
     """
     found = {token: tokenizer.get_vocab().get(token) for token in ADDED}
     wanted = {token: rows - len(ADDED) + place for place, token in enumerate(ADDED)}
@@ -63,7 +63,6 @@ def with_markers(tokenizer: PreTrainedTokenizerBase, rows: int, *, strip: bool =
         entry |= {"content": IMAGE_TOKEN if token == PATCH else token, "special": True, "normalized": False}
         if strip and token != PATCH:
             entry |= {"lstrip": True, "rstrip": True}
-    _space_first(core)
     special = {name: getattr(tokenizer, name) or token for name, token in _ORDINARY}
     special["pad_token"] = tokenizer.pad_token or special["unk_token"]
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(core)), **special)
@@ -139,11 +138,3 @@ def put_markers(model: LlavaForConditionalGeneration, processor: LlavaProcessor,
     weight = model.get_input_embeddings().weight
     with torch.no_grad():
         weight[ids] = torch.stack([rows[token] for token in MARKERS]).to(weight)
-
-
-def _space_first(core: dict) -> None:
-    # transformers 5 gives a Llama tokenizer a scheme in which the word after <s> has no space before it
-    before = core.get("pre_tokenizer") or {}
-    for step in (before, *before.get("pretokenizers", ())):
-        if step.get("type") == "Metaspace" and step.get("prepend_scheme") == "first":
-            step["prepend_scheme"] = "always"

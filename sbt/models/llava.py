@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
+    BaseImageProcessor,
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
@@ -21,19 +22,23 @@ from transformers import (
     LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaImageProcessorPil,
     LlavaProcessor,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from sbt.models.quantize import four_bit, quantized
 from sbt.models.silence import silence_libraries
-from sbt.models.tokenizer import IMAGE_TOKEN, MARKERS, add_tokens, agree, load_tokenizer
+from sbt.models.tokenizer import IMAGE_TOKEN, MARKERS, add_tokens, agree, load_tokenizer, refuse_code
 from sbt.utils import paths
-from sbt.utils.errors import CheckpointError, ParameterError
+from sbt.utils.errors import CheckpointError, DataError, ParameterError
+from sbt.utils.files import read_json
 
 CONNECTOR_FILE = "connector.safetensors"
 ACTIVATIONS = {"linear": "linear", "mlp2x_gelu": "gelu"}
+ASPECT_RATIOS = ("square", "pad")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -47,20 +52,24 @@ def assemble(
     seed: int = 0,
     image_markers: bool = False,
     quantization: str = "",
+    image_aspect_ratio: str = "square",
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """A LLaVA of the named checkpoints (folder, `assets/...` or hub id) and its processor, in evaluation mode.
 
     The connector is initialised from `seed` unless `connector` names a file or folder made by stage 1. `projector` is
     "linear" (the paper's) or "mlp2x_gelu" (LLaVA-1.5). A tokenizer without `<image>` gets it, the new rows being the
     mean of the others; with `image_markers` also `<im_start>` and `<im_end>`, which then stand around every image.
-    With `quantization` "4bit" the linear layers of the language model are kept in 4 bits. CheckpointError names what
-    is missing or damaged; ParameterError a wrong option.
+    With `quantization` "4bit" the linear layers of the language model are kept in 4 bits. `image_aspect_ratio` "pad"
+    (LLaVA-1.5) pads a picture to a square with the mean colour; "square" leaves it to the tower's processor, which
+    cuts the middle out. CheckpointError names what is missing or damaged; ParameterError a wrong option.
     """
     if projector not in ACTIVATIONS:
         raise ParameterError(f"projector {projector!r} is unknown; known: {', '.join(ACTIVATIONS)}")
+    if image_aspect_ratio not in ASPECT_RATIOS:
+        raise ParameterError(f"image_aspect_ratio={image_aspect_ratio!r}: known are {', '.join(ASPECT_RATIOS)}")
     language, tokenizer = load_language_model(language_model, dtype=dtype, quantization=quantization)
     add_tokens(language, tokenizer, IMAGE_TOKEN, *(MARKERS if image_markers else ()))
-    vision, image_processor = _load_vision(vision_tower, dtype=dtype)
+    vision, image_processor = _load_vision(vision_tower, dtype=dtype, pad=image_aspect_ratio == "pad")
     model = _joined(language, vision, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN), ACTIVATIONS[projector])
     _make_projector(model, projector, seed, language.dtype)
     if connector is not None:
@@ -119,19 +128,48 @@ def load_pretrained(kind: type[PreTrainedModel], name: str, *, dtype: str, **opt
     Vicuna's and OpenLLaMA's repositories have no others. CheckpointError where weights are damaged or missing.
     """
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"  # transformers would ask a service of the hub for it, unasked
-    options = {"dtype": dtype, "weights_only": True} | options
+    options = {"dtype": dtype, "weights_only": True, "trust_remote_code": False} | options
+    found = read_config(name).model_type
+    if found != kind.config_class.model_type:
+        raise CheckpointError(f"{name}: is a {found!r} model, no {kind.config_class.model_type!r}")
     with silence_libraries():
         try:
             model, report = kind.from_pretrained(name, output_loading_info=True, **options)
         except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
             raise CheckpointError(
-                f"{name}: no {kind.__name__} can be loaded from it ({_first_line(error)}). "
+                f"{name}: no {kind.__name__} can be loaded from it ({first_line(error)}). "
                 "It must hold config.json and complete .safetensors (or .bin) files: restore or make them again"
             ) from error
     absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if absent:
         raise CheckpointError(f"{name}: {len(absent)} weights of {kind.__name__} missing or misshapen: {absent[0]}")
     return model.eval()
+
+
+def read_config(name: str) -> PretrainedConfig:
+    """The configuration of a folder or hub id; CheckpointError where there is none, or it asks for code to be run."""
+    file = Path(name) / "config.json"
+    if file.is_file():  # before transformers looks: it would say how to run the code
+        raw = read_json_object(file)
+        refuse_code(name, raw)
+    with silence_libraries():
+        try:
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        except Exception as error:  # a malformed one raises whatever its fields meet
+            raise CheckpointError(f"{name}: no model's configuration can be read ({first_line(error)})") from error
+    refuse_code(name, {"auto_map": getattr(config, "auto_map", None)})
+    return config
+
+
+def read_json_object(file: Path) -> dict:
+    """The object of a JSON file of a checkpoint; CheckpointError where it is missing, malformed or something else."""
+    try:
+        found = read_json(file)
+    except DataError as error:
+        raise CheckpointError(f"{error}. Download the file again, or make it again") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{paths.shown(file)}: must hold an object. Download the file again, or make it again")
+    return found
 
 
 def locate(ref: str | Path, base: Path | None = None) -> str:
@@ -172,20 +210,21 @@ def read_safetensors(file: Path) -> dict[str, torch.Tensor]:
         return load_file(file)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{paths.shown(file)}: cannot be read ({_first_line(error)}). "
+            f"{paths.shown(file)}: cannot be read ({first_line(error)}). "
             "Restore the file or run again the step that made it"
         ) from error
 
 
-def _load_vision(ref: str | Path, *, dtype: str) -> tuple[CLIPVisionModel, CLIPImageProcessorPil]:
+def _load_vision(ref: str | Path, *, dtype: str, pad: bool) -> tuple[CLIPVisionModel, BaseImageProcessor]:
     name = locate(ref)
+    config = read_config(name)
     with silence_libraries():
         try:
-            config = AutoConfig.from_pretrained(name)
             # the PIL backend everywhere: the torchvision one gives other pixels where it happens to be installed
-            processor = CLIPImageProcessorPil.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{ref}: no vision tower can be loaded from it ({_first_line(error)})") from error
+            kind, options = (LlavaImageProcessorPil, {"do_pad": True}) if pad else (CLIPImageProcessorPil, {})
+            processor = kind.from_pretrained(name, trust_remote_code=False, **options)
+        except Exception as error:  # as in read_config
+            raise CheckpointError(f"{ref}: no image processor can be loaded from it ({first_line(error)})") from error
     if isinstance(config, CLIPConfig):
         return load_pretrained(CLIPModel, name, dtype=dtype).vision_model, processor
     return load_pretrained(CLIPVisionModel, name, dtype=dtype), processor
@@ -211,5 +250,6 @@ def _shapes(weights: dict[str, torch.Tensor]) -> str:
     return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in sorted(weights.items()))
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

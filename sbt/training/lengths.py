@@ -51,6 +51,6 @@ def counter_of(
     if missing := [name for name in wanted if name not in words.get_vocab()]:
         words.add_special_tokens({"additional_special_tokens": missing}, replace_extra_special_tokens=False)
     with silence_libraries():
-        config = AutoConfig.from_pretrained(locate(vision_tower))
+        config = AutoConfig.from_pretrained(locate(vision_tower), trust_remote_code=False)
     seen = getattr(config, "vision_config", config)
     return counter(words, conversation, (seen.image_size // seen.patch_size) ** 2)

@@ -141,7 +141,7 @@ def _main() -> None:
     way, chat, pictures, out, words = sys.argv[1:]
     settings: dict = {"images": [Path(pictures)], "headers": WAYS.index(way) >= 2}
     if way == WAYS[3]:
-        tokenizer = AutoTokenizer.from_pretrained(words) if words else llama_like(_WORDS)
+        tokenizer = AutoTokenizer.from_pretrained(words, trust_remote_code=False) if words else llama_like(_WORDS)
         tokenizer.add_special_tokens({"additional_special_tokens": [PLACEHOLDER]})
         count = counter(tokenizer, "v1", IMAGE_TOKENS)
         settings |= {"lengths": count, "counted_by": "measured", "limit": 2048}

@@ -15,11 +15,12 @@ from transformers import LlamaForCausalLM, LlavaConfig, LlavaForConditionalGener
 from sbt import templates
 from sbt.models.arms import ARM_FILE, save_arm
 from sbt.models.image_markers import ADDED, END, MARKERS_FILE, START, with_markers
-from sbt.models.llava import ACTIVATIONS, CONNECTOR_FILE, assemble, load_language_model
+from sbt.models.llava import ACTIVATIONS, CONNECTOR_FILE, assemble, load_language_model, locate
 from sbt.models.released import keys
 from sbt.models.released.keys import kind
-from sbt.models.released.parts import Job, adapted, base_config, base_tokenizer, own_tokenizer, tower_config
+from sbt.models.released.parts import Job, adapted, base_config, own_tokenizer, tower_config
 from sbt.models.silence import safe_save, silence_libraries
+from sbt.models.tokenizer import load_tokenizer
 from sbt.utils import paths
 from sbt.utils.errors import CheckpointError, ParameterError
 from sbt.utils.files import file_hash, write_json
@@ -50,8 +51,8 @@ def convert(
     - LoRA over `language_model` the merged `llava` arm, or with text_lora="adapter" a `lm-lora` arm of its adapters
       alone over the base's own vocabulary, as the authors scored text (SBT:eval_scripts/eval_nlp.sh:24-32).
     The prompt of an image is `image_markers.image_text`. `strip_markers` lets the markers swallow the spaces and line
-    ends beside them. `info` is kept in `arm.json`, as are the hashes of the files read and the keys left out. `language_model`
-    of a fully tuned folder lends its tokenizer where the folder's cannot be read.
+    ends beside them. `info` is kept in `arm.json`, as are the hashes of the files read and the keys left out.
+    `language_model` lends its tokenizer to a fully tuned folder that has none.
     CheckpointError names file and key of what is missing, damaged or unknown; ParameterError a wrong option. `out`
     appears whole or not at all.
     """
@@ -140,7 +141,7 @@ def _connector(job: Job) -> dict:
     shell.model.multi_modal_projector.load_state_dict(layers, strict=False, assign=True)
     ignored = [f"{EMBED}[:{count - 2}]"] if count > 2 and markers else []
     more = {"vision_tower": job.vision_tower, "connector_only": True}
-    arm = _save(job, shell, base_tokenizer(job), ignored, **more)
+    arm = _save(job, shell, load_tokenizer(locate(job.language_model))[0], ignored, **more)
     if markers:
         own = job.work / MARKERS_FILE
         with safe_save(own):
@@ -177,7 +178,9 @@ def _tuned(job: Job) -> tuple[str, keys.Weights, list[str]]:
         wanted = LlamaForCausalLM(config).state_dict()
     weights.expect({key: tensor.shape for key, tensor in wanted.items()}, source)
     with silence_libraries():
-        model = LlamaForCausalLM.from_pretrained(None, config=config, state_dict=weights.tensors, dtype=job.dtype)
+        model = LlamaForCausalLM.from_pretrained(
+            None, config=config, state_dict=weights.tensors, dtype=job.dtype, trust_remote_code=False
+        )
     _lay_out(job, model, tokenizer, tensors)
     return projector, seen, weights.ignored
 
