@@ -233,10 +233,11 @@ def test_a_fully_tuned_folder_with_a_sentencepiece_model_alone(
     with pytest.raises(CheckpointError, match="no tokenizer in it. Name the base"):
         converted(folder, tmp_path / "arm", small, language_model=None)
     rows = len(made.given["full"]["lm_head.weight"]) - 3
-    text, model = ["a red star  is here, def f: return x"] * 50, io.BytesIO()
+    model = io.BytesIO()
+    text = ["a red star is here", "thermal tasks of mine", "return def f: the thing", "one and two"] * 50
     SentencePieceTrainer.train(sentence_iterator=iter(text), model_writer=model, vocab_size=rows, model_type="bpe",
-                               byte_fallback=True, normalization_rule_name="identity", hard_vocab_limit=False,
-                               remove_extra_whitespaces=False, minloglevel=2)  # fmt: skip
+                               byte_fallback=True, normalization_rule_name="identity", minloglevel=2,
+                               remove_extra_whitespaces=False)  # fmt: skip
     (folder / "tokenizer.model").write_bytes(model.getvalue())
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
     pieces = SentencePieceProcessor(model_proto=model.getvalue())

@@ -18,10 +18,7 @@ from sbt.utils.errors import RunError
 
 MODELS = ("language_model", "base", "tokenizer", "vision_tower", "checkpoint")  # parameters that may name a Hub id
 DATA = ("_data", "_images", "_from")  # what names of parameters end in that may name a source
-EXTRAS = {"bitsandbytes": "gpu", "deepspeed": "gpu", "liger-kernel": "gpu", "sentencepiece": "released",
-          "protobuf": "released"}  # fmt: skip
-# Published as a SentencePiece model only, or with a conversion of it that splits words otherwise (models.tokens).
-_OF_SENTENCEPIECE = re.compile(r"open_llama|vicuna", re.IGNORECASE)
+EXTRAS = {"bitsandbytes": "gpu", "deepspeed": "gpu", "liger-kernel": "gpu"}
 _OF_BITSANDBYTES = re.compile(r"adamw_8bit|.*(bnb|paged|lion|ademamix).*")  # as in training.settings
 NOT_FOUND = "missing"
 
@@ -103,9 +100,6 @@ def _machine(steps: list[dict]) -> Iterable[tuple[str, str, bool, str]]:
         if engine and (engine != "ddp" or env.gpus()):  # without any, ddp trains on the CPU
             here = values.get("processes", 1) // max(1, values.get("machines", 1))
             cards.setdefault(f"engine {engine!r} of {of}, {here} processes on a machine", here)
-        if model := next((values[name] for name in MODELS if _by_sentencepiece(values.get(name))), ""):
-            for package in ("sentencepiece", "protobuf"):
-                asked.setdefault(package, f"the tokenizer of {model}")
     for package, why in asked.items():
         found = env.version(package)
         yield package, found or NOT_FOUND, found is not None, f'{why} needs it: pip install "sbt[{EXTRAS[package]}]"'
@@ -159,13 +153,6 @@ def _is_hub_id(name: object) -> bool:
     if not isinstance(name, str) or name.count("/") != 1 or name.startswith(("/", ".", "assets/", "outputs/")):
         return False
     return not paths.resolve(name).exists()
-
-
-def _by_sentencepiece(name: object) -> bool:
-    """Whether `models.tokens` will need the packages for a model: by its name, or by what the cache has of it."""
-    if not _is_hub_id(name) or not _OF_SENTENCEPIECE.search(str(name)):
-        return False
-    return _cached(str(name), "tokenizer.model") or not _cached(str(name), "tokenizer_config.json")
 
 
 def _cached(repo: str, file: str, kind: str = "model") -> bool:
