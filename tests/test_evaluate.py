@@ -77,7 +77,7 @@ def test_arms_and_conditions(asked: list, tmp_path: Path) -> None:
     assert all(len(row["template_hash"]) == 12 for row in found.rows)
     assert [one["answer"] for one in found.samples][:2] == ["X a p", "X a q"] and len(found.samples) == 24
     assert found.about("two") == {"x": ["X b p", "X a p"], "y": ["Y b p", "Y a p"]}
-    assert list(found.scores("subset").columns) == ["x", "y"] and len(found.judged()) == 8
+    assert list(found.scores("subset").columns) == ["x", "y"] and len(found.real_samples()) == 8
 
 
 def test_protocols_ask_their_own_items_and_parts_may_be_asked_apart(asked: list, tmp_path: Path) -> None:

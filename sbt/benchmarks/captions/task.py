@@ -6,22 +6,24 @@ beside how it decodes (`SPEC.protocols`). The files of references: `captions.fil
 
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from sbt.benchmarks import check_protocol
-from sbt.benchmarks.captions import SPEC, metric
+from sbt.benchmarks.captions import FILES, SPEC, metric
 from sbt.benchmarks.captions.files import ALL, load, train_captions
 from sbt.benchmarks.common import answers as answer_files
 from sbt.benchmarks.common import controls
+from sbt.data import benchmark_files
 from sbt.report import stats
+from sbt.study.runs import Run
 from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
 
-__all__ = ["PROMPT", "demonstrations", "load", "per_item", "prompt", "rows", "samples", "score", "score_files",
-           "sources", "subset"]  # fmt: skip
+__all__ = ["PROMPT", "blind_levels", "demonstrations", "load", "per_item", "prompt", "published", "rows", "samples",
+           "score", "score_files", "sources", "subset"]  # fmt: skip
 PROMPT = "Please provide a description of the picture."  # UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall
 MAIN = "coco"  # the data set whose subsets have no name before them
 
@@ -42,6 +44,13 @@ def sources(world: Path | None, references: str, images: str, split: str, flickr
             raise ParameterError(f"flickr takes references, images and perhaps split, not {', '.join(flickr)}")
         own["flickr30k"] = flickr
     return {name: {"split": "", **source} for name, source in own.items()}
+
+
+def published(run: Run) -> dict[str, dict]:
+    """`sources` as a run's parameters name them, with the published files where they say "hub"."""
+    p = run.p
+    own = sources(None if p.references else run.upstream(p.data), p.references, p.images, p.split, p.flickr)
+    return benchmark_files.captions(own, FILES, run.progress)
 
 
 def demonstrations(path: Path | str, items: Sequence[dict], seed: int, count: int = 3) -> list[dict]:
@@ -65,6 +74,12 @@ def subset(part: str, condition: str) -> str:
 def prompt(item: dict, protocol: str = "standard") -> str:
     """The request, the same for every picture."""
     return PROMPT
+
+
+def blind_levels(items: Mapping[str, Sequence[dict]], seed: int) -> dict[str, float]:
+    """CIDEr, by task ("all" for COCO), of a person's words about another picture."""
+    words = {name: controls.others(part, seed) for name, part in items.items()}
+    return {"all" if name == MAIN else name: score(part, words[name])["CIDEr"] for name, part in items.items()}
 
 
 def score(items: Sequence[dict], answers: Sequence[str]) -> dict[str, float | int]:

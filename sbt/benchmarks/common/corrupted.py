@@ -26,7 +26,7 @@ from sbt.benchmarks.common.evaluate import Questions
 from sbt.benchmarks.common.protocol import PAPER, Decoding, decoding
 from sbt.data import corruptions as corrupting
 from sbt.data import images as image_files
-from sbt.report import plots, stats
+from sbt.report import plots, stats, tables
 from sbt.utils import checks, paths
 from sbt.utils.errors import DataError
 
@@ -220,6 +220,21 @@ def drop_rows(
         row = {"subset": name, "metric": "relative_drop", "value": value, "low": low, "high": high}
         found.append({**row, "n": len(clean), **same})
     return found
+
+
+def drops(rows: Sequence[dict]) -> pd.DataFrame:
+    """The rows of the relative drop."""
+    return pd.DataFrame([row for row in rows if row["metric"] == "relative_drop"])
+
+
+def verdicts(rows: Sequence[dict], protocol: str) -> str:
+    """Whether each arm loses by corruption, a line a data set and arm: the whole interval of its drop is above 0."""
+    found = [row for row in rows if row["metric"] == "relative_drop" and row["subset"].endswith(ALL)]
+    return "\n".join(
+        f"{row['arm']}, {row['subset']}: {'loses' if row['low'] > 0 else 'not shown to lose'} ({tables.cell(row)})"
+        for row in found
+        if row["protocol"] == protocol
+    )
 
 
 def curves(rows: pd.DataFrame, title: str, label: str) -> Figure:

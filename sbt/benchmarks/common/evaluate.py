@@ -25,9 +25,11 @@ from matplotlib.figure import Figure
 from sbt import benchmarks, models
 from sbt.benchmarks.common import controls
 from sbt.benchmarks.common.protocol import PAPER, Decoding, decoding
-from sbt.data import images
+from sbt.benchmarks.spec import Spec
+from sbt.data import benchmark_files, images
 from sbt.inference import generation
 from sbt.report import tables
+from sbt.study.runs import Run
 from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import sha256
@@ -72,6 +74,48 @@ def noted(good: Mapping[str, Sequence[str]]) -> str:
         if names:
             notes.append(f"{len(names)} {kind} ({', '.join(names[: images.NAMED])}{more})")
     return ", ".join(notes) or "nothing unusual"
+
+
+def question_files(run: Run, spec: Spec, parameter: str, world: str) -> Path:
+    """Where the questions are: what the parameter names, the published ones where it is "hub", else the micro-world's.
+
+    `world` is the micro-world's file or folder in the folder of the data step.
+    """
+    given = benchmark_files.questions(spec.sources[parameter], getattr(run.p, parameter), run.progress)
+    return paths.resolve(str(given)) if given else run.upstream(run.p.data) / world
+
+
+def picture_folder(
+    run: Run, spec: Spec, parameter: str, parts: Parts, *, images: str | None = None, beside: bool = False
+) -> Path:
+    """The folder of the pictures of questions that `parameter` named, as `question_files` takes it.
+
+    It is what `images` names (None: the parameter of that name), or the published pictures for "hub". Without it, the
+    micro-world's questions have the micro-world's; published ones may have theirs `beside` them.
+    ParameterError where other questions are named without their pictures.
+    """
+    given, images = getattr(run.p, parameter), run.p.images if images is None else images
+    published, names = spec.sources[parameter], {part: [file_of(item) for item in parts[part]] for part in parts}
+    if not isinstance(published.pictures, Mapping):
+        names = [name for part in names.values() for name in part]
+    if found := benchmark_files.pictures(published, given, images, names, run.progress):
+        return paths.resolve(str(found))
+    if given and not beside:
+        raise ParameterError(f"{parameter} is set, images is not: set it to the folder with the pictures, or to hub")
+    return paths.resolve(str(given)) if given else run.upstream(run.p.data) / "images"
+
+
+def keep_usable(run: Run, folder: Path, parts: Parts) -> dict[str, list[dict]]:
+    """The parts without the items whose picture cannot be used; prints how many can, and why others cannot.
+
+    The run's parameter `on_bad` decides whether a bad picture stops: `usable`.
+    """
+    names = [file_of(item) for items in parts.values() for item in items]
+    _, good, bad = usable(folder, names, run.p.on_bad, progress=run.progress)
+    print(f"{len(good)} pictures can be used, {len(bad)} cannot; {noted(good)}")
+    if len(bad):
+        print(bad.to_string(index=False))
+    return {part: [item for item in items if file_of(item) in good] for part, items in parts.items()}
 
 
 def file_of(item: Mapping) -> str:
@@ -140,27 +184,41 @@ class Evaluation:
         wanted = protocol or self.protocol, part, condition
         return {arm: said for (p, name, arm, shown), said in self.answers.items() if (p, name, shown) == wanted}
 
-    def judged(self) -> pd.DataFrame:
-        """The samples about the right picture under the first protocol."""
+    def real_samples(self, protocol: str = "") -> pd.DataFrame:
+        """The samples about the right picture, of one protocol or of all."""
         frame = controls.split(pd.DataFrame(self.samples))
-        return frame[(frame.condition == "real") & (frame.protocol == self.protocol)]
+        return frame[(frame.condition == "real") & (frame.protocol.eq(protocol) if protocol else True)]
+
+    def of(self, metric: str, tasks: Iterable[str] | None = None, condition: str = "") -> pd.DataFrame:
+        """Rows of one metric under the first protocol, of some tasks or all, under one condition or all."""
+        rows = self.table[(self.table.metric == metric) & (self.table.protocol == self.protocol)]
+        rows = rows if tasks is None else rows[rows.task.isin(list(tasks))]
+        return rows[rows.condition == condition] if condition else rows
 
     def scores(
-        self, index: str | list[str], columns: str | list[str] = "arm", *, but: Sequence[str] = (), digits: int = 2
+        self,
+        index: str | list[str],
+        columns: str | list[str] = "arm",
+        *,
+        metrics: Sequence[str] = (),
+        but: Sequence[str] = (),
+        tasks: str = "",
+        every: bool = False,
+        digits: int = 2,
     ) -> pd.DataFrame:
-        """Metrics about the right picture, all `but` some, in cells "value [low, high]"."""
-        rows = self.table[(self.table.condition == "real") & ~self.table.metric.isin(but) & self.table.low.notna()]
-        return tables.grid(rows, index, columns, digits)
+        """Scores about the right picture, or under `every` condition, in cells "value [low, high]".
+
+        Of some `metrics` or all `but` some; of the tasks that match the regular expression `tasks`.
+        """
+        rows = self.table[self.table.low.notna() & ~self.table.metric.isin(but)]
+        rows = rows[rows.metric.isin(metrics)] if metrics else rows
+        rows = rows[rows.task.str.fullmatch(tasks)] if tasks else rows
+        return tables.grid(rows if every else rows[rows.condition == "real"], index, columns, digits)
 
     def shares(self, *metrics: str) -> pd.DataFrame:
         """Metrics that are shares of the answers about the right picture (yes, unparsed, empty), by arm."""
         rows = self.table[(self.table.condition == "real") & self.table.metric.isin(metrics)]
         return rows.pivot_table("value", ["subset", "protocol"], ["metric", "arm"], sort=False).round(2)
-
-    def of(self, metric: str, tasks: Iterable[str] | None = None) -> pd.DataFrame:
-        """Rows of one metric under the first protocol, of some tasks or of all."""
-        rows = self.table[(self.table.metric == metric) & (self.table.protocol == self.protocol)]
-        return rows if tasks is None else rows[rows.task.isin(list(tasks))]
 
     def looks(self, metric: str, levels: Mapping[str, float], digits: int = 2) -> pd.DataFrame:
         """Does each arm look? `controls.compared` with the blind `levels` by task; prints the verdicts."""
@@ -171,6 +229,15 @@ class Evaluation:
     def figure(self, metric: str, title: str, levels: Mapping[str, float]) -> Figure:
         """Scores under each condition, by task, with the blind `levels` dotted."""
         return controls.figure(self.of(metric, levels), title, levels)
+
+    def check_counts(self) -> None:
+        """Assert that every arm answered every question of a part, and that each metric row counts some of them."""
+        sizes = {(protocol, part): set() for protocol, part, *_ in self.answers}
+        for (protocol, part, *_), said in self.answers.items():
+            sizes[protocol, part].add(len(said))
+        assert all(len(counts) == 1 and 0 not in counts for counts in sizes.values()), f"answers are missing: {sizes}"
+        most = {protocol: sum(max(sizes[key]) for key in sizes if key[0] == protocol) for protocol, _ in sizes}
+        assert all(0 < row["n"] <= most[row["protocol"]] for row in self.rows), "a metric row counts other questions"
 
 
 def evaluate_vision(

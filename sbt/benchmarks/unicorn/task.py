@@ -10,13 +10,14 @@ import pandas as pd
 
 from sbt.benchmarks import check_protocol
 from sbt.benchmarks.common import controls
+from sbt.benchmarks.common.protocol import UNICORN as DECODING
 from sbt.benchmarks.unicorn import SPEC, metric
 from sbt.benchmarks.unicorn.files import check_task, load, read_answers
 from sbt.benchmarks.unicorn.metric import OODCV, SITUATIONS, SKETCHY, TASKS
 from sbt.report import stats
 from sbt.utils.errors import DataError, ParameterError
 
-__all__ = ["OODCV", "SITUATIONS", "SKETCHY", "TASKS", "counts", "load", "prompt",
+__all__ = ["DECODING", "OODCV", "SITUATIONS", "SKETCHY", "TASKS", "counts", "load", "prompt",
            "rows", "samples", "score", "score_files"]  # fmt: skip
 
 
@@ -42,6 +43,12 @@ def score(items: Sequence[dict], answers: Sequence[str], protocol: str = "standa
     """The scores of one task's answers: `metric.scores`."""
     _checked(items, protocol)
     return metric.scores(items, answers, protocol)
+
+
+def blind(items: Sequence[dict]) -> list[str]:
+    """What one would answer who never looks: the most frequent label of the yes/no questions, and of the others."""
+    labels = [item["label"] for item in items]
+    return controls.commonest(["number" if label.isdigit() else "yes or no" for label in labels], labels)
 
 
 def rows(

@@ -68,6 +68,18 @@ def rows(
     return found
 
 
+def blind_levels(items: Sequence[dict]) -> dict[str, float]:
+    """Accuracy, by task ("all", "answer number", ...), of one who never looks.
+
+    To each type of question ("how many", "what color is the") it gives the answer that is right most often.
+    """
+    types, labels = [item["question_type"] for item in items], [item["multiple_choice_answer"] for item in items]
+    guessed = rows(items, controls.commonest(types, labels), arm="never looks", subset="real")
+    table = controls.split(pd.DataFrame(guessed))
+    table = table[(table.metric == "accuracy") & ~table.task.str.startswith("question ")]
+    return table.set_index("task").value.to_dict()
+
+
 def samples(
     items: Sequence[dict], answers: Sequence[str], *, arm: str, subset: str, protocol: str = "standard"
 ) -> list[dict]:
