@@ -392,3 +392,41 @@ def test_the_command_prints_one_json_object_or_one_error(
     assert told.out == "" and told.err.startswith("sbt: ") and told.err.count("\n") == 1
     assert main(["score", "pope", "--answers", "nothing.jsonl", "--references", "q.json"]) == 2
     assert "nothing.jsonl does not exist" in capsys.readouterr().err
+
+
+# --- forms of answer files
+
+
+def test_every_form_of_answers_scores_the_same(tmp_path: Path) -> None:
+    """A list, lines, other keys for the answer, ids as texts; the authors' result list has a label beside it."""
+    questions = lines(tmp_path / "q.json", QUESTIONS)
+    expected = pope.score_files(lines(tmp_path / "a.jsonl", BY_ID), questions)
+    forms = {
+        "list": BY_ID,
+        "authors": [row | {"label": "yes"} for row in BY_ID],
+        "LLaVA": [{"question_id": row["question_id"], "prompt": "?", "text": row["answer"]} for row in BY_ID],
+        "VLMEvalKit": [{"question_id": r["question_id"], "prediction": r["answer"], "answer": "Yes"} for r in BY_ID],
+        "texts": [{"question_id": str(row["question_id"]), "response": row["answer"]} for row in BY_ID],
+    }
+    for name, rows in forms.items():
+        assert pope.score_files(whole(tmp_path / f"{name}.json", rows), questions) == expected, name
+        assert pope.score_files(lines(tmp_path / f"{name}.jsonl", rows), questions) == expected, name
+    references = whole(tmp_path / "c.json", REFERENCES)
+    named = [{"image_id": f"{row['image_id']}.jpg", "text": row["caption"]} for row in RESULTS]
+    found = captions.score_files(lines(tmp_path / "r.jsonl", named), references)
+    assert found == captions.score_files(whole(tmp_path / "r.json", RESULTS), references)
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    questions, file = lines(tmp_path / "q.json", QUESTIONS), tmp_path / "a.jsonl"
+    file.write_text('{"question_id": 1, "answer": "Yes"}', encoding="utf-16")
+    with pytest.raises(DataError, match=r"a\.jsonl: expected UTF-8, the file is UTF-16\. Save it as UTF-8"):
+        pope.score_files(file, questions)
+    file.write_text('{"question_id": 1, "answer": "Sí"}', encoding="latin-1")
+    with pytest.raises(DataError, match=r"expected UTF-8, byte 31 is not: Latin-1, or a damaged file"):
+        pope.score_files(file, questions)
+
+
+def test_a_single_picture_has_no_cider(caption_files: Callable, capsys: pytest.CaptureFixture) -> None:
+    assert caption_files(RESULTS[:1])["CIDEr"] == 0.0
+    assert "CIDEr of a single picture is 0" in capsys.readouterr().err

@@ -11,6 +11,9 @@ from typing import Any
 
 from sbt.data.registry import BenchmarkFiles
 
+# What `common.answers` reads, for the `answer_keys` of a SPEC.
+ANSWER_FORMS = "a JSON list or JSON lines, the answer as answer, text, prediction or response, ids as text or number"
+
 
 @dataclass(frozen=True)
 class Headline:

@@ -5,7 +5,7 @@ tools/eval_tool.zip@1c1d69e), "paper" the authors' (UCSC-VLAA/Sight-Beyond-Text:
 llava/eval/mmoverall/mme_metric.py@47f96a3). `SPEC.protocols` says where they part.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -55,40 +55,10 @@ def hits(labels: Sequence[str], parsed: Sequence[str]) -> list[int]:
     return [sum(right[start : start + 2]) for start in range(0, len(right), 2)]
 
 
-def task_scores(labels: Sequence[str], parsed: Sequence[str]) -> dict[str, float]:
+def task_scores(hits: Sequence[int]) -> dict[str, float]:
     """`acc` (share of the questions), `acc_plus` (share of the pictures with both right), `score`, 0 to 200."""
-    found = hits(labels, parsed)
-    acc, acc_plus = sum(found) / len(labels), found.count(2) / len(found)
+    acc, acc_plus = sum(hits) / (2 * len(hits)), hits.count(2) / len(hits)
     return {"acc": acc, "acc_plus": acc_plus, "score": acc * 100 + acc_plus * 100}
-
-
-def answer_parts(labels: Sequence[str], answers: Sequence[str], protocol: str = "standard") -> dict[str, float | int]:
-    """Counts of a task's answers, n, yes, unparsed (other), empty; `precision` and `recall` of yes among the parsed.
-
-    These two, which are no part of MME's score, are 0.0 where there is nothing to divide by, as in a task without one
-    parsed answer: the publishers' call gave that with scikit-learn 1.2.2, and raises with 1.9.1.
-    """
-    said = [parse(answer, protocol) for answer in answers]
-    clean = [(one.strip().lower(), word) for one, word in zip(labels, said, strict=True) if word != "other"]
-    right, positive = clean.count(("yes", "yes")), sum(label == "yes" for label, _ in clean)
-    return {
-        "n": len(said),
-        "yes": said.count("yes"),
-        "unparsed": said.count("other"),
-        "empty": sum(not answer.strip() for answer in answers),
-        "precision": right / said.count("yes") if "yes" in said else 0.0,
-        "recall": right / positive if positive else 0.0,
-    }
-
-
-def scores(by_task: Mapping[str, tuple[Sequence[str], Sequence[str]]]) -> dict:
-    """{"perception", "cognition", "tasks": {name: `task_scores`}} of labels and parsed answers by task.
-
-    The sums are over the tasks that are there.
-    """
-    found = {task: task_scores(*by_task[task]) for task in tasks() if task in by_task}
-    sums = {kind: sum(found[name]["score"] for name in names if name in found) for kind, names in KINDS.items()}
-    return {**{kind: float(total) for kind, total in sums.items()}, "tasks": found}
 
 
 def measures(labels: Sequence[str], answers: Sequence[str], protocol: str = "standard") -> dict[str, list]:

@@ -16,7 +16,7 @@ from sbt.benchmarks.mme.metric import KINDS, METRICS, parse, tasks
 from sbt.report import stats
 from sbt.utils.errors import DataError
 
-__all__ = ["KINDS", "METRICS", "answer_counts", "counts", "load", "parse", "prompt", "rows", "samples",
+__all__ = ["KINDS", "METRICS", "counts", "load", "parse", "prompt", "rows", "samples",
            "score", "score_files", "tasks", "with_pictures", "write_answers"]  # fmt: skip
 
 
@@ -52,20 +52,12 @@ def score(items: Sequence[dict], answers: Sequence[str], protocol: str = "standa
 
     DataError where an image has other than two questions.
     """
-    return metric.scores(
-        {
-            task: ([item["label"] for item, _ in pairs], [parse(answer, protocol) for _, answer in pairs])
-            for task, pairs in _by_task(items, answers, protocol).items()
-        }
-    )
-
-
-def answer_counts(items: Sequence[dict], answers: Sequence[str], protocol: str = "standard") -> dict[str, dict]:
-    """By task: n, how many answers are taken for yes, for neither (unparsed), are empty; precision, recall of yes."""
-    return {
-        task: metric.answer_parts([item["label"] for item, _ in pairs], [answer for _, answer in pairs], protocol)
-        for task, pairs in _by_task(items, answers, protocol).items()
-    }
+    found = {}
+    for task, pairs in _by_task(items, answers, protocol).items():
+        parsed = [parse(answer, protocol) for _, answer in pairs]
+        found[task] = metric.task_scores(metric.hits([item["label"] for item, _ in pairs], parsed))
+    sums = {kind: sum(found[name]["score"] for name in names if name in found) for kind, names in KINDS.items()}
+    return {**{kind: float(total) for kind, total in sums.items()}, "tasks": found}
 
 
 def rows(

@@ -1,7 +1,7 @@
 """Unicorn (Tu et al. 2023): pictures unlike the training's (OODCV-VQA, counterfactual too), drawings (Sketchy-VQA)."""
 
 from sbt.benchmarks.common.protocol import UNICORN_DIFFERENCES
-from sbt.benchmarks.spec import Headline, Spec
+from sbt.benchmarks.spec import ANSWER_FORMS, Headline, Spec
 from sbt.benchmarks.unicorn.metric import OODCV, TASKS
 from sbt.data.registry import MB, BenchmarkFiles, File, Source, hub_file, url_file
 
@@ -72,7 +72,7 @@ SPEC = Spec(
     task=_TASK,
     per_item=f"{_TASK}:per_item",
     score_files=f"{_TASK}:score_files",
-    answer_keys="answer (or prediction), one a question in their order; in OODCV-VQA also an object by image path",
+    answer_keys=f"answer, one a question in their order; {ANSWER_FORMS}; in OODCV-VQA also an object by image path",
     sources={"unicorn_data": FILES},
     protocols={
         "standard": (),
