@@ -1,7 +1,9 @@
 """Fixtures for downloads: a server of our own and a stand-in for the Hub. Import the names a test module uses."""
 
 import hashlib
+import io
 import threading
+import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,9 +14,17 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 
-from sbt.data import weblink
+from sbt.data import download
 
-DATA = bytes(range(256)) * 8000
+
+def zipped(content: bytes) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as packed:
+        packed.writestr(zipfile.ZipInfo("content"), content)
+    return data.getvalue()
+
+
+DATA = zipped(bytes(range(256)) * 8000)
 
 
 def sha(data: bytes) -> str:
@@ -46,7 +56,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
 
     running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
-    monkeypatch.setattr(weblink.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
     monkeypatch.setenv("no_proxy", "*")
     state.url = f"http://127.0.0.1:{running.server_port}"
     yield state

@@ -27,7 +27,8 @@ CHILD = """
 import json, random, sys
 import numpy as np
 from PIL import Image
-from sbt import corruptions, files
+from sbt.data import corruptions
+from sbt.utils import files
 np.random.seed(99)
 image = Image.open(sys.argv[1])
 jobs = json.loads(sys.argv[2])
@@ -266,7 +267,7 @@ def test_library_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_importing_it_does_not_load_the_library() -> None:
-    code = "import sys; from sbt import corruptions; print({'imagecorruptions', 'numba', 'cv2'} & set(sys.modules))"
+    code = "import sys; from sbt.data import corruptions; print({'imagecorruptions', 'numba', 'cv2'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 

@@ -8,7 +8,7 @@ import tiny
 import torch
 from tiny_fixtures import small  # noqa: F401 - a fixture
 
-from sbt.data.llava import text_twin
+from sbt.data.conversations import text_twin
 from sbt.models import Arm, llava, load_language_model
 from sbt.training import Collator, diagnostics
 from sbt.utils.errors import DataError, ParameterError

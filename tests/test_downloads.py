@@ -11,13 +11,13 @@ import httpx
 import huggingface_hub
 import pandas as pd
 import pytest
-from download_fixtures import DATA, hub, server, sha  # noqa: F401 - fixtures
+from download_fixtures import DATA, hub, server, sha, zipped  # noqa: F401 - fixtures
 from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 
 from sbt import benchmarks
 from sbt.benchmarks.unicorn.metric import TASKS
-from sbt.data import download, formats, imagezip, registry, weblink
+from sbt.data import conversations, download, image_zip, prepare, registry
 from sbt.data.download import RECORD, room
 from sbt.data.registry import SOURCES, File, Mirror, Source
 from sbt.utils import paths
@@ -49,7 +49,7 @@ def plan(name: str, folder: Path) -> pd.DataFrame:
 def test_a_broken_connection_is_taken_up_again_where_it_ended(server: SimpleNamespace, tmp_path: Path) -> None:
     server.cut = [300_000, 0, 500_000]
     seen = []
-    file = weblink.fetch(f"{server.url}/a.zip", tmp_path / "a.zip", lambda done, total: seen.append((done, total)))
+    file = download.fetch_url(f"{server.url}/a.zip", tmp_path / "a.zip", lambda *told: seen.append(told))
     assert file.read_bytes() == DATA and seen[-1] == (len(DATA), len(DATA))
     ranges = [asked for _, asked in server.asked]
     assert ranges == [None, "bytes=300000-", "bytes=300000-", "bytes=800000-"]
@@ -60,15 +60,15 @@ def test_a_fetch_that_gave_up_goes_on_in_the_next_run_unless_the_file_changed(
     server: SimpleNamespace, tmp_path: Path
 ) -> None:
     for changed in (False, True):
-        server.cut, server.asked = [1000] * weblink.TRIES, []
+        server.cut, server.asked = [1000] * download.TRIES, []
         with pytest.raises(DataError, match="repeat to go on"):
-            weblink.fetch(f"{server.url}/a.zip", tmp_path / "a.zip")
+            download.fetch_url(f"{server.url}/a.zip", tmp_path / "a.zip")
         assert not (tmp_path / "a.zip").exists()
         if changed:
             server.files["/a.zip"], server.version = DATA[::-1], '"2"'
-        weblink.fetch(f"{server.url}/a.zip", tmp_path / "a.zip")
+        download.fetch_url(f"{server.url}/a.zip", tmp_path / "a.zip")
         assert (tmp_path / "a.zip").read_bytes() == server.files["/a.zip"]
-        assert server.asked[-1][1] == f"bytes={1000 * weblink.TRIES}-"
+        assert server.asked[-1][1] == f"bytes={1000 * download.TRIES}-"
         (tmp_path / "a.zip").unlink()
 
 
@@ -147,10 +147,11 @@ def test_every_disk_is_checked_with_what_comes_to_it(
     both = (File("a.zip", big, (HUB,)), File("b.zip", other, (Mirror(url="http://127.0.0.1:1/b.zip"),)))
     monkeypatch.setitem(SOURCES, "test", Source("test", "A test", both))
     cache, folder = tmp_path / "cache", tmp_path / "d"
+    monkeypatch.setattr(download, "OFF", 1.0)  # the files are small, their sizes claimed
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(download.env, "free_gb", lambda at: {cache: 40.0, folder: 25.0}[at])
     hub.files["me/data", "x/a.zip"] = DATA
-    monkeypatch.setattr(weblink, "fetch", lambda url, to, told: to.write_bytes(DATA) and to)
+    monkeypatch.setattr(download, "fetch_url", lambda url, to, told: to.write_bytes(DATA) and to)
     with pytest.raises(RunError, match=r"cache: 51\.0 GB are needed \(a\.zip 30\.0 GB, b\.zip 20\.0 GB\), 40\.0"):
         fetch("test", folder)  # one disk: both
     assert not hub.asked
@@ -171,13 +172,13 @@ def test_downloads_may_lie_apart_from_results(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("SBT_OUTPUTS", str(tmp_path / "drive"))
     assert paths.downloads() == tmp_path / "drive" / "downloads"
     assert paths.recorded(paths.downloads() / "a.zip") == "downloads/a.zip"
-    inside = formats.Images([]).kept(f"{paths.downloads()}/a.zip::b.jpg")
-    assert inside == "downloads/a.zip::b.jpg" and imagezip.full(inside) == f"{tmp_path}/drive/downloads/a.zip::b.jpg"
+    inside = prepare._kept(f"{paths.downloads()}/a.zip::b.jpg")
+    assert inside == "downloads/a.zip::b.jpg" and image_zip.full(inside) == f"{tmp_path}/drive/downloads/a.zip::b.jpg"
     for apart in (tmp_path / "disk", paths.root() / "disk"):  # what `shown` shortens would be read below outputs
         monkeypatch.setenv("SBT_DOWNLOADS", str(apart))
         assert paths.downloads() == apart and paths.recorded(apart / "a.zip") == f"{apart}/a.zip"
-        kept = formats.Images([]).kept(f"{apart}/a.zip::b.jpg")
-        assert kept == imagezip.full(kept) == f"{apart}/a.zip::b.jpg"
+        kept = prepare._kept(f"{apart}/a.zip::b.jpg")
+        assert kept == image_zip.full(kept) == f"{apart}/a.zip::b.jpg"
 
 
 def test_the_hubs_bars_become_progress(
@@ -196,6 +197,7 @@ def test_what_the_hubs_cache_has_takes_no_more_disk(
 ) -> None:
     source(HUB, size=30 * 10**9)
     hub.files["me/data", "x/a.zip"] = DATA
+    monkeypatch.setattr(download, "OFF", 1.0)
     monkeypatch.setattr(download.env, "free_gb", lambda folder: 1.0)
     with pytest.raises(RunError, match="30.6 GB are needed"):
         fetch("test", tmp_path)
@@ -232,7 +234,7 @@ def test_the_registry_holds_together() -> None:
     for name, one in (SOURCES | vision).items():
         assert name == one.name and one.title and one.files, name
         for file in one.files:
-            assert file.rows in ("", *formats.FORMATS) and (file.size or not file.mirrors)
+            assert file.rows in ("", *conversations.FORMATS) and (file.size or not file.mirrors)
             assert file.mirrors or (one.page and one.note), f"{name}: nobody knows where {file.name} is"
             kind, _, value = (file.digest or "sha256:" + "0" * 64).partition(":")
             assert len(value) == {"md5": 32, "sha256": 64}[kind] and int(value, 16) >= 0
@@ -247,9 +249,10 @@ def test_the_registry_holds_together() -> None:
 def test_two_sources_may_have_files_of_one_name(
     hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name, data in (("one", DATA), ("two", DATA[::-1])):
+    other = zipped(DATA)
+    for name, data in (("one", DATA), ("two", other)):
         hub.files[f"me/{name}", "images.zip"] = data
         places = (Mirror(f"me/{name}", "images.zip", "abc"),)
         monkeypatch.setitem(SOURCES, name, Source(name, name, (File("images.zip", len(data), places),)))
     assert fetch("one", tmp_path)["images.zip"].read_bytes() == DATA
-    assert fetch("two", tmp_path)["images.zip"].read_bytes() == DATA[::-1]
+    assert fetch("two", tmp_path)["images.zip"].read_bytes() == other

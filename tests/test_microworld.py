@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from sbt.data import llava, text
+from sbt.data import conversations
 from sbt.microworld import facts, instructions, phrases, scenes, write
 
 SMALL = write.Sizes(pretrain=6, instruct=24, instruct_images=12, captions=4, pope=12, heldout=4)
@@ -69,15 +69,15 @@ def test_no_instruction_names_a_held_out_pair(world):
 def test_the_real_loaders_read_every_file(world):
     folder, counts = world
     images = folder / "images"
-    assert len(llava.load(folder / write.FILES["pretrain"], images)) == counts["pretrain"] == SMALL.pretrain
-    rows = llava.load(folder / write.FILES["instruct"], images)
+    assert len(conversations.load(folder / write.FILES["pretrain"], images)) == counts["pretrain"] == SMALL.pretrain
+    rows = conversations.load(folder / write.FILES["instruct"], images)
     assert len(rows) == SMALL.instruct and {row["id"].split("_")[0] for row in rows} == {
         "conversation",
         "detail",
         "reasoning",
     }
-    assert len(text.load_alpaca(folder / write.FILES["alpaca"])) == SMALL.instruct
-    orca = text.load_orca(folder / write.FILES["orca"])
+    assert len(conversations.load(folder / write.FILES["alpaca"], form="alpaca")) == SMALL.instruct
+    orca = conversations.load(folder / write.FILES["orca"], form="orca")
     assert all(row["messages"][0]["role"] == "system" for row in orca)
     coco = json.loads((folder / write.FILES["captions"]).read_text())
     assert set(Counter(a["image_id"] for a in coco["annotations"]).values()) == {5}

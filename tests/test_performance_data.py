@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sbt.data import arrowfolder
-from sbt.data.jsonlist import reader
+from sbt.data import prepare
+from sbt.data.json_stream import reader
 from sbt.training import profiling_data
 from sbt.training.profiling_data import WAYS, generate, llama_like, measure
 from sbt.utils.errors import RunError
@@ -34,7 +34,7 @@ def test_a_way_runs_in_a_process_of_its_own_and_a_failure_is_said(tmp_path: Path
     assert row["rows"] == 300 and row["rows/s"] == pytest.approx(300 / row["seconds"]) and 0.05 < row["peak GB"] < 1.5
     again = measure(tmp_path, 300, images=30, ways=WAYS[2:3])
     assert again["CPU seconds"][0] > 0.3 * row["CPU seconds"], "what was prepared before was not prepared again"
-    assert len(arrowfolder.load(tmp_path / "prepared")) == 300
+    assert len(prepare.load(tmp_path / "prepared")) == 300
     (tmp_path / "images-30.zip").write_bytes(b"no zip")
     with pytest.raises(RunError, match="(?s)measuring.*no whole zip file"):
         measure(tmp_path, 300, images=30, ways=WAYS[1:2])

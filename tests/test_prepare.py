@@ -1,4 +1,4 @@
-"""Data preparation survives what real files hold: faults named by file and row, nothing half-written, reruns go on."""
+"""Data preparation survives what real files hold: faults named by file and row, and nothing half-written."""
 
 import json
 import os
@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import datasets
 import pytest
 import tiny
-from test_imagezip import packed, picture
+from test_image_zip import packed, picture
 from tiny_fixtures import small  # noqa: F401 - a fixture
 
-from sbt.data import arrowfolder, checkpoint, llava, prepare
-from sbt.data.imagezip import open_image
+from sbt.data import conversations, prepare
+from sbt.data.image_zip import open_image
 from sbt.utils.errors import DataError, ParameterError, RunError
 from sbt.utils.files import read_json, read_jsonl
 
@@ -29,8 +29,7 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "SHARD", 50)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "BATCH", 10)
 
 
@@ -55,9 +54,9 @@ def test_rows_are_those_of_the_loader_and_map_from_the_disk(tmp_path: Path, imag
     with zipfile.ZipFile(images) as opened:
         opened.extractall(tmp_path)
     manifest = run(file, images)
-    loaded = llava.load(file, tmp_path / "train2017")
-    prepared = arrowfolder.load(tmp_path / "out")
-    assert set(prepared.column_names) == {"id", "images", "messages"} and len(prepared.cache_files) == 3
+    loaded = conversations.load(file, tmp_path / "train2017")
+    prepared = prepare.load(tmp_path / "out")
+    assert set(prepared.column_names) == {"id", "images", "messages"}
     for ours, theirs in zip(prepared, loaded, strict=True):
         for turn in ours["messages"]:
             turn["content"] = [{k: v for k, v in part.items() if v is not None} for part in turn["content"]]
@@ -98,13 +97,13 @@ def test_each_fault_is_named_with_file_and_row_and_counted(tmp_path: Path, kind:
     (dropped,) = read_jsonl(tmp_path / "out" / "dropped.jsonl")
     assert (dropped["row"], dropped["id"], dropped["kind"]) == (57, name, kind) and "chat.json" in dropped["file"]
     assert manifest["dropped"] == [dropped] and manifest["refused_members"][str(images)] == ["../../etc/passwd"]
-    assert "r57" not in arrowfolder.load(tmp_path / "out")["id"][:]
+    assert "r57" not in prepare.load(tmp_path / "out")["id"][:]
 
 
-def test_ids_named_by_image_are_numbered_on_request_also_behind_a_checkpoint(tmp_path: Path, images: Path) -> None:
+def test_ids_named_by_image_are_numbered_on_request(tmp_path: Path, images: Path) -> None:
     file = written(tmp_path, [row(n, id=f"i{n % 55}") for n in range(120)])
     run(file, images, number_repeated=True)
-    found = arrowfolder.load(tmp_path / "out")["id"][:]
+    found = prepare.load(tmp_path / "out")["id"][:]
     expected = [f"i{n % 55}" + (f"#{n // 55 + 1}" if n >= 55 else "") for n in range(120)]
     assert found == expected
 
@@ -116,7 +115,7 @@ def test_long_rows_are_dropped_counted_and_never_cut(tmp_path: Path, images: Pat
     manifest = run(written(tmp_path, rows), images, lengths=words, counted_by="words", limit=7)
     assert manifest["drops"] == {"too long": 1} and manifest["dropped"][0]["row"] == 3
     assert "8 tokens, the limit is 7" in manifest["dropped"][0]["reason"] and manifest["tokens"]["longest"] == 7
-    prepared = arrowfolder.load(tmp_path / "out")
+    prepared = prepare.load(tmp_path / "out")
     assert prepared["tokens"][:5] == [3, 3, 3, 7, 3] and prepared[3]["messages"][1]["content"][0]["text"] == long
     with pytest.raises(ParameterError, match="counted_by"):
         run(tmp_path / "chat.json", images, lengths=words)
@@ -124,52 +123,69 @@ def test_long_rows_are_dropped_counted_and_never_cut(tmp_path: Path, images: Pat
         run(tmp_path / "chat.json", images, limit=7)
 
 
-def test_a_rerun_goes_on_behind_the_last_checkpoint_after_a_row_was_mended(tmp_path: Path, images: Path) -> None:
-    rows, done = [row(n) for n in range(130)], []
-    rows[117]["conversations"] = []
+def test_what_is_finished_is_not_done_again_unless_something_changed(tmp_path: Path, images: Path) -> None:
+    rows, done, seen = [row(n) for n in range(130)], [], []
     file = written(tmp_path, rows)
     settings = dict(lengths=lambda batch: done.append(len(batch)) or words(batch), counted_by="words")
-    with pytest.raises(DataError, match="row 117"):
-        run(file, images, **settings)
-    assert sum(done) == 110 and not (tmp_path / "out").exists()
-    more = [{"from": "human", "value": "Sure?"}, {"from": "gpt", "value": "Yes."}]
-    rows[117] = row(117, conversations=row(117)["conversations"] + more)
-    written(tmp_path, rows)
-    done.clear()
-    manifest = run(file, images, **settings)
-    assert sum(done) == 30, "rows before the checkpoint were done again"
-    assert manifest["counts"] == {"read": 130, "kept": 130, "dropped": 0, "answers": 131, "images": 20}
-    went_on = arrowfolder.load(tmp_path / "out").to_list()
-    prepare.prepare([file], tmp_path / "at-once", images=[images], lengths=words, counted_by="words")
-    assert went_on == arrowfolder.load(tmp_path / "at-once").to_list()
+    manifest = run(file, images, **settings, progress=lambda *at: seen.append(at))
+    assert sum(done) == 130 and seen == sorted(seen) and seen[-1] == (file.stat().st_size,) * 2
     done.clear()
     assert run(file, images, **settings) == manifest and not done, "what is finished was done again"
     rows[2]["conversations"][1]["value"] = "Other."
     run(written(tmp_path, rows), images, **settings)
-    assert sum(done) == 130, "a change before every checkpoint was not seen"
+    assert sum(done) == 130 and prepare.load(tmp_path / "out")[2]["messages"][1]["content"][0]["text"] == "Other."
 
 
-def test_a_change_before_the_checkpoint_begins_anew(tmp_path: Path, images: Path) -> None:
-    rows, seen = [row(n) for n in range(80)], []
-    rows[70]["conversations"] = []
+def test_the_first_bad_row_in_file_order_stops(tmp_path: Path, images: Path) -> None:
+    rows = [row(n) for n in range(60)]
+    rows[3]["image"], rows[4]["conversations"] = "99.jpg", []
+    rows[21] |= {"id": "r0"}
+    with pytest.raises(DataError, match="row 3 "):
+        run(written(tmp_path, rows), images)
+    manifest = run(tmp_path / "chat.json", images, on_bad="skip")
+    assert [one["row"] for one in manifest["dropped"]] == [3, 4, 21] and manifest["counts"]["kept"] == 57
+
+
+def test_unusual_rows_are_dropped_or_accepted_on_purpose_and_counted(tmp_path: Path, images: Path) -> None:
+    rows = [row(n) for n in range(8)]
+    rows[1]["conversations"][1]["value"] = "half \ud83d"
+    rows[2]["id"] = "\udc00"
+    rows[3] |= {"video": "a.mp4"}
+    rows[4]["conversations"] += [{"from": "human", "value": ""}, {"from": "gpt", "value": "Yes."}]
     file = written(tmp_path, rows)
-    with pytest.raises(DataError, match="row 70"):
+    with pytest.raises(DataError, match=r"chat\.json: row 1 \(id 'r1'\): character 5 of a text is \\ud83d"):
         run(file, images)
-    assert (tmp_path / ".out.partial" / checkpoint.PROGRESS).is_file()
-    rows[70], rows[1] = row(70), row(1, id="new")
-    written(tmp_path, rows)
-    prepare.prepare([file], tmp_path / "out", images=[images], progress=lambda *at: seen.append(at))
-    assert len(seen) == 9 and arrowfolder.load(tmp_path / "out")["id"][1] == "new"
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen) and seen[-1] == (file.stat().st_size,) * 2
+    manifest = run(file, images, on_bad="skip")
+    assert manifest["drops"] == {"row": 1, "surrogate": 2, "video": 1} and manifest["counts"]["kept"] == 4
+    texts = [{"instruction": "Say it.", "input": text, "output": "It."} for text in ("", " ", "<noinput>", "now")]
+    manifest = prepare.prepare([written(tmp_path, texts, "alpaca.json")], tmp_path / "alpaca", form="alpaca")
+    assert manifest["accepted"] == {"input blank taken for none": 1, "input <noinput> taken for none": 1}
+    asked = [one["messages"][0]["content"][0]["text"] for one in prepare.load(tmp_path / "alpaca")]
+    assert asked == ["Say it."] * 3 + ["Say it.\nnow"]
+
+
+def test_a_png_damaged_in_the_middle_is_found(tmp_path: Path) -> None:
+    whole = picture("PNG", (64, 64))
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 1
+    (tmp_path / "pictures").mkdir()
+    for name, data in (("0.jpg", whole), ("1.jpg", bytes(damaged))):
+        (tmp_path / "pictures" / name).write_bytes(data)
+    packed(tmp_path / "i.zip", {"0.jpg": whole, "1.jpg": bytes(damaged)})
+    file = written(tmp_path, [row(0), row(1)])
+    for place in ("pictures", "i.zip"):
+        manifest = run(file, tmp_path / place, on_bad="skip")
+        assert manifest["drops"] == {"image damaged": 1} and manifest["dropped"][0]["row"] == 1
+        assert "does not decode" in manifest["dropped"][0]["reason"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_killed_run_goes_on(tmp_path: Path, images: Path) -> None:
+def test_a_killed_run_leaves_no_result_and_the_next_one_is_whole(tmp_path: Path, images: Path) -> None:
     file, seen = written(tmp_path, [row(n) for n in range(120)]), []
 
     def die(done: int, total: int) -> None:
         seen.append(done)
-        if len(seen) == 8:  # behind the first checkpoint, with the second shard open
+        if len(seen) == 8:
             os._exit(9)
 
     if (child := os.fork()) == 0:
@@ -178,33 +194,27 @@ def test_a_killed_run_goes_on(tmp_path: Path, images: Path) -> None:
         finally:
             os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    assert (tmp_path / ".out.partial" / ".data-00001.arrow.tmp").is_file() and not (tmp_path / "out").exists()
-    assert run(file, images, progress=lambda *at: seen.append(at))["counts"]["kept"] == 120
-    assert len(seen) == 8 and arrowfolder.load(tmp_path / "out")["id"][:] == [f"r{n}" for n in range(120)]
+    assert (tmp_path / ".out.partial" / "rows.arrow").is_file() and not (tmp_path / "out").exists()
+    assert run(file, images)["counts"]["kept"] == 120
+    assert prepare.load(tmp_path / "out")["id"][:] == [f"r{n}" for n in range(120)]
+    assert not list(tmp_path.glob(".*")) and not (tmp_path / "out" / "rows.arrow").exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
-def test_a_disk_that_fills_in_the_middle_is_one_error_and_the_rerun_goes_on(tmp_path: Path, images: Path) -> None:
-    file, partial = written(tmp_path, [row(n) for n in range(120)]), tmp_path / ".out.partial"
-
-    def fill(done: int, total: int) -> None:
-        if not os.path.lexists(second := partial / ".data-00001.arrow.tmp"):
-            second.symlink_to("/dev/full")
-
-    with pytest.raises(RunError, match=r"data-00001\.arrow: the disk is full. Free some space and repeat"):
-        run(file, images, progress=fill)
-    assert not (tmp_path / "out").exists()
-    assert sorted(path.name for path in partial.iterdir()) == ["data-00000.arrow", "progress.json", "side-00000.json"]
-    counted = []
-    manifest = run(file, images, progress=lambda *at: counted.append(at))
-    assert manifest["counts"]["kept"] == 120 and len(counted) < 10
-    assert arrowfolder.load(tmp_path / "out")["id"][:] == [f"r{n}" for n in range(120)]
+def test_a_disk_that_fills_in_the_middle_is_one_error(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path, [row(n) for n in range(120)])
+    monkeypatch.setattr(prepare, "open", lambda path, mode: Path("/dev/full").open(mode), raising=False)
+    with pytest.raises(RunError, match=r"rows\.arrow: the disk is full. Free some space and repeat"):
+        run(file, images)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chat.json", "images.zip"]
 
 
 def test_too_small_a_disk_is_said_before_the_start(
     tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint.env, "free_gb", lambda folder: 1e-9)
+    monkeypatch.setattr(prepare.env, "free_gb", lambda folder: 1e-9)
     with pytest.raises(RunError, match="GB are needed"):
         run(written(tmp_path, [row(0)]), images)
     assert not (tmp_path / "out").exists() and not (tmp_path / ".out.partial").exists()
@@ -243,7 +253,7 @@ FORMS = {
 def test_every_form_becomes_the_same_kind_of_row(tmp_path: Path, images: Path, form: str) -> None:
     rows, said, name = FORMS[form]
     run(written(tmp_path, rows), images, form=form)
-    (found,) = arrowfolder.load(tmp_path / "out").to_list()
+    (found,) = prepare.load(tmp_path / "out").to_list()
     assert found["id"] == name and len(found["images"]) == (form in ("scigraphqa", "lrv"))
     assert tuple(turn["content"][-1]["text"] for turn in found["messages"]) == said
     assert [turn["role"] for turn in found["messages"]] == ["user", "assistant"]
@@ -253,7 +263,7 @@ def test_every_form_becomes_the_same_kind_of_row(tmp_path: Path, images: Path, f
 
 
 def test_counted_lengths_are_those_of_the_collator(small: SimpleNamespace) -> None:  # noqa: F811
-    from sbt.models import llava as assemble
+    from sbt.models import assemble
     from sbt.training.collator import Collator
     from sbt.training.lengths import counter
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import standin_hub
 
-from sbt.data import arrowfolder
+from sbt.data import prepare
 from sbt.microworld import write
 
 SIZES = write.Sizes(pretrain=6, instruct=6, instruct_images=4, captions=4, pope=6, heldout=4)
@@ -98,7 +98,7 @@ def looked_at(run: SimpleNamespace, folders: list[Path]) -> dict[str, dict]:
 
 def counts(step: Path) -> dict:
     return {
-        folder.name: len(arrowfolder.load(folder)) for folder in sorted((step / "rows").iterdir()) if folder.is_dir()
+        folder.name: len(prepare.load(folder)) for folder in sorted((step / "rows").iterdir()) if folder.is_dir()
     }
 
 
@@ -127,8 +127,8 @@ def test_what_cannot_be_used_is_dropped_and_a_sample_drawn(runs: dict[str, Simpl
 
 def test_the_four_losses_make_four_models_and_what_was_set_aside_judges_them(runs: dict[str, SimpleNamespace]) -> None:
     steps = finished(runs["lit"])
-    aside = {row["images"][0] for row in arrowfolder.load(steps["10_data"] / "rows" / "heldout")}
-    trained = {image for row in arrowfolder.load(steps["10_data"] / "rows" / "instruct") for image in row["images"]}
+    aside = {row["images"][0] for row in prepare.load(steps["10_data"] / "rows" / "heldout")}
+    trained = {image for row in prepare.load(steps["10_data"] / "rows" / "instruct") for image in row["images"]}
     assert len(aside) >= 2 and not aside & trained
     arms = {"answer-only", "instruction", "no-system", "no-templates"}
     assert set(values(steps["65_visual_contribution"], "visual contribution")) == arms

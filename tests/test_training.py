@@ -17,7 +17,7 @@ from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from sbt import models, templates
-from sbt.data.llava import text_twin
+from sbt.data.conversations import text_twin
 from sbt.training import Collator, Settings, checkpoints, train, trainer
 from sbt.training.train import _arguments, _dataset
 from sbt.utils.errors import CheckpointError, DataError, ParameterError, RunError

@@ -3,12 +3,11 @@
 folder = questions(FILES, p.pope_data, run.progress);  images = pictures(FILES, p.pope_data, p.images, names)
 """
 
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from sbt.data import download
-from sbt.data.imagezip import ImageZip, open_zip
+from sbt.data.image_zip import ImageZip, open_zip
 from sbt.data.registry import HUB, BenchmarkFiles, Source
 from sbt.utils import env, files, paths
 from sbt.utils.errors import DataError, RunError
@@ -117,7 +116,7 @@ def _question_file(name: str, found: Mapping[str, Path], to: Path) -> None:
 def _whole(found: Mapping[str, Path], beside: str, folder: Path) -> Path:
     """All that lies in the zip's folder that holds the folder `beside`; what macOS and others add lies elsewhere."""
     opened = _zip(found)
-    names = [name for name in _sizes(opened) if name not in opened.refused]
+    names = list(opened.sizes())
     starts = {f"/{name}".partition(f"/{beside}/")[0] for name in names if f"/{beside}/" in f"/{name}"}
     if not starts:
         raise DataError(f"{paths.shown(opened.file)}: there is no folder {beside} in it. Did its owner change it?")
@@ -128,7 +127,7 @@ def _whole(found: Mapping[str, Path], beside: str, folder: Path) -> Path:
 
 def _unpack(opened: ImageZip, members: Mapping[Path, str], progress: Progress = None) -> None:
     """Write members to their files, but for those that are there; the disk is checked first."""
-    sizes = _sizes(opened)
+    sizes = opened.sizes()
     missing = {file: name for file, name in members.items() if not _there(file, sizes[name])}
     if not missing:
         return
@@ -141,11 +140,6 @@ def _unpack(opened: ImageZip, members: Mapping[Path, str], progress: Progress = 
         files.write_bytes(file, opened.read(name))
         if progress:
             progress(done, len(missing), file=opened.file.name)
-
-
-def _sizes(opened: ImageZip) -> dict[str, int]:
-    with zipfile.ZipFile(opened.file) as listed:
-        return {one.filename: one.file_size for one in listed.infolist() if not one.is_dir()}
 
 
 def _there(file: Path, size: int) -> bool:

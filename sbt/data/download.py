@@ -1,9 +1,16 @@
-"""Training files fetched once, whole and checked: size shown and disk checked first, second source, resumable.
+"""Published files downloaded once, whole and checked: size shown and disk checked first, mirrors, resumable.
 
 files = fetch(source, folder) gives {name: path}; `plan` shows what that costs, `room` whether the disks hold it.
 """
 
+import email.utils
 import hashlib
+import http.client
+import json
+import time
+import urllib.error
+import urllib.request
+import zipfile
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -15,13 +22,17 @@ from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 from tqdm.std import tqdm
 
-from sbt.data import weblink
 from sbt.data.registry import File, Mirror, Source
 from sbt.utils import env, files, paths
 from sbt.utils.errors import DataError, RunError
 
 RECORD = "downloads.json"  # file name -> mirror, size, time, sha256: what later fetches insist on
 SPARE = 1.02  # disk asked for, over what the files take
+PIECE = 2**20  # bytes read from the web at a time
+TRIES = 5  # times that a connection is taken up again
+TIMEOUT = 30.0  # seconds without a byte
+PATIENCE = 600.0  # seconds that a busy server's Retry-After is obeyed; a longer wait is the user's to decide
+OFF = 0.2  # share that a file's size may differ from the size that its publisher's page shows
 Progress = Callable[[str, int, int], None]
 
 
@@ -152,7 +163,7 @@ def _from(mirror: Mirror, file: File, folder: Path, progress: Progress | None) -
         return Path(huggingface_hub.hf_hub_download(mirror.repo, mirror.path, **where))
     if offline_mode():
         raise DataError("not asked for")
-    return weblink.fetch(mirror.url, folder / file.name, told)
+    return fetch_url(mirror.url, folder / file.name, told)
 
 
 def _bar(told: Callable[[int, int], None]) -> type[tqdm]:
@@ -182,6 +193,9 @@ def _cached(file: File) -> bool:
 
 def _checked(path: Path, file: File, mirror: Mirror | None, record: dict) -> str:
     """SHA-256 of a file that is what it should be; one that is not is taken away, unless it was put there by hand."""
+    if problem := _implausible(path, file):
+        _take_away(path, mirror)
+        raise DataError(problem)
     expected, says = _expected(file, record)
     if not expected and mirror and mirror.repo and (reported := _reported(mirror)):
         expected, says = f"sha256:{reported}", "the Hub"
@@ -192,13 +206,31 @@ def _checked(path: Path, file: File, mirror: Mirror | None, record: dict) -> str
                 digest.update(data)
     kind, _, value = expected.partition(":")
     if expected and (got := digests[kind].hexdigest()) != value:
-        if mirror:
-            for one in {path, path.resolve()}:
-                one.unlink(missing_ok=True)
+        _take_away(path, mirror)
         words = f"its {kind} is {got}, but {says} says {value}: damaged, or changed by its owner"
         accept = f". To take a changed file, remove its entry from {RECORD}" if says == RECORD else ""
         raise DataError(words + accept)
     return digests["sha256"].hexdigest()
+
+
+def _implausible(path: Path, file: File) -> str:
+    """Why a file cannot be what it is named, empty if it can: a log-in or error page, another size, no zip."""
+    with open(path, "rb") as stream:
+        start = stream.read(512).lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page came instead of the file: a log-in, a consent or an error page"
+    size = path.stat().st_size
+    if file.size and abs(size - file.size) > OFF * file.size:
+        return f"it has {size:,} bytes, but about {file.size:,} were expected: cut off, or another file"
+    if file.name.endswith(".zip") and not zipfile.is_zipfile(path):
+        return "it is no zip file: cut off, or another file"
+    return ""
+
+
+def _take_away(path: Path, mirror: Mirror | None) -> None:
+    if mirror:  # what was put there by hand stays; the Hub's cache has a link and what it points to
+        for one in {path, path.resolve()}:
+            one.unlink(missing_ok=True)
 
 
 def _expected(file: File, record: dict) -> tuple[str, str]:
@@ -217,7 +249,7 @@ def _reported(mirror: Mirror) -> str | None:
         (found,) = huggingface_hub.HfApi().get_paths_info(
             mirror.repo, [mirror.path], repo_type="dataset", revision=mirror.revision
         )
-    except (hub_errors.HfHubHTTPError, ValueError):  # the file is here: without the account it is only recorded
+    except Exception:  # of many libraries: the file is here, so without the account its hash is only recorded
         return None
     return found.lfs.sha256 if getattr(found, "lfs", None) else None
 
@@ -242,7 +274,95 @@ def offline_mode() -> bool:
 
 
 def _words(error: Exception) -> str:
+    """Why a mirror did not give a file, in one line."""
     if isinstance(error, hub_errors.GatedRepoError):
         return "gated: accept its terms on that page and set HF_TOKEN"
     first = next(iter(str(error).strip().splitlines()), "no reason given")
+    if isinstance(error, hub_errors.HfHubHTTPError) and error.response.status_code in (429, 503):
+        wait = error.response.headers.get("Retry-After")
+        return f"the Hub is busy ({error.response.status_code}): repeat" + (f" after {wait} seconds" if wait else "")
+    if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore"):  # the Hub's library, by version
+        return f"the connection failed ({type(error).__name__}: {first}): repeat to go on"
     return first if isinstance(error, DataError) else f"{type(error).__name__}: {first}"
+
+
+def fetch_url(url: str, file: Path, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Fetch `url` to `file`; what a broken fetch left in `FILE.part` is kept if the server still has the same file.
+
+    A busy server (429, 503) is asked again after the time that its Retry-After says. DataError if the server refuses,
+    sends a web page, or the file ends before its announced length; RunError where the disk is full.
+    """
+    part, about = file.with_name(f"{file.name}.part"), file.with_name(f"{file.name}.part.json")
+    with files.writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1, TRIES + 1):
+        before = part.stat().st_size if part.is_file() else 0
+        try:
+            _piecewise(url, part, about, progress)
+            break
+        except urllib.error.HTTPError as error:
+            wait = _wait(error, attempt)
+            if wait is None or attempt == TRIES or wait > PATIENCE:
+                later = f": repeat in {wait:.0f} seconds" if wait else ""
+                raise DataError(f"the server answers {error.code} {error.reason}{later}") from None
+            time.sleep(wait)
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            if attempt == TRIES:
+                raise DataError(f"{getattr(error, 'reason', error)}; repeat to go on") from None
+            if part.is_file() and part.stat().st_size == before:
+                time.sleep(min(attempt, 3))  # nothing came: leave the server a moment
+    with files.writing(file):
+        part.replace(file)
+        about.unlink(missing_ok=True)
+    return file
+
+
+def _wait(error: urllib.error.HTTPError, attempt: int) -> float | None:
+    """Seconds to wait before the server is asked again, None where its answer is final."""
+    if error.code != 429 and error.code < 500:
+        return None
+    said = error.headers.get("Retry-After", "")
+    if said.isdigit():
+        return float(said)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - time.time())
+    except ValueError:
+        return float(min(attempt, 3))
+
+
+def _piecewise(url: str, part: Path, about: Path, progress: Callable[[int, int], None] | None) -> None:
+    done = part.stat().st_size if part.is_file() and about.is_file() else 0
+    known = files.read_json(about) if done else {}
+    request = urllib.request.Request(url, headers={"User-Agent": "sight-beyond-text"})  # some refuse Python's own
+    if done:
+        request.add_header("Range", f"bytes={done}-")
+        if known.get("version"):
+            request.add_header("If-Range", known["version"])  # a changed file comes whole, with status 200
+    try:
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and done and done == known.get("size"):
+            return  # nothing is left to fetch
+        raise
+    with answer:
+        if answer.headers.get_content_type() == "text/html" and not url.endswith((".html", ".htm")):
+            raise DataError("the server sends a web page instead of the file: a log-in, a consent or an error page")
+        if answer.status != 206:
+            done = 0
+        left = answer.headers.get("Content-Length")
+        size = done + int(left) if left else 0
+        version = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+        files.write_text(about, json.dumps({"version": version, "size": size}))
+        with files.writing(part):
+            out = open(part, "r+b" if done else "wb")  # noqa: SIM115 - closed below; what is read is no write error
+        with out:
+            out.seek(done)
+            while data := answer.read(PIECE):
+                with files.writing(part):
+                    out.write(data)
+                    out.flush()
+                done += len(data)
+                if progress:
+                    progress(done, size)
+    if size and done < size:
+        raise ConnectionError(f"the connection ended at byte {done:,} of {size:,}")

@@ -17,8 +17,8 @@ from torch import nn
 from transformers import DynamicCache, GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from sbt import templates
+from sbt.data.conversations import PLACEHOLDER, parts
 from sbt.data.images import open_rgb
-from sbt.data.llava import PLACEHOLDER, parts
 from sbt.inference.completion import StopOnStrings, cut, end_tokens, pad_token
 from sbt.inference.decoding import Decoding
 from sbt.inference.prefix_tree import MIN_PREFIX, common, keys_and_values, read_prefix, repeated

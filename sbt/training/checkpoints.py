@@ -19,7 +19,7 @@ from datasets import Dataset
 from safetensors.torch import save_file
 from torch import nn
 
-from sbt.data.arrowfolder import TOKENS
+from sbt.data.prepare import TOKENS
 from sbt.models.arms import weights_sample
 from sbt.models.llava import read_safetensors
 from sbt.training.collator import parts_of

@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from sbt import templates
+from sbt.data.image_zip import open_image
 from sbt.data.images import to_rgb
-from sbt.data.imagezip import open_image
 from sbt.models.image_markers import image_text
 from sbt.models.tokenizer import IMAGE_TOKEN
 from sbt.training.loss_mask import InstructionMask, parse

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from sbt import templates
-from sbt.data.llava import PLACEHOLDER
+from sbt.data.conversations import PLACEHOLDER
 from sbt.models.image_markers import image_text
 from sbt.models.llava import locate
 from sbt.models.silence import silence_libraries

@@ -21,8 +21,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sbt.data import prepare
-from sbt.data.jsonlist import reader
-from sbt.data.llava import PLACEHOLDER
+from sbt.data.conversations import PLACEHOLDER
+from sbt.data.json_stream import reader
 from sbt.training.lengths import counter
 from sbt.utils import env, paths
 from sbt.utils.errors import RunError

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from torch.utils.data import Sampler
 
-from sbt.data.arrowfolder import TOKENS
+from sbt.data.prepare import TOKENS
 from sbt.training.collator import IGNORED, parts_of
 
 

@@ -12,7 +12,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-from sbt.data import arrowfolder, samples
+from sbt.data import prepare
 from sbt.models import llava, load_arm, load_language_model, set_trainable
 from sbt.utils import paths
 from sbt.utils.errors import ParameterError
@@ -62,7 +62,7 @@ def rows_of(spec: Mapping) -> Sequence[dict] | Dataset:
     if not isinstance(rows, str | Path):
         return rows
     path = paths.resolve(str(rows))
-    return arrowfolder.load(path) if path.is_dir() else read_jsonl(path)
+    return prepare.load(path) if path.is_dir() else read_jsonl(path)
 
 
 def save_rows(spec: Mapping, rows: Sequence[dict] | Dataset, folder: Path) -> Path | str:
@@ -71,7 +71,7 @@ def save_rows(spec: Mapping, rows: Sequence[dict] | Dataset, folder: Path) -> Pa
         return given
     if not isinstance(rows, Dataset):
         return write_jsonl(folder / "rows.jsonl", rows)
-    with writing(folder / "rows"), samples.quiet():
+    with writing(folder / "rows"), prepare.quiet():
         rows.save_to_disk(str(folder / "rows"))
     return folder / "rows"
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformers import AutoConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 from sbt import templates
-from sbt.data.llava import PLACEHOLDER, parts
+from sbt.data.conversations import PLACEHOLDER, parts
 from sbt.models.arms import ARM_FILE, Arm
 from sbt.models.image_markers import ADDED, image_text
 from sbt.models.llava import load_language_model, locate

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sbt.data import imagezip
-from sbt.data.imagezip import ImageZip, look, open_image, reference, split
+from sbt.data import image_zip
+from sbt.data.image_zip import ImageZip, look, open_image, reference, split
 from sbt.utils.errors import DataError
 
 
@@ -126,7 +126,7 @@ def test_forked_processes_share_an_open_zip(tmp_path: Path) -> None:
     ref = reference(file, "@.jpg")
     alone: multiprocessing.SimpleQueue = multiprocessing.SimpleQueue()
     _sums(ref, 40, alone)  # opened before the fork: the children inherit its handle
-    assert imagezip.open_zip.cache_info().currsize >= 1
+    assert image_zip.open_zip.cache_info().currsize >= 1
     context = multiprocessing.get_context("fork")
     found = context.SimpleQueue()
     workers = [context.Process(target=_sums, args=(ref, 40, found)) for _ in range(3)]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import datasets
 import pytest
-from test_imagezip import packed, picture
+from test_image_zip import packed, picture
 
-from sbt.data import arrowfolder, llava, prepare, samples
-from sbt.data.samples import draw, twin
+from sbt.data import conversations, prepare
+from sbt.data.training_sets import draw, twin
 from sbt.utils.errors import ParameterError
 
 
@@ -28,7 +28,7 @@ def test_a_sample_has_each_row_once_in_order_and_the_seed_decides_which() -> Non
 
 
 def test_more_rows_than_there_are_only_when_asked_and_stated_as_duplicates() -> None:
-    with pytest.raises(ParameterError, match="80 of 52 Alpaca cannot be drawn .* ask for 1 to 52, or set repeat=True"):
+    with pytest.raises(ParameterError, match="80 of 52 Alpaca cannot be drawn .* ask for 1 to 52, or set repeat"):
         draw(rows(52), 80, seed=0, name="Alpaca")
     found = draw(rows(52), 80, seed=0, repeat=True)
     assert found.stated() == "80 rows of 52: 28 are duplicates, 52 rows 1 to 2 times"
@@ -50,7 +50,7 @@ def mapped(tmp_path: Path) -> datasets.Dataset:
     images = packed(tmp_path / "i.zip", {"a.jpg": picture()})
     count = dict(lengths=lambda batch: [7] * len(batch), counted_by="nobody")
     prepare.prepare([tmp_path / "a.json"], tmp_path / "out", images=[images], **count)
-    return arrowfolder.load(tmp_path / "out")
+    return prepare.load(tmp_path / "out")
 
 
 def test_a_set_on_disk_is_sampled_as_a_list_is(mapped: datasets.Dataset, capfd: pytest.CaptureFixture) -> None:
@@ -66,5 +66,5 @@ def test_the_twin_of_a_set_on_disk_keeps_ids_and_order(mapped: datasets.Dataset)
     blind = twin(mapped)
     assert blind["id"][:] == mapped["id"][:] and not any(blind["images"]) and "tokens" not in blind.column_names
     assert blind[0]["messages"][0]["content"] == [{"type": "text", "text": "What?"}]
-    expected = llava.text_twin(mapped.remove_columns("tokens").to_list())
-    assert blind.to_list() == expected == samples.twin(mapped.remove_columns("tokens").to_list())
+    expected = conversations.text_twin(mapped.remove_columns("tokens").to_list())
+    assert blind.to_list() == expected == twin(mapped.remove_columns("tokens").to_list())

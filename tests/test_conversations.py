@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sbt.data.llava import load, text_twin
-from sbt.data.text import load_alpaca, load_orca
+from sbt.data.conversations import load, text_twin
 from sbt.utils.errors import DataError
 
 
@@ -61,8 +60,13 @@ def test_a_row_becomes_messages_with_the_image_where_it_stood(folder: Path) -> N
         ({"conversations": turns("<image>\nWhat?", "An <image>.")}, "may stand in human turns only"),
         ({"conversations": [{"from": "user", "value": "x"}]}, "a turn must be"),
         ({"conversations": "x"}, "no list of 'conversations'"),
-        ({"image": "gone.png"}, "gone.png does not exist"),
+        ({"image": "gone.png"}, "gone.png is not in"),
         ({"id": None}, "no 'id'"),
+        ({"conversations": turns("<image>\nWhat?", "A \ud800 cup.")}, r"character 2 of a text is \\ud800, half of a"),
+        ({"id": "\udfff"}, r"\\udfff, half of a surrogate pair"),
+        ({"image": "\udfff.png"}, r"\\udfff, half of a surrogate pair"),
+        ({"video": "one.mp4", "image": None, "conversations": turns("<video>\nWhat?", "A cup.")}, "about a video"),
+        ({"conversations": turns("<image>\nWhat?", "A cup.", " ", "Yes.")}, "empty question"),
     ],
 )
 def test_a_bad_row_is_named(folder: Path, change: dict, message: str) -> None:
@@ -75,17 +79,17 @@ def test_a_bad_row_is_named(folder: Path, change: dict, message: str) -> None:
 def test_an_image_that_does_not_decode_is_named(folder: Path) -> None:
     whole = (folder / "one.png").read_bytes()
     (folder / "one.png").write_bytes(whole[: len(whole) - 20])
-    with pytest.raises(DataError, match=r"row 0 \(id 'a'\): image .*one.png does not decode"):
+    with pytest.raises(DataError, match=r"row 0 \(id 'a'\): image .*one.png: does not decode"):
         load(written(folder, [good()]), folder)
     (folder / "one.png").write_text("no image")
-    with pytest.raises(DataError, match="does not decode"):
+    with pytest.raises(DataError, match="begins with b'no image'"):
         load(written(folder, [good()]), folder)
     assert len(load(written(folder, [good()]), folder, decode=False)) == 1
 
 
 def test_repeated_ids_are_refused_or_numbered(folder: Path) -> None:
     file = written(folder, [good("x"), good("x"), good("x")])
-    with pytest.raises(DataError, match="id 'x' is used by more than one row"):
+    with pytest.raises(DataError, match="id 'x' is used by a row before.*set number_repeated"):
         load(file, folder)
     assert [row["id"] for row in load(file, folder, number_repeated=True)] == ["x", "x#2", "x#3"]
 
@@ -93,10 +97,10 @@ def test_repeated_ids_are_refused_or_numbered(folder: Path) -> None:
 def test_malformed_json_is_placed(folder: Path) -> None:
     file = written(folder, [])
     file.write_text('[\n {"id": "a",\n  "image" "one.png"}]')
-    with pytest.raises(DataError, match=r"data.json:3:11: malformed JSON"):
+    with pytest.raises(DataError, match=r"data.json:3:11: row 0 .byte 25.: malformed JSON"):
         load(file, folder)
     file.write_text('{"id": "a"}')
-    with pytest.raises(DataError, match="expected a list of conversations, found dict"):
+    with pytest.raises(DataError, match="expected a JSON list of rows.*name the file .jsonl"):
         load(file, folder)
 
 
@@ -129,10 +133,14 @@ def test_alpaca_joins_instruction_and_input(tmp_path: Path) -> None:
     entries = [
         {"instruction": "Name it.", "input": "a red star", "output": "star"},
         {"instruction": "Say hello.", "input": "", "output": "hello"},
+        {"instruction": "Say hello.", "input": " \n", "output": "hello"},
+        {"instruction": "Say hello.", "input": "<NoInput>", "output": "hello"},
+        {"instruction": "Which tag shows a film?", "input": "", "output": "<video>"},
     ]
-    rows = load_alpaca(written(tmp_path, entries))
-    assert [row["messages"][0]["content"][0]["text"] for row in rows] == ["Name it.\na red star", "Say hello."]
-    assert [row["id"] for row in rows] == ["alpaca-0", "alpaca-1"]
+    rows = load(written(tmp_path, entries), form="alpaca")
+    assert [row["messages"][0]["content"][0]["text"] for row in rows] == [
+        "Name it.\na red star", *["Say hello."] * 3, "Which tag shows a film?"]  # fmt: skip
+    assert [row["id"] for row in rows] == [f"alpaca-{n}" for n in range(5)]
 
 
 def test_orca_keeps_the_system_prompt_only_if_there_is_one(tmp_path: Path) -> None:
@@ -142,14 +150,14 @@ def test_orca_keeps_the_system_prompt_only_if_there_is_one(tmp_path: Path) -> No
         {"id": "o2", "system_prompt": "", "question": "Why?", "response": "So."},
     ]
     file.write_text("\n".join(map(json.dumps, lines)))
-    rows = load_orca(file)
+    rows = load(file, form="orca")
     assert [[message["role"] for message in row["messages"]] for row in rows] == [
         ["system", "user", "assistant"],
         ["user", "assistant"],
     ]
     file.write_text(json.dumps(lines[0]) + "\n{broken\n")
     with pytest.raises(DataError, match="orca.jsonl:2"):
-        load_orca(file)
+        load(file, form="orca")
 
 
 @pytest.mark.parametrize(
@@ -164,7 +172,7 @@ def test_orca_keeps_the_system_prompt_only_if_there_is_one(tmp_path: Path) -> No
 )
 def test_a_bad_text_row_is_named(tmp_path: Path, entry: object, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
-        load_alpaca(written(tmp_path, [{"instruction": "a", "output": "b"}, entry]))
+        load(written(tmp_path, [{"instruction": "a", "output": "b"}, entry]), form="alpaca")
     assert "row 1" in str(caught.value)
 
 
@@ -174,5 +182,5 @@ def test_the_real_alpaca_file_loads() -> None:
     data = paths.real_data()
     if data is None:
         pytest.skip("no real data folder")
-    rows = load_alpaca(data / "alpaca" / "alpaca_subset_2000_long.json")
-    assert len(rows) == 2000
+    rows = load(data / "alpaca" / "alpaca_subset_2000_long.json", form="alpaca")
+    assert len(rows) == 2000 and not any("<noinput>" in str(row["messages"]) for row in rows)

@@ -8,7 +8,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from sbt.utils import paths
 from sbt.utils.errors import DataError
 
 MARK = ".zip::"  # ends the path of the zip in a reference
-HEAD, TAIL = 2**12, 2**10  # bytes at both ends of an image that the look at its header reads
+HEAD, TAIL = 2**12, 2**10  # bytes at both ends of a JPEG that are looked at
+LARGEST = 2**29  # bytes of a member: more than any image, or question file, that is used here
 _LOCAL = struct.Struct("<4s5H3I2H")  # local file header, APPNOTE.TXT 4.3.7
 _ENTRY = struct.Struct("<3Q2HI")  # of a member: offset, packed size, size, method, flags, CRC; 36 bytes, not objects
-Read = Callable[[int, int], bytes]  # (offset, length) -> bytes of an image file
 # Start of frame of every JPEG coding: ITU T.81 table B.1; C4, C8 and CC mean something else.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -30,21 +30,31 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 class ImageZip:
     """Members of a zip by name; what is read is checked by its CRC. DataError where the file is no whole zip.
 
-    Members whose name leaves the folder (`..`, absolute, a drive, a backslash) are in `refused` and never read.
+    zipfile reads the directory only: its files share one position, which forked processes would move for each other,
+    and its entries take half a gigabyte for a million members. `refused` are members that are never read: their name
+    leaves the folder (`..`, absolute, a drive, a backslash), or stands twice with different contents.
     """
 
     def __init__(self, file: Path) -> None:
-        self.file = Path(file)
+        self.file, self._members, refused = Path(file), {}, set()
         try:
             with zipfile.ZipFile(self.file) as opened:
-                found = {member.filename: _packed(member) for member in opened.infolist() if not member.is_dir()}
+                for member in opened.infolist():
+                    if member.is_dir():
+                        continue
+                    sizes = member.header_offset, member.compress_size, member.file_size
+                    entry = _ENTRY.pack(*sizes, member.compress_type, member.flag_bits & 0xFFFF, member.CRC)
+                    before = self._members.setdefault(member.filename, entry)
+                    if not safe(member.filename) or _content(before) != _content(entry):
+                        refused.add(member.filename)
         except FileNotFoundError:
             raise DataError(f"{paths.shown(self.file)} does not exist. Download it first") from None
         except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
             what = f"{paths.shown(self.file)}: no whole zip file ({error})"
             raise DataError(f"{what}: cut off or damaged. Download it again") from None
-        self.refused = sorted(name for name in found if not safe(name))
-        self._members = {name: entry for name, entry in found.items() if safe(name)}
+        self.refused = sorted(refused)
+        for name in refused:
+            del self._members[name]
         # By what stands last in the path: data files name images with fewer or more folders than the zip has.
         self._nested: dict[str, str | list[str]] = {}
         for name in self._members:
@@ -61,16 +71,20 @@ class ImageZip:
         if hasattr(self, "_handle"):
             os.close(self._handle)
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every member, unpacked, as the directory declares them."""
+        return {name: _ENTRY.unpack(entry)[2] for name, entry in self._members.items()}
+
     def find(self, name: str) -> str | None:
         """The member a data file's image name means, None if there is none.
 
         The name itself, or the one member of which it is the end (`1.jpg` is `train2017/1.jpg`), or that is the end of
-        it (`coco/train2017/1.jpg`). DataError for an unsafe name, or where several members fit.
+        it (`coco/train2017/1.jpg`). DataError for a refused name, or where several members fit.
         """
         if name in self._members:
             return name
-        if not safe(name):
-            raise DataError(f"image {name!r} leaves its folder: refused")
+        if name in self.refused or not safe(name):
+            raise DataError(f"image {name!r} {self._reason(name)}")
         last = name.rpartition("/")[2]
         near = self._nested.get(last, [])
         near = [*([near] if isinstance(near, str) else near), *([last] if last in self._members else [])]
@@ -80,19 +94,26 @@ class ImageZip:
         return fits[0] if fits else None
 
     def read(self, member: str) -> bytes:
-        """The bytes of a member; DataError if it is missing, encrypted, cut off or its CRC is wrong."""
-        offset, stored, size, method, flags, crc = self._entry(member)
+        """The bytes of a member; DataError if it is missing, encrypted, too large, cut off or its CRC is wrong.
+
+        No more is unpacked than the directory declares, so a small member cannot fill the memory.
+        """
+        offset, stored, size, method, _, crc = self._entry(member)
         data = self._at(offset + self._skip(member, offset), stored)
         try:
-            data = zlib.decompress(data, -15, max(size, 1)) if method == zipfile.ZIP_DEFLATED else data
+            if method == zipfile.ZIP_DEFLATED:
+                unpacker = zlib.decompressobj(-15)
+                data = unpacker.decompress(data, size + 1)
         except zlib.error as error:
             raise self._fail(member, f"does not unpack ({error})") from None
+        if len(data) > size:
+            raise self._fail(member, f"unpacks to more than the {size:,} bytes it declares: the zip is damaged")
         if len(data) != size or zlib.crc32(data) != crc:
             raise self._fail(member, "its checksum is wrong: the zip is damaged")
         return data
 
     def look(self, member: str) -> str:
-        """What is wrong with a member as an image, by its header and its end, empty if nothing: see `fault`."""
+        """What is wrong with a member as an image, empty if nothing: see `fault`."""
         try:
             offset, _, size, method, _, _ = self._entry(member)
             if method != zipfile.ZIP_STORED:
@@ -105,13 +126,20 @@ class ImageZip:
 
     def _entry(self, member: str) -> tuple[int, ...]:
         if member not in self._members:
-            raise self._fail(member, "unsafe name: refused" if not safe(member) else "no such member")
+            refused = member in self.refused or not safe(member)
+            raise self._fail(member, self._reason(member) if refused else "no such member")
         entry = _ENTRY.unpack(self._members[member])
-        if entry[4] & 1:
+        _, stored, size, method, flags, _ = entry
+        if flags & 1:
             raise self._fail(member, "is encrypted")
-        if entry[3] not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise self._fail(member, f"packed by a method (number {entry[3]}) that is not read. Pack it by deflate")
+        if max(stored, size) > LARGEST:
+            raise self._fail(member, f"takes {size:,} bytes; up to {LARGEST:,} are read")
+        if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise self._fail(member, f"packed by a method (number {method}) that is not read. Pack it by deflate")
         return entry
+
+    def _reason(self, name: str) -> str:
+        return "stands twice with different contents: refused" if safe(name) else "leaves its folder: refused"
 
     def _skip(self, member: str, offset: int) -> int:
         """Length of a member's local header, whose extra field may differ from the directory's."""
@@ -126,6 +154,31 @@ class ImageZip:
 
     def _fail(self, member: str, problem: str) -> DataError:
         return DataError(f"{paths.shown(self.file)}, member {member!r}: {problem}")
+
+
+class ImageFinder:
+    """Finds the images of a data file by name in folders and zips, searched in order."""
+
+    def __init__(self, places: Sequence[Path]) -> None:
+        self.places = [Path(place).absolute() for place in places]
+        self.zips = {place: open_zip(str(place)) for place in self.places if place.suffix.lower() == ".zip"}
+        self.path = lru_cache(maxsize=2**16)(self._path)
+
+    def _path(self, name: str) -> str | None:
+        """Path or zip reference of an image, None if it is nowhere; DataError for an unsafe or ambiguous name."""
+        if not safe(name):
+            raise DataError(f"image {name!r} leaves its folder: refused. Name it relative to the folder of images")
+        for place in self.places:
+            if opened := self.zips.get(place):
+                if member := opened.find(name):
+                    return reference(place, member)
+            elif (place / name).is_file():
+                return str(place / name)
+        return None
+
+    def shown(self) -> str:
+        """The places for a message."""
+        return ", ".join(paths.shown(place) for place in self.places)
 
 
 def safe(name: str) -> bool:
@@ -153,7 +206,7 @@ def split(ref: str) -> tuple[str, str] | None:
 
 
 def full(ref: str) -> str:
-    """The reference with the whole path: rows name what lies inside of the folder of outputs relative to it."""
+    """The reference with the whole path: prepared rows name what lies in the folder of outputs relative to it."""
     return ref if os.path.isabs(ref) else str(paths.outputs() / ref)
 
 
@@ -172,7 +225,7 @@ def open_image(ref: str) -> Image.Image:
 
 
 def look(ref: str) -> str:
-    """What is wrong with the image of a reference or path by header and end, empty if nothing."""
+    """What is wrong with the image of a reference or path, empty if nothing: see `fault`."""
     ref = full(ref)
     if inside := split(ref):
         return open_zip(inside[0]).look(inside[1])
@@ -184,21 +237,23 @@ def look(ref: str) -> str:
         return f"image {paths.shown(Path(ref))} cannot be read ({error.strerror})"
 
 
-def fault(read: Read, size: int) -> str:
-    """What is wrong with an image file of `size` bytes, empty if nothing; its pixels are not decoded.
+def fault(read: Callable[[int, int], bytes], size: int) -> str:
+    """What is wrong with an image file of `size` bytes, empty if nothing; `read(offset, length)` gives its bytes.
 
-    No known format, sides below MIN_SIDE, a square over the longer side above MAX_PIXELS, or bytes missing at the end.
-    The sides and the end of JPEG and PNG files are read here; anything unusual Pillow decodes.
+    No known format, sides below MIN_SIDE, a square over the longer side above MAX_PIXELS, or damage. Of a JPEG, header
+    and end are looked at: its decoder passes over damage in the middle anyway. Anything else is decoded whole, and a
+    PNG's checksums are compared.
     """
     head = read(0, HEAD)
-    sides, end = _sides(head)
+    sides = _jpeg_sides(head)
     try:
-        if sides is None or end not in read(max(0, size - TAIL), TAIL):
-            data = read(0, size)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        if sides is None or b"\xff\xd9" not in read(max(0, size - TAIL), TAIL):
+            data = io.BytesIO(read(0, size))
+            with Image.open(data, formats=FORMATS) as opened:
                 sides = opened.size
                 if max(sides) ** 2 <= MAX_PIXELS:
                     opened.load()
+                    Image.open(data, formats=FORMATS).verify()  # leaves the object unusable, so it needs its own
     except UnidentifiedImageError:
         return f"is no {', '.join(FORMATS)} file: it begins with {head[:12]!r}" if head else "the file is empty"
     except Exception as error:  # Pillow raises many types, SyntaxError and struct.error among them
@@ -208,19 +263,16 @@ def fault(read: Read, size: int) -> str:
     return ""
 
 
-def _sides(head: bytes) -> tuple[tuple[int, int] | None, bytes]:
-    """Width and height of a JPEG or PNG by its first bytes, None if not there, and what the file must end with."""
-    if head[:8] == b"\x89PNG\r\n\x1a\n" and head[12:16] == b"IHDR" and len(head) >= 24:
-        return (int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")), b"IEND\xaeB`\x82"
+def _jpeg_sides(head: bytes) -> tuple[int, int] | None:
+    """Width and height of a JPEG by its first bytes, None if they are not there."""
     at = 2 if head[:3] == b"\xff\xd8\xff" else len(head)
     while at + 9 <= len(head) and head[at] == 0xFF:
         if head[at + 1] in _FRAMES:
-            sides = int.from_bytes(head[at + 7 : at + 9], "big"), int.from_bytes(head[at + 5 : at + 7], "big")
-            return sides, b"\xff\xd9"
+            return int.from_bytes(head[at + 7 : at + 9], "big"), int.from_bytes(head[at + 5 : at + 7], "big")
         at += 2 + int.from_bytes(head[at + 2 : at + 4], "big")
-    return None, b""
+    return None
 
 
-def _packed(member: zipfile.ZipInfo) -> bytes:
-    sizes = member.header_offset, member.compress_size, member.file_size
-    return _ENTRY.pack(*sizes, member.compress_type, member.flag_bits & 0xFFFF, member.CRC)
+def _content(entry: bytes) -> tuple[int, int]:
+    """Size and CRC of a member: two that agree are taken for copies."""
+    return _ENTRY.unpack(entry)[2], _ENTRY.unpack(entry)[5]
