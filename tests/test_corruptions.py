@@ -267,7 +267,8 @@ def test_library_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_importing_it_does_not_load_the_library() -> None:
-    code = "import sys; from sbt.data import corruptions; print({'imagecorruptions', 'numba', 'cv2'} & set(sys.modules))"
+    code = "import sys; from sbt.data import corruptions"
+    code += "; print({'imagecorruptions', 'numba', 'cv2'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 

@@ -1,5 +1,6 @@
 """Data preparation survives what real files hold: faults named by file and row, and nothing half-written."""
 
+import functools
 import json
 import os
 import zipfile
@@ -205,7 +206,8 @@ def test_a_disk_that_fills_in_the_middle_is_one_error(
     tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = written(tmp_path, [row(n) for n in range(120)])
-    monkeypatch.setattr(prepare, "open", lambda path, mode: Path("/dev/full").open(mode), raising=False)
+    full = functools.partial(open, "/dev/full")
+    monkeypatch.setattr(prepare, "open", lambda path, mode: full(mode), raising=False)
     with pytest.raises(RunError, match=r"rows\.arrow: the disk is full. Free some space and repeat"):
         run(file, images)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["chat.json", "images.zip"]
