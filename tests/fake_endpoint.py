@@ -18,7 +18,7 @@ class Reply:
     status: int = 200
     body: bytes | None = None
     headers: dict = field(default_factory=dict)
-    kind: str = "whole"  # or "hang", "drip" (a byte at a time, for two seconds), "reset"
+    kind: str = "whole"  # or "hang", "reset"
 
     def bytes(self) -> bytes:
         if self.body is not None:
@@ -67,7 +67,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        prompt, server = body["messages"][0]["content"], self.server
+        prompt, server = body["messages"][-1]["content"], self.server
+        prompt = prompt if isinstance(prompt, str) else json.dumps(prompt)
         with server.lock:
             server.asked.append(prompt)
             server.bodies.append(body | {"path": self.path})
@@ -87,15 +88,11 @@ class _Handler(BaseHTTPRequestHandler):
     def send(self, reply: Reply) -> None:
         data = reply.bytes()
         self.send_response(reply.status)
+        self.send_header("Content-Type", "application/json")
         for name, value in reply.headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(10**6 if reply.kind == "drip" else len(data)))
+        self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        drops = 100 if reply.kind == "drip" else 0
-        while drops and not self.server.over.wait(0.02):
-            self.wfile.write(b" ")
-            self.wfile.flush()
-            drops -= 1
         self.wfile.write(data)
 
     def log_message(self, *words: object) -> None:

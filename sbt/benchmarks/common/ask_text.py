@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sbt.benchmarks.common import letters
-from sbt.inference import endpoint
+from sbt.inference import openai_api
 from sbt.inference.completion import complete
 from sbt.inference.loglikelihood import loglikelihoods
 from sbt.models.text_arms import TextArm
@@ -16,7 +16,10 @@ from sbt.utils.text import nearest
 
 TOO_LONG = ("error", "truncate")
 # What the parameter `api` of a notebook may say: the model, where it is, US dollars a million tokens, and at most.
-API = {"model": "", "base_url": endpoint.OPENAI, "price_in": 0.0, "price_out": 0.0, "budget": 1.0, "workers": 4}
+# `temperature` None leaves it to the endpoint; a reasoning model needs more `max_tokens`.
+API = {"model": "", "base_url": openai_api.OPENAI, "key_variable": "OPENAI_API_KEY", "price_in": 0.0, "price_out": 0.0,
+       "budget": 1.0, "workers": 4, "max_tokens": 16, "temperature": 0.0, "timeout": 60.0, "retries": 5,
+       "max_skipped": 0.05}  # fmt: skip
 
 
 def ask(
@@ -76,16 +79,21 @@ def by_letters(
     """
     if unknown := sorted(set(api) - set(API)):
         raise ParameterError(f"api has no key {unknown[0]!r}{nearest(unknown[0], API)}")
+    for name, value in api.items():
+        kinds = (int, float) if isinstance(API[name], float) else type(API[name])
+        if isinstance(value, bool) or not isinstance(value, kinds) and (name, value) != ("temperature", None):
+            raise ParameterError(f"api: {name} takes {type(API[name]).__name__}, not {value!r}")
     api = API | dict(api)
     asked = letters.requests(items, seed)
-    where = {"model": api["model"], "base_url": api["base_url"], "cache": cache}
-    cost = endpoint.estimate(asked, price_in=api["price_in"], price_out=api["price_out"], **where)
+    prices = {name: api.pop(name) for name in ("price_in", "price_out")}
+    budget, way = api.pop("budget"), {name: api[name] for name in ("model", "base_url", "max_tokens", "temperature")}
+    cost = openai_api.estimate(asked, **prices, **way, cache=cache)
     print(f"{benchmark} {subset}, {api['model']}:", ", ".join(f"{name} {value}" for name, value in cost.items()))
-    if cost["cost"] is not None and cost["cost"] > api["budget"]:
+    if cost["cost"] is not None and cost["cost"] > budget:
         raise RunError(
-            f"asking {api['model']} may cost {cost['cost']:.2f} dollars, the budget is {api['budget']}. Raise it"
+            f"asking {api['model']} may cost {cost['cost']:.2f} dollars, the budget is {budget}. Raise it"
         )
-    told = endpoint.complete(asked, workers=api["workers"], progress=progress, **where)
+    told = openai_api.complete(asked, **api, cache=cache, readable=letters.readable, progress=progress)
     records = letters.samples(items, told, arm=api["model"], seed=seed)
     score = letters.score(records, seed)
     print(f"{score.pop('unparsed')} answers name no option (wrong), {score.pop('skipped')} questions have no answer")

@@ -2,7 +2,7 @@
 
 Protocol "letters" is not log-likelihood: its numbers do not compare digit for digit with those of "standard". Of
 TruthfulQA there is mc1 only: mc2 is a share of probability, which a letter does not give.
-answers = endpoint.complete(requests(items, seed), ...); score(samples(items, answers, arm=..., seed=seed))
+answers = openai_api.complete(requests(items, seed), ...); score(samples(items, answers, arm=..., seed=seed))
 """
 
 import re
@@ -78,10 +78,15 @@ def parse(answer: str, letters: str) -> int | None:
     return letters.index(named.pop()) if clear else None
 
 
+def readable(request: dict, answer: str) -> bool:
+    """Whether an answer to one of `requests` names one of its options."""
+    return parse(answer, ascii_uppercase[: len(request["order"])]) is not None
+
+
 def samples(items: Sequence[dict], answers: Sequence[object], *, arm: str, seed: int = 0) -> list[dict]:
     """One record an item: prompt, order, answer, the option chosen (its place in the file), whether that is right.
 
-    An unparsed answer is wrong. An item the endpoint gave no text for (endpoint.Skip, None) is `skipped`: neither.
+    An unparsed answer is wrong. An item the endpoint gave no text for (openai_api.Skip, None) is `skipped`: neither.
     """
     found = []
     for item, request, answer in zip(items, requests(items, seed), answers, strict=True):

@@ -1,24 +1,25 @@
 """Answers of a chat endpoint: how it can fail, what is kept, the key, and option letters (a fake local server)."""
 
+import base64
+import io
 import json
 import logging
-import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from fake_endpoint import FakeEndpoint, Reply
+from PIL import Image
 
 from sbt.benchmarks.common import letters
 from sbt.benchmarks.truthfulqa import mc_task
-from sbt.inference import endpoint
-from sbt.inference.endpoint import Skip
-from sbt.inference.endpoint.client import Client, Endpoint, Key, _seconds
+from sbt.inference import openai_api
+from sbt.inference.openai_api import Endpoint, Skip
 from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError, RunError
 
 KEY = "sk-test-0123456789abcdef"
-BAD = Reply(status=500, body=b'{"error": {"message": "overloaded"}}')
+SOON = {"retry-after-ms": "1"}  # no pauses in tests
+BAD = Reply(status=500, body=b'{"error": {"message": "overloaded"}}', headers=SOON)
 DATA = paths.real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real TruthfulQA files are not here (SBT_DATA)")
 
@@ -33,10 +34,10 @@ def asked(count: int = 5) -> list[dict]:
 
 
 def ask(server: FakeEndpoint, cache: Path, requests: list[dict] | None = None, **changed: object) -> list:
-    """`complete` without pauses; every item may be skipped."""
-    settings = {"model": "m", "base_url": server.url, "cache": cache, "backoff": 0.0, "longest": 0.0, "retries": 2}
+    """`complete` where every item may be skipped."""
+    settings = {"model": "m", "base_url": server.url, "cache": cache, "retries": 2}
     settings |= {"max_skipped": 1.0, "timeout": 5.0}
-    return endpoint.complete(asked() if requests is None else requests, **settings | changed)
+    return openai_api.complete(asked() if requests is None else requests, **settings | changed)
 
 
 def echo(prompt: str, time: int) -> str:
@@ -76,7 +77,7 @@ def test_a_repeated_command_asks_only_for_what_is_missing(tmp_path: Path, worker
         lambda prompt, time: BAD if prompt == "question 3" and time <= 3 else echo(prompt, time)
     ) as server:
         first = ask(server, tmp_path / "a", workers=workers)
-        reason = "HTTP 500: overloaded (tried 3 times)"
+        reason = "HTTP 500: overloaded"
         assert first == ["QUESTION 0", "QUESTION 1", "QUESTION 2", Skip("q3", reason), "QUESTION 4"]
         before = len(server.asked)
         assert ask(server, tmp_path / "a", workers=workers)[3] == "QUESTION 3"
@@ -87,11 +88,33 @@ def test_a_repeated_command_asks_only_for_what_is_missing(tmp_path: Path, worker
     ("reply", "reason"),
     [
         (BAD, "HTTP 500: overloaded"),
-        (Reply(status=503, body=b"<html>down</html>"), "HTTP 503: <html>down</html>"),
-        (Reply(status=429, headers={"Retry-After": "7"}), "HTTP 429"),
-        (Reply(status=429, headers={"Retry-After": "soon"}, body=b""), "HTTP 429 ("),
-        (Reply(status=502, body=b"[]"), "HTTP 502: []"),
-        (Reply(status=502, body=b'{"detail": "no"}'), "HTTP 502: no"),
+        (Reply(status=503, body=b"<html>down</html>", headers=SOON), "HTTP 503: <html>down</html>"),
+        (Reply(status=429, headers=SOON), "HTTP 429"),
+        (Reply(status=502, body=b"[]", headers=SOON), "HTTP 502: []"),
+        (Reply(status=502, body=b'{"detail": "no"}', headers=SOON), "HTTP 502: no"),
+        (Reply(kind="reset"), "ReadError"),
+    ],
+)  # fmt: skip
+def test_what_may_pass_is_tried_again_then_skipped(
+    reply: Reply, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.0)
+    with FakeEndpoint(
+        lambda prompt, time: reply if prompt == "question 1" or time == 1 else echo(prompt, time)
+    ) as server:
+        found = ask(server, tmp_path / "a", asked(3))
+        assert found[::2] == ["QUESTION 0", "QUESTION 2"]  # passed at the second try
+        assert found[1].id == "q1" and found[1].reason.startswith(reason) and str(found[1]).startswith("q1: ")
+        assert server.times == {"question 0": 2, "question 1": 3, "question 2": 2}
+
+
+def body(**message: object) -> bytes:
+    return json.dumps({"choices": [{"message": message, "finish_reason": message.pop("ended", "stop")}]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
         (Reply(body=b"not json"), "the reply is no chat completion"),
         (Reply(body=b""), "the reply is no chat completion"),
         (Reply(body=b"\xff\xfe"), "the reply is no chat completion"),
@@ -99,29 +122,98 @@ def test_a_repeated_command_asks_only_for_what_is_missing(tmp_path: Path, worker
         (Reply(body=b"{}"), "the reply is no chat completion"),
         (Reply(body=b'{"choices": []}'), "the reply is no chat completion"),
         (Reply(body=b'{"choices": ["B"]}'), "the reply is no chat completion"),
+        (Reply(body=b'{"error": {"message": "no provider"}}'), "the reply is no chat completion: no provider"),
         (Reply(" \n"), "the answer is empty (finish_reason 'stop')"),
-        (Reply(body=b'{"choices": [{"message": {"content": null}, "finish_reason": "length"}]}'),
-         "the answer is empty (finish_reason 'length'): raise max_tokens"),
-        (Reply(body=b" " * (2**22 + 1)), "the reply is longer than 4194304 bytes"),
-        (Reply(kind="reset"), "ReadError"),
+        (Reply(body=body(content=None, ended="length")), "the answer is empty (finish_reason 'length'): raise max_t"),
+        (Reply("<think>Is it A or"), "the answer is empty"),
+        (Reply(body=body(content=None, refusal="I cannot say")), "refused: I cannot say"),
+        (Reply(status=400, body=b'{"error": {"message": "no", "code": "content_filter"}}'), "HTTP 400: no"),
+        (Reply(status=400, body=b'{"error": {"message": "maximum context is 8"}}'), "HTTP 400: maximum"),
+        (Reply(status=422, body=b'{"detail": "unprocessable"}'), "HTTP 422: unprocessable"),
     ],
 )  # fmt: skip
-def test_what_may_pass_is_tried_again_then_skipped(reply: Reply, reason: str, tmp_path: Path) -> None:
-    with FakeEndpoint(
-        lambda prompt, time: reply if prompt == "question 1" or time == 1 else echo(prompt, time)
-    ) as server:
+def test_what_one_item_gets_is_its_skip_and_is_not_paid_twice(reply: Reply, reason: str, tmp_path: Path) -> None:
+    with FakeEndpoint(lambda prompt, time: reply if prompt == "question 1" else "B") as server:
         found = ask(server, tmp_path / "a", asked(3))
-        assert found[::2] == ["QUESTION 0", "QUESTION 2"]  # passed at the second try
-        assert found[1].id == "q1" and found[1].reason.startswith(reason)
-        assert found[1].reason.endswith("(tried 3 times)") and str(found[1]).startswith("q1: ")
-        assert server.times == {"question 0": 2, "question 1": 3, "question 2": 2}
+        assert found[::2] == ["B", "B"] and found[1].reason.startswith(reason)
+        assert set(server.times.values()) == {1}
+        again = ask(server, tmp_path / "a", asked(3))
+        assert again == found and server.times["question 1"] == 2 and server.times["question 0"] == 1
 
 
-@pytest.mark.parametrize("kind", ["hang", "drip"])
-def test_an_endpoint_that_hangs_is_given_up(kind: str, tmp_path: Path) -> None:
-    with FakeEndpoint(lambda prompt, time: Reply(kind=kind) if prompt == "question 1" else "B") as server:
+@pytest.mark.parametrize(
+    ("content", "answer"),
+    [
+        ([{"type": "text", "text": "The answer "}, {"type": "text", "text": "is B."}], "The answer is B."),
+        ("<think>A? No.</think>\n\nB", "B"),
+        ("A? No.</think> B", "B"),
+    ],
+)
+def test_parts_are_joined_and_thoughts_cut(content: object, answer: str, tmp_path: Path) -> None:
+    with FakeEndpoint(lambda prompt, time: Reply(body=body(content=content))) as server:
+        assert ask(server, tmp_path / "a", asked(1)) == [answer]
+
+
+def test_a_model_that_wants_other_settings_gets_them(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    def strict(prompt: str, time: int) -> Reply | str:
+        sent = server.bodies[-1]
+        for name, wanted in (("max_tokens", "Use 'max_completion_tokens' instead."), ("temperature", "Only 1.")):
+            if name in sent:
+                said = f"Unsupported parameter: '{name}' is not supported with this model. {wanted}"
+                return Reply(status=400, body=json.dumps({"error": {"message": said}}).encode())
+        return "B"
+
+    with FakeEndpoint(strict) as server:
+        assert ask(server, tmp_path / "a", asked(6), workers=1) == ["B"] * 6
+        assert len(server.asked) == 6 + 2 and server.bodies[-1]["max_completion_tokens"] == 16
+        assert ask(server, tmp_path / "b", asked(20), workers=4) == ["B"] * 20
+    assert capsys.readouterr().out.count("takes no temperature") == 2
+    with FakeEndpoint(echo) as server:
+        ask(server, tmp_path / "c", asked(1), temperature=None)
+        assert "temperature" not in server.bodies[0]
+
+
+def test_without_quota_nothing_is_asked_again(tmp_path: Path) -> None:
+    said = b'{"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}'
+    with FakeEndpoint(lambda prompt, time: Reply(status=429, body=said, headers=SOON)) as server:
+        with pytest.raises(RunError, match="HTTP 429: You exceeded your quota. The account is out of quota"):
+            ask(server, tmp_path / "a", asked(20), workers=1)
+        assert len(server.asked) == 1
+
+
+def test_answers_that_cannot_be_read_are_not_kept_and_too_many_are_an_error(tmp_path: Path) -> None:
+    given = {"question 1": "perhaps"}
+    readable = lambda request, answer: answer == "B"  # noqa: E731
+    with FakeEndpoint(lambda prompt, time: given.get(prompt, "B")) as server:
+        assert ask(server, tmp_path / "a", asked(3), readable=readable) == ["B", "perhaps", "B"]
+        given.clear()
+        assert ask(server, tmp_path / "a", asked(3), readable=readable) == ["B"] * 3 and len(server.asked) == 4
+    with FakeEndpoint(lambda prompt, time: "hm") as server:
+        with pytest.raises(RunError, match="10 of 10 answers of m cannot be read. The first: 'hm'. Raise max_tokens"):
+            ask(server, tmp_path / "b", asked(60), workers=1, readable=readable)
+        assert len(server.asked) < 14 and not (tmp_path / "b").read_text()
+
+
+def test_messages_may_hold_turns_and_pictures(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (4, 4), "red")
+    picture.save(tmp_path / "red.png")
+    for image in (picture, tmp_path / "red.png"):
+        parts = [{"type": "image", "image": image}, {"type": "text", "text": "Is it red?"}]
+        turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": parts}]
+        with FakeEndpoint(lambda prompt, time: "yes") as server:
+            assert ask(server, tmp_path / f"{len(str(image))}", [{"id": 1, "messages": turns}]) == ["yes"]
+            first, second = server.bodies[0]["messages"]
+        assert first == turns[0] and second["content"][1] == parts[1]
+        data = base64.b64decode(second["content"][0]["image_url"]["url"].removeprefix("data:image/png;base64,"))
+        assert Image.open(io.BytesIO(data)).getpixel((0, 0)) == (255, 0, 0)
+    assert openai_api.estimate([{"id": 1, "messages": turns}])["tokens_in"] == 3 + 800 + 3
+
+
+def test_an_endpoint_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.0)
+    with FakeEndpoint(lambda prompt, time: Reply(kind="hang") if prompt == "question 1" else "B") as server:
         found = ask(server, tmp_path / "a", asked(3), timeout=0.2, retries=1)
-        assert found == ["B", Skip("q1", "no answer within 0.2 s (tried 2 times)"), "B"]
+        assert found == ["B", Skip("q1", "no answer within 0.2 s"), "B"]
 
 
 def test_no_proxy_is_asked_for_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,30 +289,6 @@ def test_an_error_in_the_caller_keeps_what_is_answered(tmp_path: Path) -> None:
         assert 3 <= kept == len(server.asked) < 200
 
 
-# The pause before the next try
-
-
-def paused(attempt: int, after: float = 0.0, backoff: float = 1.0, longest: float = 60.0) -> float:
-    error = SimpleNamespace(after=after)
-    return endpoint.pause(
-        SimpleNamespace(attempt_number=attempt, outcome=SimpleNamespace(exception=lambda: error)), backoff, longest
-    )
-
-
-def test_pauses_double_with_jitter_and_honour_the_server() -> None:
-    for attempt, doubled in ((1, 1), (2, 2), (4, 8)):
-        found = [paused(attempt) for _ in range(50)]
-        assert doubled / 2 <= min(found) < max(found) <= doubled
-    assert paused(1, after=20.0) == 20.0 and paused(1, after=1e9) == paused(5000) == 60.0
-    assert paused(9, backoff=0.0) == 0.0
-
-
-def test_retry_after_is_read_as_number_or_date() -> None:
-    assert _seconds("7") == 7.0 and _seconds("") == _seconds("soon") == _seconds("-3") == _seconds("nan") == 0.0
-    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 100))
-    assert 95 < _seconds(date) <= 100 and _seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
-
-
 # The key
 
 
@@ -230,17 +298,16 @@ def test_the_key_is_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     def leak(prompt: str, time: int) -> Reply:
         if prompt == "question 0":
             return Reply(f"B, said with {KEY}")
-        return Reply(status=500, body=f"{'y' * 190}{KEY}".encode(), headers={"Retry-After": "0"})
+        return Reply(status=500, body=f"{'y' * 190}{KEY}".encode(), headers=SOON)
 
     with FakeEndpoint(leak) as server:
         found = ask(server, tmp_path / "a", asked(2))
         assert server.keys == [f"Bearer {KEY}"] * 4  # the control: it was sent
-        with Client(Endpoint("m", server.url, 1, 0.0), Key("OPENAI_API_KEY"), 1.0, 1) as client:
-            shown = [repr(client), repr(client.key), str(client.key), repr(client.endpoint), repr(vars(client))]
+        shown = [repr(Endpoint("m", server.url))]
     assert found[0] == "B, said with [key]" and found[1].reason.startswith("HTTP 500: yyy")
     kept = (tmp_path / "a").read_text()
-    assert "said with [key]" in kept and "<key in OPENAI_API_KEY>" in shown
-    assert caplog.records  # httpx logs each request
+    assert "said with [key]" in kept
+    assert caplog.records  # the client logs each request
     for text in (kept, repr(found), *shown, *(record.getMessage() for record in caplog.records)):
         assert KEY not in text and "sk-test" not in text
 
@@ -251,9 +318,9 @@ def test_the_key_comes_from_its_variable_at_the_call(tmp_path: Path, monkeypatch
         ask(server, tmp_path / "a", asked(1), key_variable="OTHER_KEY")
         monkeypatch.delenv("OPENAI_API_KEY")
         ask(server, tmp_path / "b", asked(1))  # this machine's own servers want none
-        assert server.keys == ["Bearer other-key", None]
+        assert server.keys == ["Bearer other-key", "Bearer none"]
     with pytest.raises(RunError, match="OPENAI_API_KEY is not set. Put the key for api.openai.com there"):
-        endpoint.complete(asked(1), model="m", cache=tmp_path / "c")
+        openai_api.complete(asked(1), model="m", cache=tmp_path / "c")
 
 
 @pytest.mark.parametrize("value", ["sk-two\nlines", "sk-ümlaut"])
@@ -267,7 +334,7 @@ def test_a_key_that_cannot_be_sent_is_not_shown(value: str, tmp_path: Path, monk
 @pytest.mark.parametrize("variable", [KEY, "gsk_abcdef", "", "A B"])
 def test_a_key_given_for_its_variable_is_not_shown(variable: str, tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="must be the name of an environment variable") as error:
-        endpoint.complete(asked(1), model="m", cache=tmp_path / "a", key_variable=variable)
+        openai_api.complete(asked(1), model="m", cache=tmp_path / "a", key_variable=variable)
     assert not variable or variable not in str(error.value)
 
 
@@ -282,7 +349,7 @@ def test_a_key_given_for_its_variable_is_not_shown(variable: str, tmp_path: Path
 )  # fmt: skip
 def test_the_key_goes_only_over_https_or_to_this_machine(url: str, tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="base_url") as error:
-        endpoint.complete(asked(1), model="m", cache=tmp_path / "a", base_url=url)
+        openai_api.complete(asked(1), model="m", cache=tmp_path / "a", base_url=url)
     assert "secret" not in str(error.value) and not (tmp_path / "a").exists()
 
 
@@ -293,20 +360,20 @@ def test_https_and_this_machine_are_good_addresses(url: str) -> None:
 
 @pytest.mark.parametrize(
     "changed",
-    [{"workers": 0}, {"retries": -1}, {"timeout": 0}, {"max_tokens": 0}, {"backoff": -1.0}, {"max_skipped": 1.5},
-     {"temperature": -0.1}, {"longest": -1.0}, {"model": ""}],
+    [{"workers": 0}, {"retries": -1}, {"timeout": 0}, {"max_tokens": 0}, {"max_skipped": 1.5},
+     {"temperature": -0.1}, {"model": ""}],
 )  # fmt: skip
 def test_a_parameter_out_of_range_is_named(changed: dict, tmp_path: Path) -> None:
     settings = {"model": "m", "cache": tmp_path / "a"} | changed
     with pytest.raises(ParameterError, match=next(iter(changed))):
-        endpoint.complete(asked(1), **settings)
+        openai_api.complete(asked(1), **settings)
 
 
 def test_requests_without_text_or_with_one_id_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="request 2: id 'a' stands in the file twice"):
-        endpoint.complete([{"id": "a", "text": "x"}] * 2, model="m", cache=tmp_path / "a")
+        openai_api.complete([{"id": "a", "text": "x"}] * 2, model="m", cache=tmp_path / "a")
     with pytest.raises(DataError, match="request 'a' has no text"):
-        endpoint.complete([{"id": "a", "text": " "}], model="m", cache=tmp_path / "a")
+        openai_api.complete([{"id": "a", "text": " "}], model="m", cache=tmp_path / "a")
 
 
 # The estimate
@@ -315,21 +382,21 @@ def test_requests_without_text_or_with_one_id_are_refused(tmp_path: Path) -> Non
 def test_the_estimate_counts_what_is_not_in_the_cache(tmp_path: Path) -> None:
     requests = [{"id": n, "text": "x" * 401} for n in range(10)]
     counts = {"requests": 10, "cached": 0, "tokens": 1210, "tokens_in": 1010, "tokens_out": 200}
-    assert endpoint.estimate(requests, 10.0, 30.0, 20) == {**counts, "cost": pytest.approx((10100 + 6000) / 1e6)}
-    assert endpoint.estimate(requests, 10.0, 0.0, 20) == {**counts, "cost": None}
+    assert openai_api.estimate(requests, 10.0, 30.0, 20) == {**counts, "cost": pytest.approx((10100 + 6000) / 1e6)}
+    assert openai_api.estimate(requests, 10.0, 0.0, 20) == {**counts, "cost": None}
     with FakeEndpoint(echo) as server:
         ask(server, tmp_path / "a", requests[:4], max_tokens=20)
         given = {"model": "m", "base_url": server.url, "cache": tmp_path / "a"}
-        found = endpoint.estimate(requests, 10.0, 30.0, 20, **given)
+        found = openai_api.estimate(requests, 10.0, 30.0, 20, **given)
         assert (found["requests"], found["cached"], found["tokens"]) == (6, 4, 6 * 121)
         assert found["cost"] == pytest.approx((6 * 1010 + 6 * 600) / 1e6)
-        assert endpoint.estimate(requests, 10.0, 30.0, 21, **given)["cached"] == 0  # other settings, other answers
-        assert endpoint.estimate(requests[:4], 1.0, 1.0, 20, **given)["cost"] == 0.0
+        assert openai_api.estimate(requests, 10.0, 30.0, 21, **given)["cached"] == 0  # other settings, other answers
+        assert openai_api.estimate(requests[:4], 1.0, 1.0, 20, **given)["cost"] == 0.0
         assert len(server.asked) == 4  # an estimate asks nothing
-    endpoint.estimate(requests, cache=tmp_path / "none", model="m")
+    openai_api.estimate(requests, cache=tmp_path / "none", model="m")
     assert not (tmp_path / "none").exists()
     with pytest.raises(ParameterError, match="price_in"):
-        endpoint.estimate(requests, -1.0)
+        openai_api.estimate(requests, -1.0)
 
 
 # Option letters
