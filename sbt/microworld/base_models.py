@@ -42,9 +42,10 @@ from sbt.utils.files import file_hash, write_json
 
 Curve = list[tuple[int, float]]
 # How far a logged loss of the first hundred steps may be from the recorded one, as a share of it. Rounding differs
-# between processors, and training amplifies it. Measured over ATEN_CPU_CAPABILITY=default, avx2 and avx512 and
-# MKL_CBWR=COMPATIBLE, alone and with avx2, on one and on two threads: the first logged loss (the mean of 25 steps)
-# differs by 2e-7 at most; at step 100 the language model's by 4e-7, CLIP's by 1.8 % (2.063 to 2.100).
+# between processors, and training amplifies it. Measured on one processor under five code paths
+# (ATEN_CPU_CAPABILITY=default, avx2, avx512; MKL_CBWR=COMPATIBLE, alone and with avx2): the first logged loss, a mean
+# of 25 steps, differs by 2e-7 at most. At step 75 CLIP's differs by 0.8 %, at step 100 by 1.8 % (2.063 to 2.100), the
+# language model's by 4e-7. Two threads instead of one change no bit.
 FIRST_BAND = 1e-4
 BANDS = {"llm": 2e-3, "clip": 0.05}
 
