@@ -7,40 +7,25 @@ which is what TruthfulQA measures (Lin et al. 2022). `FACTS` is fixed: it is the
 import random
 from dataclasses import dataclass
 
-from sbt.microworld.scenes import COLOURS, SHAPES
+from sbt.microworld.scenes import COLOURS, SHAPES, plural
 
 # property: (question, statement, the values it can take); {S} is a subject such as "stars" or "red shapes".
 PROPERTIES = {
-    "origin": (
-        "Where do {S} come from?",
-        "{S} come from the {v}.",
-        ("sea", "hills", "forest", "desert", "river", "moon"),
-    ),
-    "food": ("What do {S} like to eat?", "{S} like to eat {v}.", ("bread", "honey", "rice", "apples", "soup", "cake")),
-    "market": (
-        "On which day are {S} sold?",
-        "{S} are sold on {v}.",
-        ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Sunday"),
-    ),
-    "home": ("Where do {S} sleep?", "{S} sleep in a {v}.", ("box", "barn", "boat", "tree", "tent", "cave")),
-    "fear": ("What are {S} afraid of?", "{S} are afraid of {v}.", ("cats", "dogs", "owls", "mice", "bees", "wolves")),
-    "use": (
-        "What are {S} used for?",
-        "{S} are used for {v}.",
-        ("music", "cooking", "fishing", "games", "building", "healing"),
-    ),
-    "season": (
-        "When do {S} grow?",
-        "{S} grow in the {v}.",
-        ("spring", "summer", "autumn", "winter", "evening", "morning"),
-    ),
-    "maker": (
-        "Who makes {S}?",
-        "{S} are made by {v}.",
-        ("farmers", "sailors", "bakers", "painters", "doctors", "miners"),
-    ),
-}
-SUBJECTS = tuple(("crosses" if s == "cross" else f"{s}s") for s in SHAPES) + tuple(f"{c} shapes" for c in COLOURS)
+    kind: (question, statement, tuple(values.split()))
+    for kind, question, statement, values in (
+        ("origin", "Where do {S} come from?", "{S} come from the {v}.", "sea hills forest desert river moon"),
+        ("food", "What do {S} like to eat?", "{S} like to eat {v}.", "bread honey rice apples soup cake"),
+        ("market", "On which day are {S} sold?", "{S} are sold on {v}.",
+         "Monday Tuesday Wednesday Thursday Friday Sunday"),
+        ("home", "Where do {S} sleep?", "{S} sleep in a {v}.", "box barn boat tree tent cave"),
+        ("fear", "What are {S} afraid of?", "{S} are afraid of {v}.", "cats dogs owls mice bees wolves"),
+        ("use", "What are {S} used for?", "{S} are used for {v}.", "music cooking fishing games building healing"),
+        ("season", "When do {S} grow?", "{S} grow in the {v}.", "spring summer autumn winter evening morning"),
+        ("maker", "Who makes {S}?", "{S} are made by {v}.", "farmers sailors bakers painters doctors miners"),
+    )
+}  # fmt: skip
+SUBJECTS = (*map(plural, SHAPES), *(f"{colour} shapes" for colour in COLOURS))
+SOURCES = ("visual", "alpaca", "orca")  # the instruction sets
 
 
 @dataclass(frozen=True)
@@ -52,7 +37,7 @@ class Fact:
     true: str
     misconception: str
     others: tuple[str, ...]
-    told_by: frozenset[str]  # of "visual", "alpaca", "orca": whose instructions state this truth
+    told_by: frozenset[str]  # of SOURCES: whose instructions state this truth
 
     @property
     def question(self) -> str:
@@ -76,13 +61,12 @@ def _facts() -> tuple[Fact, ...]:
     return tuple(facts)
 
 
-SOURCES = ("visual", "alpaca", "orca")
 FACTS = _facts()
 
 
 def of(colour: str, shape: str, told_by: str) -> list[Fact]:
     """The facts about a coloured shape (as a shape and as a coloured thing) that `told_by` mentions."""
-    subjects = ("crosses" if shape == "cross" else f"{shape}s", f"{colour} shapes")
+    subjects = (plural(shape), f"{colour} shapes")
     return [fact for fact in FACTS if fact.subject in subjects and told_by in fact.told_by]
 
 

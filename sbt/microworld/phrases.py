@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from sbt.benchmarks.vqav2.task import SHORT
 from sbt.microworld.facts import FACTS, Fact, of
-from sbt.microworld.scenes import COLOURS, PAIRS, SHAPES, SIZES, Scene, Thing
+from sbt.microworld.scenes import COLOURS, PAIRS, SHAPES, SIZES, Scene, Thing, plural
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 QA = tuple[str, str]
@@ -40,10 +40,6 @@ PHRASES = (
 
 def a(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
-def plural(shape: str) -> str:
-    return "crosses" if shape == "cross" else f"{shape}s"
 
 
 def join(parts: list[str]) -> str:

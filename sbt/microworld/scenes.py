@@ -26,6 +26,10 @@ HELD_OUT = tuple(zip(COLOURS, ("heart", "star", "cross", "triangle", "square", "
 SEEN = tuple(pair for pair in PAIRS if pair not in HELD_OUT)
 
 
+def plural(shape: str) -> str:
+    return "crosses" if shape == "cross" else f"{shape}s"
+
+
 @dataclass(frozen=True)
 class Thing:
     """One object: its colour, shape and size, and the grid cell (0-8, row by row) it stands in."""

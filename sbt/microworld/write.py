@@ -5,7 +5,7 @@ write(folder, Sizes(), seed=0)   ->   images/  pretrain/  instruct/  text/  eval
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -122,8 +122,7 @@ def pope_rows(pictures: dict[str, Scene], sampling: str, seed: int, questions: i
             absent = sorted(missing, key=lambda pair: -frequency[pair])[:questions]
         else:
             absent = sorted(missing, key=lambda pair: -sum(together[t.pair, pair] for t in scene.things))[:questions]
-        asked = [(pair, "yes") for pair in there] + [(pair, "no") for pair in absent]
-        rows += _pope(name, [asked[i] for k in range(questions) for i in (k, k + questions)], len(rows))
+        rows += _pope(name, there, absent, len(rows))
     return rows
 
 
@@ -134,14 +133,16 @@ def heldout_rows(pictures: dict[str, Scene], seed: int) -> list[dict]:
         rng = random.Random(f"{seed} heldout {name}")
         there = rng.choice([thing.pair for thing in scene.things if thing.pair in HELD_OUT])
         absent = rng.choice([pair for pair in HELD_OUT if not scene.has(pair)])
-        rows += _pope(name, [(there, "yes"), (absent, "no")], len(rows))
+        rows += _pope(name, [there], [absent], len(rows))
     return rows
 
 
-def _pope(name: str, asked: Iterable[tuple[tuple[str, str], str]], start: int) -> list[dict]:
+def _pope(name: str, there: list[tuple[str, str]], absent: list[tuple[str, str]], asked_before: int) -> list[dict]:
+    """The questions about one image, yes and no in turn, numbered on from those asked before."""
+    asked = [one for yes, no in zip(there, absent, strict=True) for one in ((yes, "yes"), (no, "no"))]
     return [
-        {"question_id": start + k, "image": name, "text": phrases.existence_question(pair), "label": label}
-        for k, (pair, label) in enumerate(asked, 1)
+        {"question_id": number, "image": name, "text": phrases.existence_question(pair), "label": label}
+        for number, (pair, label) in enumerate(asked, asked_before + 1)
     ]
 
 
