@@ -25,7 +25,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--jobs", type=int, default=0, metavar="N", help="steps side by side; 0 (default): the study's own"
     )
+    run.add_argument("--keep-going", action="store_true", help="after a failure run what does not need that step")
     run.add_argument("--dry-run", action="store_true", help="show the plan and do nothing")
+
+    plan.add_argument("--commands", action="store_true", help="show the papermill command of each step, too")
 
     commands.add_parser("runs", help="list the finished steps of all studies")
     compare = commands.add_parser("compare", help="metrics of two studies or steps side by side")
@@ -67,10 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif words.command == "compare":
             print(results.compare_table(words.first, words.second))
         elif words.command == "plan" or words.dry_run:
-            print(pipeline.plan_table(words.study, words.only, params.parse_set(words.set)))
+            shown = getattr(words, "commands", False)
+            print(pipeline.plan_table(words.study, words.only, params.parse_set(words.set), shown))
         else:
             given = params.parse_set(words.set)
-            if not pipeline.run(words.study, words.only, given, words.force, words.jobs):
+            if not pipeline.run(words.study, words.only, given, words.force, words.jobs, words.keep_going):
                 return 1
             print("\n" + results.study_summary(words.study))
     except SbtError as error:

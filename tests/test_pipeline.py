@@ -169,7 +169,7 @@ def test_a_notebook_that_never_finishes_its_run_fails(project: Path, capsys: pyt
 
 
 def test_kill_9_then_the_same_command_resumes_to_equal_results(project: Path) -> None:
-    command = [sys.executable, "-m", "sbt", "run", "tiny", "--set", "pause=0.15", "--set", "size=8"]
+    command = [sys.executable, "-m", "sbt", "run", "tiny", "--set", "pause=0.5", "--set", "size=8"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     cache = folder(project, "10_make") / "scratch" / "numbers.jsonl"
     deadline = time.monotonic() + 60
@@ -184,7 +184,7 @@ def test_kill_9_then_the_same_command_resumes_to_equal_results(project: Path) ->
     assert len(set(pids)) == 2 and pids == sorted(pids, key=pids.index)  # two kernels, one after the other
     assert files.read_json(folder(project, "10_make") / "numbers.json") == [float(i) for i in range(8)]
     assert files.read_json(folder(project, "10_make") / "manifest.json")["resumed"] is True
-    assert main(["run", "tiny", "--set", "pause=0.15", "--set", "size=8", "--force"]) == 0
+    assert main(["run", "tiny", "--set", "pause=0.5", "--set", "size=8", "--force"]) == 0
     whole, first = files.read_json(folder(project, "10_make") / "DONE"), folder(project, "10_make.stale") / "DONE"
     assert whole == files.read_json(first)
 

@@ -1,11 +1,12 @@
 """Finished results as text: the table of a study, the list of runs, two studies or steps side by side."""
 
+import sys
 from pathlib import Path
 
 from sbt.study import manifest, runs
 from sbt.study.plan import REPORT
 from sbt.utils import files, paths, text
-from sbt.utils.errors import MissingStep
+from sbt.utils.errors import MissingStep, RunError
 
 ROW = ("arm", "benchmark", "subset", "metric", "protocol")
 
@@ -32,9 +33,16 @@ def study_summary(study: str) -> str:
 
 
 def metric_rows(folder: Path) -> list[dict]:
-    """Metric rows of a step's folder, or of every finished step of a study's folder."""
-    steps = [folder] if (folder / "DONE").exists() else [folder / name for name in manifest.finished_steps(folder)]
-    return [row for step in steps for row in runs.metrics(step)]
+    """Metric rows of a step's folder, or of every finished step of a study's folder; damaged ones are said."""
+    if (folder / "DONE").exists():
+        return runs.metrics(folder)
+    rows = []
+    for name in manifest.finished_steps(folder):
+        try:
+            rows += runs.metrics(folder / name)
+        except RunError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return rows
 
 
 def runs_table() -> str:
@@ -42,10 +50,13 @@ def runs_table() -> str:
     rows = []
     for done in sorted(paths.outputs().glob("*/*/DONE")):
         if not done.parent.name.endswith(".stale"):
-            m = manifest.read(done.parent, "manifest.json")
-            cost = [f"{m['seconds'] / 60:.1f}", f"{m['peak_memory_gb']:.1f}"]
-            names = [done.parents[1].name, done.parent.name, m["notebook"]]
-            rows.append([*names, m["finished"], *cost, m["result"][:10]])
+            names = [done.parents[1].name, done.parent.name]
+            try:
+                m = manifest.read(done.parent, "manifest.json")
+                cost = [f"{m['seconds'] / 60:.1f}", f"{m['peak_memory_gb']:.1f}"]
+                rows.append([*names, m["notebook"], m["finished"], *cost, m["result"][:10]])
+            except (RunError, KeyError, TypeError, ValueError):
+                rows.append([*names, "", "damaged", "", "", ""])
     return text.table(["study", "step", "notebook", "finished", "minutes", "memory GB", "result"], rows)
 
 

@@ -1,4 +1,4 @@
-"""What `sbt run` shows of the steps at work: live lines on a terminal, a line at begin and end of each elsewhere."""
+"""Status lines of `sbt run`: live on a terminal; elsewhere a line when a step begins and one when it ends."""
 
 import contextlib
 import shutil
@@ -12,7 +12,7 @@ from sbt.utils.errors import DataError
 SECONDS = 0.5  # between two updates of a terminal
 
 
-class Screen:
+class StatusLines:
     """Lines of the steps at work. `waiting` (seconds) is what the steps that have not begun will take."""
 
     def __init__(self, titles: dict[str, str], jobs: int) -> None:

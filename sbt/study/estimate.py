@@ -4,6 +4,7 @@ A step that ran before costs what its manifest says; any other one is computed f
 before it, the models' sizes (`architectures`) and the card that its study's plan.yaml names (`costs`).
 """
 
+import contextlib
 import math
 import re
 from collections.abc import Iterable
@@ -23,7 +24,9 @@ BILLIONS = re.compile(r"(\d+(?:\.\d+)?)b\b", re.IGNORECASE)
 NO_TOWER = architectures.Vision(4, 128, 384, 4, 72, 24)  # the embedded study's, where a step's own is not known
 NO_MODEL = architectures.Language(4, 128, 352, 4, 4, 1018, 2048)
 DOWNLOAD, PARSED = 0.05, 3000  # GB and rows a second while data are prepared (assumed; required of this project)
-SCORED = {True: 5e6, False: 2e5}  # tokens of a benchmark and arm: of the published files on a card; the micro-world's
+TIME = ("hours", "minutes")  # columns of the plan's table
+SCORED = 5e6  # tokens of a published benchmark and arm
+NEEDS_CARD = 5e8  # weights of a model that nobody scores without a GPU
 
 
 class Set(NamedTuple):
@@ -61,6 +64,7 @@ class Estimate:
 
     `disk_gb` is the most at a time, `left_gb` what stays (0: all of it), `fetched_gb` what of it is downloaded.
     `steps` are optimizer steps. `gpu_gb` is the peak on each of `processes` cards named `card` ("": no GPU).
+    `unknown` names the columns of the plan's table whose numbers are not known.
     """
 
     minutes: float
@@ -73,6 +77,7 @@ class Estimate:
     processes: int = 1
     left_gb: float = 0.0
     fetched_gb: float = 0.0
+    unknown: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -167,9 +172,10 @@ def _measured(notebook: str, values: dict) -> Estimate | None:
             manifest = files.read_json(folder / "manifest.json")
         except DataError:
             continue
-        if manifest.get("notebook") == notebook and "seconds" in manifest and not manifest["resumed"]:
-            disk = sum(output["size"] for output in manifest["outputs"].values()) / costs.GB
-            return Estimate(manifest["seconds"] / 60, manifest["peak_memory_gb"], disk, "measured")
+        with contextlib.suppress(KeyError, TypeError, AttributeError):  # a damaged one is told of when it is needed
+            if manifest["notebook"] == notebook and "seconds" in manifest and not manifest["resumed"]:
+                disk = sum(output["size"] for output in manifest["outputs"].values()) / costs.GB
+                return Estimate(manifest["seconds"] / 60, manifest["peak_memory_gb"] + 0.0, disk, "measured")
     return None
 
 
@@ -208,17 +214,23 @@ def _preparing(values: dict) -> Estimate:
 
 
 def _scoring(values: dict, upstream: list[dict], card: str) -> Estimate:
+    if values.get("checkpoint"):  # a released one: converted, after a download of unknown size
+        unknown = (*TIME, "memory GB", "disk GB")
+        return Estimate(START_MINUTES, START_GB, SAVED_GB, "arithmetic", unknown=unknown)
     tuned = [other for other in upstream if "arm" in other]
     named = [values.get("base")] + [other.get("language_model") for other in tuned]
     model, known = _language(next((ref for ref in named if ref), ""))
     if not card or not tuned:
-        return Estimate(START_MINUTES, START_GB + model.parameters * costs.FULL / costs.GB, SAVED_GB, "arithmetic")
+        unknown = TIME if not known or model.parameters > NEEDS_CARD else ()
+        memory = START_GB + model.parameters * costs.FULL / costs.GB
+        return Estimate(START_MINUTES, memory, SAVED_GB, "arithmetic", unknown=unknown)
     rate = costs.CARDS[card].half * costs.CARDS[card].share * 1e12
-    minutes = (len(tuned) + bool(values.get("base"))) * SCORED[True] * 2 * model.parameters / rate / 60
+    minutes = (len(tuned) + bool(values.get("base"))) * SCORED * 2 * model.parameters / rate / 60
     weights = model.parameters * (costs.FULL if values.get("dtype") == "float32" else 2) / costs.GB
     gpu = costs.FRAGMENTS * weights + costs.CONTEXT_GB + 2  # two gigabytes of logits and keys
+    unknown = () if known else (*TIME, "memory GB", "GPU GB")
     source = "arithmetic" if known else "guess"
-    return Estimate(START_MINUTES + minutes, START_GB + weights, SAVED_GB, source, 0, gpu, card)
+    return Estimate(START_MINUTES + minutes, START_GB + weights, SAVED_GB, source, 0, gpu, card, unknown=unknown)
 
 
 def _rows_per_step(values: dict) -> int:

@@ -17,7 +17,11 @@ from sbt.utils.errors import DataError, MissingStep, RunError
 BESIDE = {
     "DONE", "manifest.json", "notebook.html", "notebook.ipynb", "params.yaml", "progress.json", "report.html",
 }  # fmt: skip
-FIELDS = {"notebook", "source", "params", "upstream", "listings", "inputs", "code"}
+SHAPES = {  # what the files of a folder must hold; the others are lists
+    "DONE": {"result": str},
+    "manifest.json": {"notebook": str, "source": str, "params": dict, "upstream": dict, "listings": dict,
+                      "inputs": dict, "code": dict},
+}  # fmt: skip
 NOT_IN_KEY = ("dry_run", "min_free_gb")  # parameters that cannot change a result
 
 
@@ -27,6 +31,9 @@ class State:
 
     kind: str
     reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.reason}" if self.reason else self.kind
 
 
 def step_folder(study: str, step: str) -> Path:
@@ -45,8 +52,9 @@ def read(folder: Path, name: str) -> dict | list:
         value = files.read_json(folder / name)
     except DataError as error:
         raise RunError(f"{error}. Make the step anew with {force(folder)}") from None
-    fields = FIELDS if name == "manifest.json" else {"result"} if name == "DONE" else set()
-    if fields and not (isinstance(value, dict) and fields <= value.keys()):
+    fields = SHAPES.get(name, {})
+    whole = isinstance(value, dict if fields else list)
+    if not whole or any(not isinstance(value.get(field), kind) for field, kind in fields.items()):
         raise RunError(f"{paths.shown(folder / name)} is not whole. Make the step anew with {force(folder)}")
     return value
 
@@ -80,19 +88,21 @@ def state(notebook: str, values: dict) -> State:
     if not done and not (folder / "manifest.json").exists():
         return State("to run", "new")
     manifest = read(folder, "manifest.json")
-    if reason := _difference(folder.parent, manifest, new_manifest(notebook, values)):
+    if reason := _difference(folder, manifest, new_manifest(notebook, values)):
         return State("to run", reason)
     if not done:
         return State("resume", "not finished")
-    for name in manifest.get("outputs", {}):
+    outputs = manifest.get("outputs")
+    for name in outputs if isinstance(outputs, dict) else ():
         if not (folder / name).exists():
             return State("to run", f"{name} is missing")
     finished(folder)
     return State("up to date")
 
 
-def _difference(study: Path, old: dict, new: dict) -> str:
+def _difference(folder: Path, old: dict, new: dict) -> str:
     """First reason why recorded work is not what a run would do now; empty where there is none."""
+    study = folder.parent
     if old["notebook"] != new["notebook"]:
         return f"was made by {old['notebook']}"
     names = [name for name in old["params"] | new["params"] if old["params"].get(name) != new["params"].get(name)]
@@ -114,7 +124,7 @@ def _difference(study: Path, old: dict, new: dict) -> str:
         if read(study / step, "DONE")["result"] != result:
             return f"{step} has new results"
     for prefix, steps in old["listings"].items():
-        if finished_steps(study, prefix, but=old["params"]["step"]) != steps:
+        if finished_steps(study, prefix, but=folder.name) != steps:
             return f"other steps {prefix}* are finished now"
     return ""
 
@@ -127,6 +137,8 @@ def finished(folder: Path) -> str:
         raise MissingStep(f"step {step} of study {study} is not finished: make it with `{command}`")
     result = read(folder, "DONE")["result"]
     manifest = read(folder, "manifest.json")
+    if not isinstance(manifest.get("outputs"), dict):
+        raise RunError(f"{paths.shown(folder)}/manifest.json lists no outputs. Make it anew with {force(folder)}")
     if manifest.get("result") != result:
         raise RunError(f"{paths.shown(folder)}: manifest.json and DONE disagree. Make it anew with {force(folder)}")
     for name, recorded in manifest["outputs"].items():
@@ -154,17 +166,25 @@ def results(folder: Path) -> dict[str, dict]:
 
 
 def discard(folder: Path) -> None:
-    """Move the work in a folder to `<step>.stale`; an executed notebook stays, since papermill may be writing it.
+    """Make room for new work: what a finished run left goes to `<step>.stale`, what an unfinished one left is removed.
 
-    DONE goes first and the manifest last, so that whatever a kill leaves behind is recognised as unfinished and old.
+    So the last whole results stay until there are new ones. Unfinished work is kept, too, where nothing whole is. An
+    executed notebook stays, since papermill may be writing it. DONE goes first and the manifest last, so that whatever
+    a kill leaves behind is recognised as unfinished and old.
     """
     last = {"DONE": -1, "manifest.json": 1}
     entries = [entry for entry in folder.glob("*") if entry.name != "notebook.ipynb"]
+    entries.sort(key=lambda entry: last.get(entry.name, 0))
     stale = folder.with_name(f"{folder.name}.stale")
+    done, begun = (folder / "DONE").exists(), (folder / "manifest.json").exists()
     with files.writing(stale):
-        if (folder / "manifest.json").exists() and stale.exists():
+        if begun and not done and (stale / "DONE").exists() and (stale / "manifest.json").exists():
+            for entry in entries:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            return
+        if begun and stale.exists():
             shutil.rmtree(stale)
-        for entry in sorted(entries, key=lambda entry: last.get(entry.name, 0)):
+        for entry in entries:
             target = stale / entry.name
             stale.mkdir(exist_ok=True)
             if target.is_dir():

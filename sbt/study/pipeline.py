@@ -9,29 +9,36 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from sbt.study import estimate, manifest, runs
+from sbt.study import estimate, manifest, params, runs
 from sbt.study import plan as plans
-from sbt.study.console import Screen
+from sbt.study.console import StatusLines
 from sbt.study.execute import Execution
-from sbt.utils import env, files, paths
+from sbt.utils import env, files, paths, text
 from sbt.utils.errors import DataError, ParameterError
 
 FORCED = manifest.State("to run", "forced")
 TICK = 0.1  # seconds between two looks at what runs
 
 
-def plan_table(study: str, only: Iterable[str] = (), given: dict | None = None) -> str:
-    """Table of a study's selected steps - state, arm, estimated time, memory, disk - and their papermill commands."""
+def plan_table(
+    study: str, only: Iterable[str] = (), given: dict | None = None, commands: bool = False
+) -> str:
+    """Table of a study's selected steps - arm, state, estimated time, memory, disk - and their total.
+
+    `commands`: the papermill command of each step stands above them.
+    """
     plan, steps = plans.load(study, only, given)
     states = _states(steps)
-    words = {name: f"{s.kind}: {s.reason}" if s.reason else s.kind for name, s in states.items()}
-    waiting = [step for step in steps if states[step.name].kind != "up to date"]
-    costs = [step.estimate for step in waiting]
+    words = {name: "new" if s.reason == "new" else str(s) for name, s in states.items()}
+    costs = [step.estimate for step in steps if states[step.name].kind != "up to date"]
     minutes, disk = sum(cost.minutes for cost in costs) / plan.side_by_side(), estimate.disk_gb(costs)
-    commands = "\n".join(step.command() for step in steps)
     time = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
-    total = f"{len(waiting)} of {len(steps)} steps to run, about {time} and {disk:.1f} GB of disk"
-    return f"{plan.title}\n\n{plans.table(steps, words)}\n{total}\n\nEach step by itself:\n{commands}"
+    about = "at least" if any(cost.unknown for cost in costs) else "about"
+    total = f"{len(costs)} of {len(steps)} steps to run, {about} {time} and {disk:.1f} GB of disk"
+    parts = [plan.title, plans.table(steps, words), total]
+    if commands:
+        parts.insert(1, "\n".join(step.command() for step in steps))
+    return "\n\n".join(parts)
 
 
 def _states(steps: Iterable[plans.Step]) -> dict[str, manifest.State]:
@@ -60,17 +67,26 @@ def _executed(notebook: Path) -> bool:
     if not notebook.exists():
         return True
     try:
-        metadata = files.read_json(notebook)["metadata"].get("papermill", {})
+        metadata = params.read_notebook(notebook).get("metadata")
     except DataError:
         return False
-    return bool(metadata.get("end_time")) and not metadata.get("exception")
+    papermill = metadata.get("papermill", {}) if isinstance(metadata, dict) else {}
+    return isinstance(papermill, dict) and bool(papermill.get("end_time")) and not papermill.get("exception")
 
 
-def run(study: str, only: Iterable[str] = (), given: dict | None = None, force: bool = False, jobs: int = 0) -> bool:
-    """Run the selected steps of a study that are not up to date. False where one failed; the message is printed.
+def run(
+    study: str,
+    only: Iterable[str] = (),
+    given: dict | None = None,
+    force: bool = False,
+    jobs: int = 0,
+    keep_going: bool = False,
+) -> bool:
+    """Run the selected steps of a study that are not up to date. False where one failed; what and why is printed.
 
     All parameters of all steps are checked before the first one starts. `force` makes the steps anew. `jobs`: how many
-    steps that do not need each other run side by side; 0 for what the study says (`plans.Plan.side_by_side`).
+    steps that do not need each other run side by side; 0 for what the study says (`plans.Plan.side_by_side`). After a
+    failure the steps that do not need the failed one still run, if it scored arms or `keep_going` is set.
     """
     if jobs < 0:
         raise ParameterError(f"--jobs {jobs}: at least 1; leave it out for the study's own number")
@@ -79,55 +95,90 @@ def run(study: str, only: Iterable[str] = (), given: dict | None = None, force: 
     with files.lock(paths.outputs() / plan.study / ".locks" / "run", 0, busy):
         # of all steps at once: a corrupt one is an error before anything starts
         states = dict.fromkeys([step.name for step in steps], FORCED) if force else _states(steps)
-        if not _work(steps, states, force, jobs or plan.side_by_side()):
-            return False
-    return True
+        failures = _Work(steps, states, force, jobs or plan.side_by_side(), keep_going).run()
+    for name, problem in failures.items():
+        print(f"{name}: {problem}", file=sys.stderr)
+    return not failures
 
 
-def _work(steps: list[plans.Step], states: dict[str, manifest.State], force: bool, jobs: int) -> bool:
-    """Run steps, each after those it needs and up to `jobs` at once; after a failure no other begins. Whether all ran.
+class _Work:
+    """The steps of one command: those that wait, those at work, and what failed.
 
-    Steps that might not fit into memory together wait for each other.
+    Each step begins after those it needs, up to `jobs` run at once, and those that might not fit into memory together
+    wait for each other.
     """
-    jobs = min(jobs, max(1, sum(state.kind != "up to date" for state in states.values())))  # one alone has all cores
-    width = max(len(step.name) for step in steps)
-    titles = {step.name: f"[{place:2}/{len(steps)}] {step.name:<{width}}" for place, step in enumerate(steps, start=1)}
-    screen, threads = Screen(titles, jobs), max(1, env.cores() // jobs) if jobs > 1 else 0
-    waiting, running, well = {step.name: step for step in steps}, {}, True
-    finished: list[plans.Step] = []  # their pages are written while the next ones run
-    try:
-        while running or finished or (waiting and well):
-            for step in [step for step in waiting.values() if well]:
-                if any(need in waiting or need in running for need in step.needs):
-                    continue
-                if len(running) >= jobs or not _fits(step, running):
-                    continue
-                del waiting[step.name]
-                state = FORCED if force else _state(step)
-                if state.kind == "up to date":
-                    screen.say(step.name, "up to date")
-                    finished.append(step)
-                    continue
-                later = [other for name, other in waiting.items() if states[name].kind != "up to date"]
-                screen.waiting = sum(other.estimate.minutes for other in later) * 60
-                running[step.name] = step, _begin(step, force or state.kind == "to run", threads)
-                screen.begin(step)
-            if finished:
-                _export(finished.pop(0))
-            time.sleep(TICK)
-            screen.draw()
-            for name, (step, execution) in list(running.items()):
-                if (problem := execution.problem()) is not None:
-                    del running[name]
-                    if _ended(step, problem, screen):
-                        finished.append(step)
-                    else:
-                        well = False
-    finally:
-        for name, (_, execution) in running.items():
-            execution.stop()
-            screen.end(name, "interrupted")
-    return well
+
+    def __init__(
+        self, steps: list[plans.Step], states: dict[str, manifest.State], force: bool, jobs: int, keep_going: bool
+    ) -> None:
+        todo = sum(state.kind != "up to date" for state in states.values())
+        jobs = min(jobs, max(1, todo))  # one alone has all cores
+        width = max(len(step.name) for step in steps)
+        places = enumerate(steps, start=1)
+        titles = {step.name: f"[{place:2}/{len(steps)}] {step.name:<{width}}" for place, step in places}
+        self.lines, self.threads = StatusLines(titles, jobs), max(1, env.cores() // jobs) if jobs > 1 else 0
+        self.states, self.force, self.jobs, self.keep_going = states, force, jobs, keep_going
+        self.waiting = {step.name: step for step in steps}
+        self.running: dict[str, tuple[plans.Step, Execution]] = {}
+        self.finished: list[plans.Step] = []  # their pages are written while the next ones run
+        self.failures: dict[str, str] = {}  # steps that failed or could not begin, and why
+
+    def run(self) -> dict[str, str]:
+        """Run them all; what failed, and what was not run for it, with the reasons."""
+        try:
+            while self.running or self.finished or self.waiting:
+                for step in list(self.waiting.values()):
+                    self._begin_if_possible(step)
+                if self.finished:
+                    _export(self.finished.pop(0))
+                time.sleep(TICK)
+                self.lines.draw()
+                for name, (step, execution) in list(self.running.items()):
+                    if (problem := execution.problem()) is not None:
+                        del self.running[name]
+                        self._end(step, problem)
+        finally:
+            for name, (_, execution) in self.running.items():
+                execution.stop()
+                self.lines.end(name, "interrupted")
+        return self.failures
+
+    def _begin_if_possible(self, step: plans.Step) -> None:
+        if failed := [need for need in step.needs if need in self.failures]:
+            del self.waiting[step.name]
+            self.failures[step.name] = f"not run, since it needs {failed[0]}"
+            return
+        if any(need in self.waiting or need in self.running for need in step.needs):
+            return
+        if len(self.running) >= self.jobs or not _fits(step, self.running):
+            return
+        del self.waiting[step.name]
+        state = FORCED if self.force else _state(step)
+        if state.kind == "up to date":
+            self.lines.say(step.name, "up to date")
+            self.finished.append(step)
+            return
+        later = [other for name, other in self.waiting.items() if self.states[name].kind != "up to date"]
+        self.lines.waiting = sum(other.estimate.minutes for other in later) * 60
+        self.running[step.name] = step, _begin(step, self.force or state.kind == "to run", self.threads)
+        self.lines.begin(step)
+
+    def _end(self, step: plans.Step, problem: str) -> None:
+        """Close the line of a step whose notebook ended, and note what went wrong, if anything did."""
+        dry_run = step.values.get("dry_run")
+        if not problem and not dry_run and not (step.folder / "DONE").exists():
+            problem = "the notebook came to its end without run.finish()"
+        self.lines.end(step.name, "failed" if problem else "done")
+        if not problem:
+            self.finished.append(step)
+            return
+        before = step.folder.with_name(f"{step.name}.stale")
+        kept = f"\nearlier results: {paths.shown(before)}" if (before / "DONE").exists() else ""
+        where = paths.shown(step.folder / "notebook.ipynb")
+        self.failures[step.name] = f"{problem}\nexecuted notebook: {where}{kept}"
+        if not (self.keep_going or step.scores):
+            self.failures |= dict.fromkeys(self.waiting, f"not run after the failure of {step.name}")
+            self.waiting.clear()
 
 
 def _fits(step: plans.Step, running: dict[str, tuple]) -> bool:
@@ -139,7 +190,7 @@ def _fits(step: plans.Step, running: dict[str, tuple]) -> bool:
 def _begin(step: plans.Step, anew: bool, threads: int) -> Execution:
     """Start a step's notebook."""
     with runs.lock(step.values["study"], step.name):
-        if anew:
+        if anew and not step.values.get("dry_run"):
             manifest.discard(step.folder)
     output = step.folder / "notebook.ipynb"
     with files.writing(output):
@@ -147,28 +198,33 @@ def _begin(step: plans.Step, anew: bool, threads: int) -> Execution:
     return Execution(paths.notebooks() / f"{step.notebook}.ipynb", output, step.values, threads)
 
 
-def _ended(step: plans.Step, problem: str, screen: Screen) -> bool:
-    """Close the line of a step whose notebook ended, and say what went wrong, if anything did. Whether all is well."""
-    if not problem and not step.values.get("dry_run") and not (step.folder / "DONE").exists():
-        problem = "the notebook came to its end without run.finish()"
-    screen.end(step.name, "failed" if problem else "done")
-    if problem:
-        shown = paths.shown(step.folder / "notebook.ipynb")
-        print(f"\n{step.name}: {problem}\nexecuted notebook: {shown}", file=sys.stderr)
-    return not problem
-
-
 def _export(step: plans.Step) -> None:
-    """Write the executed notebook as one HTML file that loads nothing; the report also without its code."""
+    """Write the executed notebook as one HTML file that loads nothing; the report also without its code.
+
+    A page that cannot be made is said, and ends nothing: the results stand in the step's folder.
+    """
     notebook = step.folder / "notebook.ipynb"
     pages = {"notebook.html": False} | ({"report.html": True} if step.notebook == plans.REPORT else {})
     for name, hide in pages.items():
         page = step.folder / name
         if not notebook.exists() or (page.exists() and page.stat().st_mtime >= notebook.stat().st_mtime):
             continue
-        from nbconvert import HTMLExporter
+        try:
+            files.write_text(page, _html(notebook, step.name, hide))
+        except Exception as error:  # a plug-in of nbconvert, a damaged output, a full disk
+            first = f"{type(error).__name__}: {error}".splitlines()[0]
+            print(f"{paths.shown(page)} could not be made: {text.short(first, 200, quotes=False)}", file=sys.stderr)
 
-        exporter = HTMLExporter(embed_images=True, exclude_input=hide, exclude_input_prompt=hide,
-                                exclude_output_prompt=hide, exclude_anchor_links=hide)  # fmt: skip
-        html, _ = exporter.from_filename(str(notebook), resources={"metadata": {"name": step.name}})
-        files.write_text(page, re.sub(r"<script\b.*?</script>", "", html, flags=re.DOTALL))
+
+def _html(notebook: Path, title: str, hide_code: bool) -> str:
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(
+        embed_images=True,
+        exclude_input=hide_code,
+        exclude_input_prompt=hide_code,
+        exclude_output_prompt=hide_code,
+        exclude_anchor_links=hide_code,
+    )
+    html, _ = exporter.from_filename(str(notebook), resources={"metadata": {"name": title}})
+    return re.sub(r"<script\b.*?</script>", "", html, flags=re.DOTALL)

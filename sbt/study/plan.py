@@ -1,10 +1,12 @@
 """A study's plan: `params/<study>/plan.yaml` with its steps in order, read, checked and laid over the notebooks.
 
-`title: ...`, `card: ...` (the GPU it is meant for, see `costs.CARDS`; none: a CPU), `jobs: ...` (steps side by side)
+`title: ...`, `card: ...` (the GPU it is meant for, see `costs.CARDS`; none: a CPU), `jobs: ...` (steps side by side),
+`set: {name: value}` (for every step whose notebook declares the name)
 and `steps: [{name, notebook, params: file.yaml, set: {name: value}, needs: [step, ...]}, ...]`.
 """
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -18,8 +20,10 @@ from sbt.study import estimate, manifest, params
 from sbt.utils import env, paths, text
 from sbt.utils.errors import MissingStep, ParameterError
 
-TOP = {"title": "str", "card": "str", "jobs": "int", "steps": "list"}
+TOP = {"title": "str", "card": "str", "jobs": "int", "set": "dict", "steps": "list"}
 REPORT = "90_report"  # the notebook, and the step, that sums a study up
+WIDTH = 100  # columns of the table
+STEP = re.compile(r"\d\d_[\w-]*")  # how the name of a step begins
 MOST_JOBS = 4  # side by side on a CPU: beyond it, the longest chain of steps decides
 TYPES = {"name": str, "notebook": str, "params": str, "set": dict, "needs": list}
 
@@ -40,6 +44,11 @@ class Step:
     @property
     def folder(self) -> Path:
         return manifest.step_folder(self.values["study"], self.name)
+
+    @property
+    def scores(self) -> bool:
+        """Whether it scores arms: a benchmark's failure says nothing about the other benchmarks."""
+        return "arm_steps" in self.values
 
     @property
     def estimate(self) -> estimate.Estimate:
@@ -79,14 +88,18 @@ class Plan:
         """
         return self.jobs or (1 if self.card else min(env.cores(), MOST_JOBS))
 
-    def select(self, only: Iterable[str]) -> list[Step]:
+    def chosen(self, only: Iterable[str]) -> list[Step]:
         """Steps named by `--only`: by name, or by what stands before its first `_` (`30`). All where none is named."""
         wanted = [word for words in only for word in words.split(",") if word]
         for word in wanted:
             if not any(word in (step.name, step.name.split("_")[0]) for step in self.steps):
                 names = [step.name for step in self.steps]
-                raise ParameterError(f"--only {word}: no such step in {self.study}{text.nearest(word, names)}")
-        chosen = [s for s in self.steps if not wanted or s.name in wanted or s.name.split("_")[0] in wanted]
+                raise ParameterError(f"--only {word}: no such step in {self.study}{text.nearest(word[:100], names)}")
+        return [s for s in self.steps if not wanted or s.name in wanted or s.name.split("_")[0] in wanted]
+
+    def select(self, only: Iterable[str]) -> list[Step]:
+        """The chosen steps; MissingStep where one needs a step that is neither chosen nor finished."""
+        chosen = self.chosen(only)
         names = {step.name for step in chosen}
         for step in chosen:
             for need in step.needs:
@@ -112,45 +125,85 @@ def load(study: str, only: Iterable[str] = (), given: dict | None = None) -> tup
         raise ParameterError(f"{where}: no steps")
     _check_needs(entries, where)
     title, jobs = plan.get("title", folder.name), plan.get("jobs", 0)
-    bare = Plan(folder.name, title, _linked((_step(folder, e, {}) for e in entries), card), card, jobs)
+    common = plan.get("set", {})
+    bare = Plan(folder.name, title, _linked((_step(folder, e, common, {}) for e in entries), card), card, jobs)
+    known = set().union(*(step.values for step in bare.steps))
+    if strange := [name for name in common if name not in known]:
+        nearest = text.nearest(str(strange[0])[:100], known)
+        raise ParameterError(f"{where}: set: no step has the parameter {text.short(strange[0])}{nearest}")
+    _check_named_steps(bare.steps, folder.name)
     if not given:
         return bare, bare.select(only)
-    names = {step.name for step in bare.select(only)}
+    names = {step.name for step in bare.chosen(only)}
     known = set().union(*(step.values for step in bare.steps if step.name in names)) - {"study", "step"}
     for name in given:
         if name not in known:
             raise ParameterError(f"--set {name}: no selected step has this parameter{text.nearest(name, known)}")
-    steps = _linked((_step(folder, e, given if e["name"] in names else {}) for e in entries), card)
-    return replace(bare, steps=steps), [step for step in steps if step.name in names]
+    steps = _linked((_step(folder, e, common, given if e["name"] in names else {}) for e in entries), card)
+    _check_named_steps(steps, folder.name)
+    plan = replace(bare, steps=steps)
+    return plan, plan.select(only)
 
 
 def table(steps: Iterable[Step], states: dict[str, str]) -> str:
-    """Steps with arm, state in words, optimizer steps, time, memory and disk; below it, what does not fit its card."""
+    """Steps with arm, state in words, optimizer steps, time, memory and disk; below it, what does not fit its card.
+
+    "?" where a card or a model's size is not known. At most WIDTH columns: states are shortened to fit.
+    """
     rows, notes, costs = [], [], {step.name: step.estimate for step in steps}
     unit = 60 if sum(cost.minutes for cost in costs.values()) >= 60 else 1
     for step in steps:
         cost = costs[step.name]
-        count = f"{cost.processes} x {cost.card}" if cost.gpu_gb else ""
-        cells = [step.values.get("arm", ""), states[step.name], f"{cost.steps:,}" if cost.steps else ""]
-        cells += [f"{cost.minutes / unit:.1f}", f"{cost.gpu_gb:.0f}" if cost.gpu_gb else "", count]
-        rows.append([step.name, step.notebook, *cells, f"{cost.memory_gb:.1f}", f"{cost.disk_gb:.2f}", cost.source])
+        numbers = {
+            "steps": f"{cost.steps:,}" if cost.steps else "",
+            "hours" if unit > 1 else "minutes": f"{cost.minutes / unit:.1f}",
+            "GPU GB": f"{cost.gpu_gb:.0f}" if cost.gpu_gb else "",
+            "GPUs": f"{cost.processes} x {cost.card}" if cost.gpu_gb else "",
+            "memory GB": f"{cost.memory_gb:.1f}",
+            "disk GB": f"{cost.disk_gb:.1f}",
+        }
+        numbers = {name: "?" if name in cost.unknown else number for name, number in numbers.items()}
+        rows.append({"step": step.name, "arm": step.values.get("arm", ""), "state": states[step.name]} | numbers)
         if not cost.fits:
             notes.append(
                 f"{step.name} needs {cost.gpu_gb:.0f} GB, more than a {cost.card} has: lower batch_size (and raise "
                 "accumulation), set gradient_checkpointing, or spread it with engine fsdp over more processes"
             )
-    header = ["step", "notebook", "arm", "state", "steps", "hours" if unit > 1 else "minutes", "GPU GB", "GPUs",
-              "memory GB", "disk GB", "estimate"]  # fmt: skip
-    kept = [k for k in range(len(header)) if any(row[k] for row in rows)]
-    shown = text.table([header[k] for k in kept], [[row[k] for k in kept] for row in rows])
-    return "\n".join([shown, *notes])
+    header = [name for name in rows[0] if any(row[name] for row in rows)]
+    lines = text.table(header, [[row[name] for name in header] for row in rows]).splitlines()
+    most = max(len(row["state"]) for row in rows) - max(0, max(map(len, lines)) - WIDTH)
+    for row in rows:
+        row["state"] = text.short(row["state"], max(most, 10), quotes=False)
+    return "\n".join([text.table(header, [[row[name] for name in header] for row in rows]), *notes])
 
 
 def _linked(steps: Iterable[Step], card: str) -> tuple[Step, ...]:
-    """Steps that know their study's card and the values of those they need."""
+    """Steps that know their study's card and the values of those they need.
+
+    A step that is told which `arms` to score needs no step that makes another one.
+    """
     steps = tuple(steps)
     values = {step.name: step.values for step in steps}
-    return tuple(replace(s, card=card, upstream=tuple(values[need] for need in s.needs)) for s in steps)
+    linked = []
+    for step in steps:
+        asked = [str(arm).split(" (run ")[0] for arm in step.values.get("arms", ())]
+        needs = [need for need in step.needs if not asked or values[need].get("arm", asked[0]) in asked]
+        linked.append(replace(step, card=card, needs=tuple(needs), upstream=tuple(values[need] for need in needs)))
+    return tuple(linked)
+
+
+def _check_named_steps(steps: Iterable[Step], study: str) -> None:
+    """ParameterError where a parameter names a step that is none of the study."""
+    steps = tuple(steps)
+    names = [step.name for step in steps]
+    for step in steps:
+        for name, value in step.values.items():
+            if name == "step" or not isinstance(value, str) or not STEP.fullmatch(value) or value in names:
+                continue
+            raise ParameterError(
+                f"{step.name}: {name} names {value}, which is no step of {study}{text.nearest(value, names)}. "
+                f"Set {name} to another step, or to '' where there is none"
+            )
 
 
 def _study_folder(study: str) -> Path:
@@ -164,8 +217,8 @@ def _study_folder(study: str) -> Path:
 
 def _entry(entry: object, where: str) -> dict:
     if not isinstance(entry, dict) or not {"name", "notebook"} <= entry.keys():
-        raise ParameterError(f"{where}: a step needs a name and a notebook, found {entry!r}")
-    at = f"{where}: step {entry['name']}"
+        raise ParameterError(f"{where}: a step needs a name and a notebook, found {text.short(entry)}")
+    at = f"{where}: step {text.short(entry['name'], quotes=False)}"
     entry = params.check({n: params.Parameter(n, t.__name__, None, "") for n, t in TYPES.items()}, entry, at)
     if not params.NAME.fullmatch(entry["name"]):
         raise ParameterError(f"{at}: a step's name is a folder name (letters, digits, - _)")
@@ -180,14 +233,15 @@ def _check_needs(entries: list[dict], where: str) -> None:
         if entry["name"] in earlier:
             raise ParameterError(f"{at}: the name is given twice")
         for need in entry["needs"]:
+            says = f"{at}: needs {text.short(need)}, which"
             if need not in names:
-                raise ParameterError(f"{at}: needs {need!r}, which is no step{text.nearest(str(need), names)}")
+                raise ParameterError(f"{says} is no step{text.nearest(str(need)[:100], names)}")
             if need not in earlier:
-                raise ParameterError(f"{at}: needs {need!r}, which does not come before it: a cycle or wrong order")
+                raise ParameterError(f"{says} does not come before it: a cycle or wrong order")
         earlier.append(entry["name"])
 
 
-def _step(folder: Path, entry: dict, given: dict) -> Step:
+def _step(folder: Path, entry: dict, common: dict, given: dict) -> Step:
     notebook = paths.notebooks() / f"{entry['notebook']}.ipynb"
     declared = params.declared(notebook)
     file = folder / entry["params"] if entry["params"] else None
@@ -196,10 +250,13 @@ def _step(folder: Path, entry: dict, given: dict) -> Step:
     flags = {name: value for name, value in given.items() if name in declared}
     if given and "changed" in declared:  # 00_check looks at what the other steps will run with
         flags["changed"] = given
-    layers = [(plan, own), *([(paths.shown(file), params.load_yaml(file))] if file else []), (plan, entry["set"])]
-    layers = [(f"{source} (for {paths.shown(notebook)})", given) for source, given in [*layers, ("--set", flags)]]
+    common = {name: value for name, value in common.items() if name in declared}
+    of_file = [(paths.shown(file), params.load_yaml(file))] if file else []
+    layers = [(plan, own | common), *of_file, (plan, entry["set"]), ("--set", flags)]
+    layers = [(f"{source} (for {paths.shown(notebook)})", given) for source, given in layers]
     values, origin = params.effective(declared, layers)
     for name, value in own.items():
         if values[name] != value:
             raise ParameterError(f"{origin[name]}: {name} is {value!r} here, not {values[name]!r}: leave it out")
-    return Step(entry["name"], entry["notebook"], tuple(entry["needs"]), values, file, own | entry["set"] | flags)
+    extra = own | common | entry["set"] | flags
+    return Step(entry["name"], entry["notebook"], tuple(entry["needs"]), values, file, extra)

@@ -8,9 +8,9 @@ import math
 import time
 import warnings
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import make_dataclass
 from pathlib import Path
-from typing import TextIO
 
 import yaml
 
@@ -88,7 +88,7 @@ def _summary(notebook: str, declared: dict[str, params.Parameter], values: dict)
     return text.table(["parameter", "value", "origin"], rows)
 
 
-def lock(study: str, step: str) -> TextIO:
+def lock(study: str, step: str) -> AbstractContextManager:
     """Hold a step, so that no two processes write to its folder. RunError where another one keeps it."""
     path = paths.outputs() / study / ".locks" / step
     where = paths.shown(manifest.step_folder(study, step))
@@ -113,8 +113,12 @@ def local_inputs(values: dict) -> list[str]:
 
 
 def metrics(folder: Path) -> list[dict]:
-    """Metric rows of a finished step."""
-    return manifest.read(folder, "metrics.json")
+    """Metric rows of a finished step; RunError where they are damaged."""
+    rows = manifest.read(folder, "metrics.json")
+    if not all(isinstance(row, dict) and set(METRIC) <= row.keys() for row in rows):
+        where = paths.shown(folder / "metrics.json")
+        raise RunError(f"{where} is not whole. Make the step anew with {manifest.force(folder)}")
+    return rows
 
 
 def samples(folder: Path) -> list[dict]:
@@ -144,7 +148,8 @@ class Run:
         self.p = make_dataclass("Parameters", values, frozen=True)(**values)
         self.folder = manifest.step_folder(self.study, self.step)
         self._started = time.monotonic()
-        self._lock = lock(self.study, self.step)
+        self._held = ExitStack()
+        self._held.enter_context(lock(self.study, self.step))
         self._progress = Progress(self.folder / "progress.json")
         try:
             self._open(notebook, values)
@@ -294,4 +299,4 @@ class Run:
 
     def release(self) -> None:
         """Let go of the step's folder."""
-        self._lock.close()
+        self._held.close()

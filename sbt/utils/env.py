@@ -16,6 +16,7 @@ PACKAGES = (
     "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "pandas",
     "pillow", "pycocoevalcap",
 )  # fmt: skip
+ALSO_RECORDED = ("huggingface-hub", "lm-eval", "sentencepiece", "bitsandbytes", "deepspeed", "liger-kernel")
 
 
 class Choice(NamedTuple):
@@ -110,7 +111,7 @@ def check_restart() -> None:
 
 def packages() -> dict[str, str]:
     """Versions of the packages that results depend on, as far as they are installed."""
-    return {name: found for name in PACKAGES if (found := version(name))}
+    return {name: found for name in (*PACKAGES, *ALSO_RECORDED) if (found := version(name))}
 
 
 def free_gb(folder: Path) -> float:
@@ -128,7 +129,9 @@ def cores() -> int:
 
 def memory_gb() -> float:
     """Memory (GB) this process may use: the machine's, or the container's limit where that is lower."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    import psutil
+
+    total = psutil.virtual_memory().total
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text().strip() if limit.is_file() else "max"
     return min(total, int(text) if text.isdigit() else total) / GB
@@ -136,8 +139,12 @@ def memory_gb() -> float:
 
 def peak_memory_gb() -> float:
     """Largest resident memory (GB) of this process so far."""
-    import resource
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
 
+        return psutil.Process().memory_info().peak_wset / GB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / GB if sys.platform == "darwin" else peak * 1024 / GB
 

@@ -8,11 +8,10 @@ import io
 import json
 import os
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TextIO
 
 from sbt.utils import paths
 from sbt.utils.errors import DataError, RunError
@@ -37,31 +36,28 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def lock(path: Path, seconds: float, busy: str) -> TextIO:
-    """Hold an exclusive lock until the returned file is closed or the process ends, however it ends.
+def lock(path: Path, seconds: float, busy: str) -> AbstractContextManager:
+    """Hold an exclusive lock until the returned context is left or the process ends, however it ends.
 
     RunError with the text `busy` where another process holds it for longer than `seconds`.
     """
-    import fcntl
+    from filelock import FileLock, Timeout
 
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - the caller closes it
-    deadline = time.monotonic() + seconds
-    while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                file.close()
-                raise RunError(busy) from None
-            time.sleep(0.1)
+            return FileLock(path).acquire(timeout=seconds, poll_interval=0.1)
+        except Timeout:
+            raise RunError(busy) from None
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a UTF-8 file whole or not at all."""
-    return write_bytes(path, text.encode("utf-8"))
+    """Write a UTF-8 file whole or not at all. DataError where the text holds half a character (a lone surrogate)."""
+    try:
+        return write_bytes(path, text.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        half = text[error.start : error.end].encode("unicode_escape").decode()
+        raise DataError(f"{paths.shown(path)}: the text holds half a character ({half}), which no file can") from None
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
@@ -138,8 +134,8 @@ def read_json(path: Path, keys_once: bool = False) -> object:
     except json.JSONDecodeError as error:
         where = f"{name}:{error.lineno}:{error.colno}"
         raise DataError(f"{where}: malformed JSON ({error.msg}): the file is truncated or damaged") from None
-    except RecursionError:
-        raise DataError(f"{name}: {DEEP}") from None
+    except (RecursionError, ValueError) as error:
+        raise DataError(f"{name}: {_unreadable(error)}") from None
 
 
 def read_jsonl(path: Path) -> list[dict]:
@@ -153,17 +149,21 @@ def read_lines(path: Path) -> list[tuple[int, dict]]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        where = f"{paths.shown(path)}:{number}"
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"{where}: malformed JSON line ({error.msg})") from None
-        except RecursionError:
-            raise DataError(f"{where}: {DEEP}") from None
+            raise DataError(f"{paths.shown(path)}:{number}: malformed JSON line ({error.msg})") from None
+        except (RecursionError, ValueError) as error:
+            raise DataError(f"{paths.shown(path)}:{number}: {_unreadable(error)}") from None
         if not isinstance(row, dict):
-            raise DataError(f"{where}: expected a JSON object, found {line.strip()[:40]!r}")
+            found = line.strip()[:40]
+            raise DataError(f"{paths.shown(path)}:{number}: expected a JSON object, found {found!r}")
         rows.append((number, row))
     return rows
+
+
+def _unreadable(error: Exception) -> str:
+    return DEEP if isinstance(error, RecursionError) else "a number is too long: no file of this project has such"
 
 
 def sha256(data: str | bytes) -> str:
@@ -188,10 +188,10 @@ def fingerprint(path: Path) -> dict:
 
 def unchanged(path: Path, recorded: dict) -> bool:
     """Whether `path` still is what `recorded` says: by size and time where they agree, else by contents."""
-    if not path.exists():
+    if not path.exists() or not isinstance(recorded, dict):
         return False
     files = _members(path)
-    return _stamp(files) == recorded["stamp"] or fingerprint(path)["sha256"] == recorded["sha256"]
+    return _stamp(files) == recorded.get("stamp") or fingerprint(path)["sha256"] == recorded.get("sha256")
 
 
 def _members(path: Path) -> list[tuple[str, Path]]:

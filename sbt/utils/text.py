@@ -42,7 +42,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    return cell.strip("-+.0123456789e") == ""
+    return cell.strip("-+.,0123456789e") in ("", "?")
 
 
 def duration(seconds: float) -> str:
