@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -44,7 +45,7 @@ def test_score_prints_one_json_object(monkeypatch: pytest.MonkeyPatch, capsys: p
                 raise DataError("missing does not exist")
             return {"answers": answers, "references": references, "protocol": protocol}
 
-    monkeypatch.setattr(benchmarks, "get", lambda name: Scorer)
+    monkeypatch.setattr(benchmarks, "get", lambda name: SimpleNamespace(load=lambda what: getattr(Scorer, what)))
     assert cli.main(["score", "pope", "--answers", "a", "--references", "r", "--protocol", "paper"]) == 0
     assert json.loads(capsys.readouterr().out) == {"answers": "a", "references": "r", "protocol": "paper"}
     assert cli.main(["score", "pope", "--answers", "missing", "--references", "r"]) == 2

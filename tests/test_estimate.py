@@ -179,3 +179,14 @@ def test_a_study_without_a_card_is_told_in_minutes(project: Path, capsys: pytest
     (project / "params" / "tiny" / "plan.yaml").write_text("card: X9\nsteps: []\n")
     with pytest.raises(ParameterError, match="card 'X9' is unknown"):
         estimate.card_of("tiny")
+
+
+def test_what_nobody_knows_is_a_question_mark(project: Path, capsys: pytest.CaptureFixture) -> None:
+    """A 7B model without a card is scored in nobody knows what time, and the total says so."""
+    score = 'study: str = "card"  # x\nstep: str = "50_score"  # x\nbase: str = "meta-llama/Llama-2-7b-hf"  # x\n'
+    write_notebook(project / "notebooks" / "50_score.ipynb", [score])
+    (project / "params" / "card").mkdir()
+    (project / "params" / "card" / "plan.yaml").write_text("steps: [{name: 50_score, notebook: 50_score}]\n")
+    assert main(["plan", "card"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3].split()[:3] == ["50_score", "new", "?"] and "at least" in lines[-1]

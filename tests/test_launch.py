@@ -343,7 +343,7 @@ def test_what_is_missing_is_named(tmp_path: Path, small: SimpleNamespace, monkey
         launch(spec(small), tmp_path, TWO, **options)
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ParameterError, match=r"engine 'zero3' needs DeepSpeed: pip install \"sbt\[gpu\]\""):
+    with pytest.raises(ParameterError, match=r"engine 'zero3' needs DeepSpeed: pip install -e '.\[multi-gpu\]'"):
         go(engine="zero3")
     with pytest.raises(ParameterError, match="engine 'fsdp' needs GPUs"):
         go(engine="fsdp")
@@ -364,7 +364,7 @@ def test_settings_that_this_machine_cannot_serve(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for given, words in (
         ({"fp16": True}, "fp16 needs a GPU"),
-        ({"optimizer": "paged_adamw_8bit"}, r"'paged_adamw_8bit' needs bitsandbytes: pip install \"sbt\[gpu\]\""),
+        ({"optimizer": "paged_adamw_8bit"}, r"'paged_adamw_8bit' needs bitsandbytes: pip install -e \".\[gpu\]\""),
         ({"liger": True}, r"liger needs liger-kernel: pip install"),
     ):
         with pytest.raises(ParameterError, match=words):

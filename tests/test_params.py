@@ -1,5 +1,6 @@
 """The parameters cell: its grammar, and the check of values given by file, flag or papermill."""
 
+import datetime
 import json
 from pathlib import Path
 
@@ -156,3 +157,73 @@ def test_source_hash_is_of_the_code_alone(tmp_path: Path) -> None:
     assert params.source_hash(notebook) == first
     notebook["cells"][-1]["source"] = "a + 2"
     assert params.source_hash(notebook) != first
+
+
+ANY = {name: params.Parameter("x", name, None, "") for name in params.TYPES}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        ("dict", {"base_url": "https://user:hunter2@host/v1"}, "looks like a password or key"),
+        ("dict", {"api_key": "abcdef"}, "looks like a password or key"),
+        ("list", ["sk-0123456789abcdef0123"], "looks like a password or key"),
+        ("str", "hf_abcdefghijklmnopqrstuvwx", "looks like a password or key"),
+        pytest.param("int", 10**5000, "a number of 5,000 digits", id="digits"),
+        ("float", float("nan"), "is nan: write a finite number"),
+        ("int", -1, "is -1, but cannot be negative"),
+        ("str", "a\0b", "holds a control character"),
+        ("str", "\ud800", "control character or half of one"),
+        ("list", [datetime.date(2024, 1, 1)], 'write "2024-01-01"'),
+        ("dict", {None: 1}, "a key is None; quote it"),
+        ("list", [{1, 2}], "holds a set"),
+    ],
+)
+def test_what_cannot_be_recorded_or_shown_is_refused_in_one_short_line(
+    kind: str, value: object, expected: str
+) -> None:
+    with pytest.raises(ParameterError) as error:
+        params.convert(ANY[kind], value, "here")
+    assert expected in str(error.value) and len(str(error.value)) < 250 and "\n" not in str(error.value)
+    assert "hunter2" not in str(error.value) and "abcdef" not in str(error.value)
+
+
+def test_what_is_no_secret_and_no_fault_passes() -> None:
+    fine = {"api_key_env": "OPENAI_API_KEY", "token": "HF_TOKEN", "base_url": "https://host:8000/v1", "n": [1, None]}
+    assert params.convert(ANY["dict"], fine, "here") == fine
+    assert params.convert(params.Parameter("x", "int", -1, ""), -2, "here") == -2
+
+
+def test_deep_endless_and_huge_values_are_refused_at_once() -> None:
+    endless: list = []
+    endless.append(endless)
+    wide: object = "lol"
+    for _ in range(30):
+        wide = [wide] * 10
+    for value in (endless, wide):
+        with pytest.raises(ParameterError, match="nested too deeply or too large"):
+            params.convert(ANY["dict"], value, "here")
+
+
+def test_a_list_of_texts_takes_no_numbers() -> None:
+    steps = params.Parameter("arm_steps", "list", ["30_"], "")
+    with pytest.raises(ParameterError, match='arm_steps lists texts, not 31: write "31"'):
+        params.convert(steps, [31], "here")
+    assert params.convert(steps, ["31_"], "here") == ["31_"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param("9" * 5000, "a value cannot be read", id="digits"),
+        pytest.param("[" * 3000, "nested too deeply", id="deep"),
+        ("2024-02-31", "a value cannot be read"),
+        ("a\0b", "control character"),
+    ],
+)
+def test_yaml_that_python_cannot_hold(tmp_path: Path, value: str, expected: str) -> None:
+    (tmp_path / "x.yaml").write_text(f"a: {value}\n")
+    with pytest.raises(ParameterError, match=rf"x.yaml:.*{expected}"):
+        params.load_yaml(tmp_path / "x.yaml")
+    with pytest.raises(ParameterError, match=f"--set a: .*{expected}"):
+        params.parse_set([f"a={value}"])

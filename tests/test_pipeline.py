@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import MAKE, write_notebook
+from conftest import MAKE, STUDY, write_notebook
 
 from sbt.__main__ import main
 from sbt.report import results
-from sbt.study import params, plan, publish
+from sbt.study import params, pipeline, plan, publish
 from sbt.utils import files
 from sbt.utils.errors import MissingStep, ParameterError, RunError
 
@@ -153,6 +153,113 @@ def test_a_failing_step_tells_cell_error_and_notebook(project: Path, capsys: pyt
     assert "10_make: cell In [6]: AssertionError: a size of a hundred is too much" in err
     assert "executed notebook: outputs/tiny/10_make/notebook.ipynb" in err
     assert not (folder(project, "10_make") / "DONE").exists() and not folder(project, "20_use").exists()
+
+
+ARMS = """\
+steps:
+  - {name: 30_a, notebook: 30_arm, set: {arm: a}}
+  - {name: 30_b, notebook: 30_arm, set: {arm: b}}
+  - {name: 50_first, notebook: 50_score, set: {fails: true}, needs: [30_a, 30_b]}
+  - {name: 51_second, notebook: 50_score, needs: [30_a, 30_b]}
+  - {name: 70_sum, notebook: 50_score, set: {scores: 50_first}, needs: [50_first]}
+"""
+
+
+@pytest.fixture
+def arms(project: Path) -> Path:
+    begin = "import sbt\nrun = sbt.begin(globals())"
+    arm = STUDY.format(step="30_a") + 'arm: str = "a"  # its name\nfails: bool = False  # end in an error\n'
+    score = STUDY.format(step="50_first") + 'arms: list = []  # of them\narm_steps: list = ["30_"]  # prefixes\n'
+    score += 'fails: bool = False  # end in an error\nscores: str = ""  # a step that scored\n'
+    for name, cell in (("30_arm", arm), ("50_score", score)):
+        cells = [cell, begin, "assert not run.p.fails", "run.finish()"]
+        write_notebook(project / "notebooks" / f"{name}.ipynb", cells)
+    (project / "params" / "tiny" / "plan.yaml").write_text(ARMS)
+    return project
+
+
+def test_after_a_benchmarks_failure_the_steps_that_do_not_need_it_run(
+    arms: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["run", "tiny"]) == 1
+    assert sorted(done_times(arms)) == ["30_a", "30_b", "51_second"]
+    err = capsys.readouterr().err
+    assert "50_first: cell In [3]: AssertionError" in err and "70_sum: not run, since it needs 50_first" in err
+
+
+@pytest.mark.parametrize(("flags", "made"), [([], []), (["--keep-going"], ["30_b"])])
+def test_after_another_failure_only_keep_going_goes_on(arms: Path, flags: list[str], made: list[str]) -> None:
+    plan_file = arms / "params" / "tiny" / "plan.yaml"
+    plan_file.write_text("jobs: 1\n" + ARMS.replace("{arm: a}", "{arm: a, fails: true}"))
+    assert main(["run", "tiny", *flags]) == 1
+    assert sorted(done_times(arms)) == made
+
+
+def test_a_step_that_is_told_its_arms_needs_no_other_ones(arms: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["plan", "tiny", "--only", "51", "--set", "arms=[base]"]) == 0
+    assert main(["plan", "tiny", "--only", "51", "--set", "arms=[b (run 2)]"]) == 2
+    assert "51_second needs 30_b" in capsys.readouterr().err
+
+
+def test_a_parameter_that_names_no_step_of_the_plan_is_found_before_anything_starts(
+    arms: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["run", "tiny", "--set", "scores=50_frist"]) == 2
+    err = capsys.readouterr().err
+    assert "scores names 50_frist, which is no step of tiny; did you mean '50_first'? Set scores to" in err
+    assert not (arms / "outputs").exists()
+
+
+def test_a_plan_sets_values_for_all_its_steps(arms: Path, capsys: pytest.CaptureFixture) -> None:
+    file = arms / "params" / "tiny" / "plan.yaml"
+    file.write_text("set: {seed: 7}\n" + ARMS)
+    _, steps = plan.load("tiny")
+    assert {step.values["seed"] for step in steps} == {7} and "seed: 7" in steps[0].command()
+    file.write_text("set: {sead: 7}\n" + ARMS)
+    assert main(["plan", "tiny"]) == 2
+    assert "set: no step has the parameter 'sead'; did you mean 'seed'?" in capsys.readouterr().err
+
+
+def test_the_plan_fits_a_terminal_and_shows_commands_only_when_asked(
+    arms: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["plan", "tiny"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 100 and "papermill" not in out
+    assert out.splitlines()[-1].startswith("5 of 5 steps to run, about ")
+    assert main(["plan", "tiny", "--commands"]) == 0
+    assert capsys.readouterr().out.count("papermill") == 5
+
+
+def test_the_last_whole_results_stay_until_there_are_new_ones(finished: Path, capsys: pytest.CaptureFixture) -> None:
+    whole = files.read_json(folder(finished, "10_make") / "DONE")
+    for size in (100, 101):  # two runs that fail
+        assert main(["run", "tiny", "--set", f"size={size}"]) == 1
+        assert "earlier results: outputs/tiny/10_make.stale" in capsys.readouterr().err
+        assert files.read_json(folder(finished, "10_make.stale") / "DONE") == whole
+
+
+def test_a_page_that_cannot_be_made_ends_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def broken(*_: object) -> str:
+        raise KeyError("template")
+
+    monkeypatch.setattr(pipeline, "_html", broken)
+    assert main(["run", "tiny"]) == 0
+    assert "10_make/notebook.html could not be made: KeyError: 'template'" in capsys.readouterr().err
+
+
+def test_a_damaged_folder_is_shown_beside_the_healthy_ones(finished: Path, capsys: pytest.CaptureFixture) -> None:
+    for content in ("[]", "{}", '{"outputs": 3}'):
+        (folder(finished, "20_use") / "manifest.json").write_text(content)
+        assert main(["runs"]) == 0
+        out = capsys.readouterr().out
+        assert "10_make" in out and "damaged" in out
+    (folder(finished, "20_use") / "metrics.json").write_text("[3]")
+    assert main(["compare", "tiny", "tiny"]) == 0
+    captured = capsys.readouterr()
+    assert "left out: outputs/tiny/20_use/metrics.json is not whole" in captured.err and "total" in captured.out
 
 
 def test_a_kernel_that_dies_is_explained(project: Path, capsys: pytest.CaptureFixture) -> None:

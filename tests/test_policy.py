@@ -248,7 +248,7 @@ def test_quantization_is_refused_before_anything_is_loaded(
         models.load_language_model(small.llm, quantization="8bit")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ParameterError, match=r"needs bitsandbytes: pip install \"sbt\[gpu\]\""):
+    with pytest.raises(ParameterError, match=r"needs bitsandbytes: pip install -e '.\[gpu\]'"):
         models.load_arm(small.llm, quantization="4bit")
 
 

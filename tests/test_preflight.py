@@ -111,7 +111,7 @@ def test_packages_and_gpus_are_looked_for_by_what_asks_for_them(
     ]
     monkeypatch.setattr(env, "version", lambda package: None)
     assert set(failed(steps)) == {*preflight.EXTRAS, "NVIDIA GPUs"}
-    assert 'pip install "sbt[gpu]"' in failed(steps)["deepspeed"] and "of 30" in failed(steps)["deepspeed"]
+    assert 'pip install -e ".[multi-gpu]"' in failed(steps)["deepspeed"] and "of 30" in failed(steps)["deepspeed"]
     monkeypatch.setattr(env, "version", lambda package: "1.0")
     assert failed(steps) == {"NVIDIA GPUs": "engine 'zero3' of 30, 4 processes on a machine needs 4"}
     monkeypatch.setattr(env, "gpus", lambda: 4)

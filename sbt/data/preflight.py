@@ -18,7 +18,7 @@ from sbt.utils.errors import RunError
 
 MODELS = ("language_model", "base", "tokenizer", "vision_tower", "checkpoint")  # parameters that may name a Hub id
 DATA = ("_data", "_images", "_from")  # what names of parameters end in that may name a source
-EXTRAS = {"bitsandbytes": "gpu", "deepspeed": "gpu", "liger-kernel": "gpu"}
+EXTRAS = {"bitsandbytes": "gpu", "deepspeed": "multi-gpu", "liger-kernel": "gpu"}
 _OF_BITSANDBYTES = re.compile(r"adamw_8bit|.*(bnb|paged|lion|ademamix).*")  # as in training.settings
 NOT_FOUND = "missing"
 
@@ -102,7 +102,7 @@ def _machine(steps: list[dict]) -> Iterable[tuple[str, str, bool, str]]:
             cards.setdefault(f"engine {engine!r} of {of}, {here} processes on a machine", here)
     for package, why in asked.items():
         found = env.version(package)
-        yield package, found or NOT_FOUND, found is not None, f'{why} needs it: pip install "sbt[{EXTRAS[package]}]"'
+        yield package, found or NOT_FOUND, found is not None, f'{why} needs it: pip install -e ".[{EXTRAS[package]}]"'
     if cards:
         why, most = max(cards.items(), key=lambda card: card[1])
         yield "NVIDIA GPUs", str(env.gpus()), env.gpus() >= most, f"{why} needs {most}"

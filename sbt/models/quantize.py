@@ -29,7 +29,7 @@ def four_bit(quantization: str, dtype: str) -> dict[str, object]:
     if not torch.cuda.is_available():
         raise ParameterError(f"quantization='4bit' needs an NVIDIA GPU, and there is none: {WITHOUT}")
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise ParameterError(f"quantization='4bit' needs bitsandbytes: pip install \"sbt[gpu]\", or {WITHOUT}")
+        raise ParameterError(f"quantization='4bit' needs bitsandbytes: pip install -e '.[gpu]', or {WITHOUT}")
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -22,7 +22,7 @@ from torch import nn
 
 from sbt.models.quantize import make_room
 from sbt.training.processes import JOB, follow, machine_folder
-from sbt.training.settings import EXTRA, Result, Settings, World
+from sbt.training.settings import Result, Settings, World
 from sbt.training.spec import build, rows_of, save_rows
 from sbt.training.train import Run, load, prepare, result, sft
 from sbt.training.trainer import Progress
@@ -111,7 +111,7 @@ def _world(engine: str, processes: int, machines: int, machine_rank: int, main_a
         raise ParameterError("several machines need main_address, the address of the one with machine_rank 0")
     gpus, here = torch.cuda.device_count(), processes // machines
     if engine.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
-        raise ParameterError(f"engine {engine!r} needs DeepSpeed: {EXTRA}; 'fsdp' shards without it")
+        raise ParameterError(f"engine {engine!r} needs DeepSpeed: pip install -e '.[multi-gpu]'; 'fsdp' shards without it")
     if engine != "ddp" and not gpus:
         raise ParameterError(f"engine {engine!r} needs GPUs: without one there is 'ddp', or '' for one process")
     if 0 < gpus < here:

@@ -14,7 +14,7 @@ from sbt.training import loss_mask
 from sbt.utils.errors import ParameterError
 from sbt.utils.text import nearest
 
-EXTRA = 'pip install "sbt[gpu]"'
+EXTRA = 'pip install -e ".[gpu]"'
 _OF_BITSANDBYTES = re.compile(r"adamw_8bit|.*(bnb|paged|lion|ademamix).*")
 
 
