@@ -33,12 +33,23 @@ def sha(data: bytes) -> str:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """`url`, `files` by path, `asked` (path, Range), and `cut`: bytes after which answers break off, one by one."""
-    state = SimpleNamespace(files={"/a.zip": DATA}, asked=[], cut=[], version='"1"')
+    """`url`, `files` by path, `asked` (path, Range), `cut`: bytes after which answers break off, one by one.
+
+    `busy`: (status, Retry-After) of answers before the file is given, `waited`: seconds slept, `kind`: Content-Type.
+    """
+    state = SimpleNamespace(files={"/a.zip": DATA}, asked=[], cut=[], version='"1"', busy=[], kind="application/zip")
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             state.asked.append((self.path, self.headers.get("Range")))
+            if state.busy:
+                code, wait = state.busy.pop(0)
+                self.send_response(code)
+                self.send_header("Content-Length", "0")
+                if wait is not None:
+                    self.send_header("Retry-After", wait)
+                self.end_headers()
+                return
             data = state.files.get(self.path)
             if data is None:
                 self.send_error(404)
@@ -49,6 +60,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(data) - start))
             self.send_header("ETag", state.version)
+            self.send_header("Content-Type", state.kind)
             self.end_headers()
             self.wfile.write(data[start : start + state.cut.pop(0)] if state.cut else data[start:])
 
@@ -56,7 +68,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
 
     running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
-    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+    state.waited = []
+    monkeypatch.setattr(download.time, "sleep", state.waited.append)
     monkeypatch.setenv("no_proxy", "*")
     state.url = f"http://127.0.0.1:{running.server_port}"
     yield state

@@ -260,10 +260,10 @@ def test_the_check_names_what_a_study_takes_from_the_hub(
 
     steps = [
         {"step": "60", "mme_data": "hub", "images": ""},
-        {"step": "61", "questions_file": "hub", "images": "data/val2014"},
+        {"step": "61", "questions_file": "hub", "images": str(tmp_path)},
         {"step": "62", "references": "hub", "images": "", "demonstrations": "hub",
-         "flickr": {"references": "data/x.json", "images": "hub"}},
-        {"step": "63", "pope_data": "data/pope", "images": "hub"},
+         "flickr": {"references": str(tmp_path), "images": "hub"}},
+        {"step": "63", "pope_data": str(tmp_path), "images": "hub"},
         {"step": "64", "unicorn_data": "hub", "images": "", "tasks": ["sketchy-vqa"]},
     ]  # fmt: skip
     assert [names(step) for step in steps] == [
@@ -283,10 +283,10 @@ def test_the_check_names_what_a_study_takes_from_the_hub(
     rows = {row["check"]: row for row in preflight.checks(steps, folder, publishers.sources)}
     assert rows["data mme"]["found"] == "here" and "data sketches" not in rows
     with pytest.raises(RunError, match="data oodcv-images .missing.*Google Drive.*Put it to .*oodcv-images.zip"):
-        preflight.insist(rows.values())
+        preflight.raise_if_failed(rows.values())
     (folder / "oodcv-images").mkdir()
     (folder / "oodcv-images" / "oodcv-images.zip").write_bytes(b"")
-    preflight.insist(preflight.checks(steps, folder, publishers.sources))
+    preflight.raise_if_failed(preflight.checks(steps, folder, publishers.sources))
     monkeypatch.setattr(download.env, "free_gb", lambda at: 0.0)
     rows = preflight.checks(steps, folder, publishers.sources)
     assert not all(row["ok"] for row in rows if row["check"].startswith("disk"))

@@ -1,7 +1,9 @@
 """Downloads from a server of our own and a stand-in for the Hub: resumed, checked, second places, offline, gated."""
 
 # ruff: noqa: F811 - fixtures are imported
+import email.utils
 import hashlib
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -123,6 +125,65 @@ def test_a_file_without_a_published_hash_is_held_to_what_it_was_first(
         fetch("test", tmp_path)
     hub.files["me/data", "x/a.zip"] = DATA
     assert fetch("test", tmp_path)["a.zip"].read_bytes() == DATA
+
+
+PAGE = b"\n<!DOCTYPE html><html><body>Log in</body></html>"
+LINES = b'{"a": 1}\n' * 100
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "size", "words"),
+    [
+        ("a.zip", PAGE, len(PAGE), "a web page came instead of the file"),
+        ("a.json", LINES, 100, "it has 900 bytes, but about 100 were expected"),
+        ("a.json", LINES[:500], 900, "it has 500 bytes, but about 900 were expected"),
+        ("a.zip", LINES, 900, "it is no zip file"),
+    ],
+)
+def test_what_cannot_be_the_file_is_refused_before_its_hash_is_recorded(
+    hub: SimpleNamespace, source: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str,
+    data: bytes, size: int, words: str,
+) -> None:  # fmt: skip
+    monkeypatch.setitem(SOURCES, "test", Source("test", "A test", (File(name, size, (HUB,)),)))
+    hub.files["me/data", "x/a.zip"] = data
+    with pytest.raises(RunError, match=words):
+        fetch("test", tmp_path)
+    assert not (tmp_path / "test" / RECORD).exists() and not (tmp_path / "hub/me/data/x/a.zip").exists()
+    good = zipped(LINES) if name == "a.zip" else LINES
+    monkeypatch.setitem(SOURCES, "test", Source("test", "A test", (File(name, len(good) + 100, (HUB,)),)))
+    hub.files["me/data", "x/a.zip"] = good
+    assert fetch("test", tmp_path)[name].read_bytes() == good
+
+
+def test_a_servers_web_page_is_no_file(server: SimpleNamespace, tmp_path: Path) -> None:
+    server.kind = "text/html; charset=utf-8"
+    with pytest.raises(DataError, match="the server sends a web page instead of the file"):
+        download.fetch_url(f"{server.url}/a.zip", tmp_path / "a.zip")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_busy_server_is_asked_again_when_it_says(server: SimpleNamespace, tmp_path: Path) -> None:
+    soon = email.utils.formatdate(time.time() + 100, usegmt=True)
+    server.busy = [(429, "7"), (503, soon), (503, None)]
+    download.fetch_url(f"{server.url}/a.zip", tmp_path / "a.zip")
+    assert server.waited[0] == 7 and 80 < server.waited[1] <= 100 and server.waited[2] == 3
+    server.busy = [(429, "86400")]
+    with pytest.raises(DataError, match="the server answers 429 .*: repeat in 86400 seconds"):
+        download.fetch_url(f"{server.url}/a.zip", tmp_path / "b.zip")
+    assert len(server.waited) == 3
+
+
+def test_a_fault_of_the_hubs_transport_is_one_clear_line(
+    hub: SimpleNamespace, source: Callable[..., None], tmp_path: Path
+) -> None:
+    source(HUB)
+    hub.refuse = httpx.RemoteProtocolError("Server disconnected\nwithout a response")
+    with pytest.raises(RunError, match=r"the connection failed \(RemoteProtocolError: Server disconnected\): repeat"):
+        fetch("test", tmp_path)
+    answer = httpx.Response(429, headers={"Retry-After": "30"}, request=httpx.Request("GET", "https://huggingface.co"))
+    hub.refuse = hub_errors.HfHubHTTPError("429 Client Error", response=answer)
+    with pytest.raises(RunError, match=r"the Hub is busy \(429\): repeat after 30 seconds"):
+        fetch("test", tmp_path)
 
 
 def test_size_is_shown_and_disk_checked_before_anything_is_asked_for(

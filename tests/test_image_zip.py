@@ -3,6 +3,7 @@
 import io
 import multiprocessing
 import os
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -102,6 +103,41 @@ def test_a_damaged_zip_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not where the directory says"):
         ImageZip(file).read("a.jpg")
     assert ImageZip(file).read("b.jpg") == picture(number=1)
+
+
+def test_a_member_that_unpacks_to_more_than_it_declares_is_refused_early(tmp_path: Path) -> None:
+    members = {"bomb.png": bytes(50_000_000), "fine.png": picture("PNG")}
+    file = packed(tmp_path / "i.zip", members, zipfile.ZIP_DEFLATED)
+    data = file.read_bytes()
+    file.write_bytes(data.replace((50_000_000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
+    opened = ImageZip(file)
+    assert opened.sizes()["bomb.png"] == 10
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"member 'bomb\.png': unpacks to more than the 10 bytes it declares"):
+        opened.read("bomb.png")
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000, "it was unpacked before it was refused"
+    tracemalloc.stop()
+    assert opened.read("fine.png") == picture("PNG")
+
+
+def test_a_member_larger_than_any_image_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_zip, "LARGEST", 1000)
+    opened = ImageZip(packed(tmp_path / "i.zip", {"a.png": bytes(1001), "b.png": bytes(1000)}, zipfile.ZIP_DEFLATED))
+    with pytest.raises(DataError, match=r"member 'a\.png': takes 1,001 bytes; up to 1,000 are read"):
+        opened.read("a.png")
+    assert opened.read("b.png") == bytes(1000)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_stands_twice_is_refused_unless_both_are_the_same(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "i.zip", "w") as made:
+        for name, data in (("a.jpg", picture()), ("b.jpg", picture()), ("a.jpg", picture()), ("b.jpg", b"other")):
+            made.writestr(name, data)
+    opened = ImageZip(tmp_path / "i.zip")
+    assert opened.refused == ["b.jpg"] and opened.read("a.jpg") == picture()
+    for ask in (opened.find, opened.read):
+        with pytest.raises(DataError, match=r"b\.jpg'.* stands twice with different contents: refused"):
+            ask("b.jpg")
 
 
 def test_references_open_zips_and_plain_files_alike(tmp_path: Path) -> None:

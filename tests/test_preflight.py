@@ -1,5 +1,7 @@
 """What a study's steps need: models and gated sources asked for once, packages, GPUs, disks; all in one error."""
 
+import json
+import re
 from pathlib import Path
 
 import httpx
@@ -10,7 +12,7 @@ from huggingface_hub import errors as hub_errors
 
 from sbt import benchmarks
 from sbt.data import download, preflight
-from sbt.data.preflight import access, insist
+from sbt.data.preflight import access, raise_if_failed
 from sbt.data.registry import SOURCES, File, Mirror, Source
 from sbt.study import plan
 from sbt.utils import env, paths
@@ -83,7 +85,7 @@ def test_every_model_and_gated_source_is_asked_for_once_and_all_refused_are_name
         {"step": "50", "base": GATED, "language_model": "assets/llm"},
     ]
     with pytest.raises(RunError) as error:
-        insist(checks(steps, Path("/nowhere")))
+        raise_if_failed(checks(steps, Path("/nowhere")))
     assert asked == [GATED, TOWER, "me/data"]
     words = str(error.value)
     assert f"https://huggingface.co/{GATED}" in words and "https://huggingface.co/datasets/me/data" in words
@@ -120,6 +122,39 @@ def test_packages_and_gpus_are_looked_for_by_what_asks_for_them(
     assert "needs 8" in failed(two)["NVIDIA GPUs"]
     monkeypatch.setattr(env, "gpus", lambda: 0)
     assert failed(two) == {}, "ddp trains on a CPU, too"
+
+
+def test_every_path_that_is_not_here_is_named_at_once(asked: list[str], tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    steps = [
+        {"step": "10", "instruct_data": "llava-instruct-80", "pretrain_data": "cc3m-595k", "alpaca_data": ""},
+        {"step": "52", "sources": {"gsm8k": "hub", "mmlu": "data/none/mmlu"}, "base": "/none/model"},
+        {"step": "60", "mme_data": "data/none/mme", "images": str(tmp_path / "pictures"), "preset": "harness"},
+        {"step": "62", "references": "hub", "flickr": {"references": "data/none/f.json", "split": "test"}},
+        {"step": "63", "pope_data": "data/none/pope", "images": "data/none/mme", "api": {"model": "a/b"}},
+        {"step": "65", "heldout_data": str(paths.outputs() / "embedded" / "made-later.json")},
+    ]
+    with pytest.raises(RunError) as error:
+        raise_if_failed(checks(steps, tmp_path))
+    named = [line.strip() for line in str(error.value).splitlines()[1:]]
+    assert [line.partition(" (")[0].removeprefix("path ").removeprefix(f"{paths.root()}/") for line in named] == [
+        "llava-instruct-80", "data/none/mmlu", "/none/model", "data/none/mme", "data/none/f.json", "data/none/pope"
+    ]  # fmt: skip
+    assert "instruct_data of 10: put it there" in named[0] and "or name one of cc3m-595k" in named[0]
+    assert "mme_data of 60, images of 63" in named[3] and "flickr of 62" in named[4]
+
+
+@pytest.mark.parametrize("notebook", sorted(path.stem for path in paths.notebooks().glob("*.ipynb")))
+def test_every_parameter_that_names_a_path_is_looked_at(notebook: str) -> None:
+    cells = json.loads((paths.notebooks() / f"{notebook}.ipynb").read_text())["cells"]
+    (cell,) = [one for one in cells if "parameters" in one["metadata"].get("tags", ())]
+    for line in "".join(cell["source"]).splitlines():
+        name, words = line.partition(":")[0], line.partition("#")[2]
+        if not re.search(r"\b(folder|file|zip)\b", words) or re.search(r"step's folder|folder of parameter", words):
+            continue
+        if (": str" in line or ": dict" in line) and name not in ("split", "truthfulqa_version"):
+            found = [*preflight._named_paths(name, "/none/x"), *preflight._named_paths(name, {"a": "/none/x"})]
+            assert "/none/x" in found, f"{notebook}: {name} names a path that the preflight does not look at"
 
 
 def test_a_disk_too_small_for_the_downloads_is_named(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
-"""What the steps of a study need that this machine or its token may lack, looked at before anything is fetched.
+"""What the steps of a study need that this machine or its token may lack, checked before anything is downloaded.
 
-rows = checks([step.values for step in steps], paths.downloads());  insist(rows): one error that names all that is not.
+rows = checks([step.values for step in steps], paths.downloads(), benchmarks.sources())
+raise_if_failed(rows)  # one error that names everything that is missing
 """
 
 import re
@@ -12,14 +13,19 @@ import huggingface_hub
 from huggingface_hub import errors as hub_errors
 
 from sbt.data import download
-from sbt.data.registry import HUB_URL, SOURCES, BenchmarkFiles, Source
+from sbt.data.registry import HUB, HUB_URL, SOURCES, BenchmarkFiles, Source
 from sbt.utils import env, paths
 from sbt.utils.errors import RunError
 
-MODELS = ("language_model", "base", "tokenizer", "vision_tower", "checkpoint")  # parameters that may name a Hub id
+# Parameters that may name a Hub id.
+MODELS = ("language_model", "base", "tokenizer", "vision_tower", "checkpoint", "model", "length_tokenizer")
 DATA = ("_data", "_images", "_from")  # what names of parameters end in that may name a source
 EXTRAS = {"bitsandbytes": "gpu", "deepspeed": "multi-gpu", "liger-kernel": "gpu"}
 _OF_BITSANDBYTES = re.compile(r"adamw_8bit|.*(bnb|paged|lion|ademamix).*")  # as in training.settings
+# Names of parameters whose values are paths; `data` alone names a step.
+PATHS = re.compile(
+    r".+_(data|images|from|file)|images|references|annotations|demonstrations|corrupted|sources|flickr|preset"
+)
 NOT_FOUND = "missing"
 
 
@@ -51,14 +57,15 @@ def access(repo: str, kind: str = "model") -> Access:
 
 
 def checks(steps: Iterable[dict], folder: Path, published: Mapping[str, BenchmarkFiles]) -> list[dict]:
-    """Rows `check, found, ok, why` as `env.checks` gives: packages and GPUs, models, gated sources, benchmarks, disks.
+    """Rows `check, found, ok, why` as `env.checks` gives: packages, GPUs, paths, models, sources, benchmarks, disks.
 
     `steps` are the steps' values, `folder` is what is fetched to. Models that are folders or packaged need nothing,
     nor do those in the Hub's cache; with HF_HUB_OFFLINE set nobody is asked.
     """
     steps = list(steps)
     asked = list(dict.fromkeys(source for values in steps for source in wanted(values, published)))
-    rows = [*_machine(steps), *_repositories(steps), *_benchmarks(asked, folder), *_disks(steps, asked, folder)]
+    rows = [*_machine(steps), *_paths(steps), *_repositories(steps), *_benchmarks(asked, folder)]
+    rows += _disks(steps, asked, folder)
     return [dict(zip(("check", "found", "ok", "why"), row, strict=True)) for row in rows]
 
 
@@ -74,7 +81,7 @@ def wanted(values: Mapping[str, object], published: Mapping[str, BenchmarkFiles]
     return list(dict.fromkeys(sources))
 
 
-def insist(rows: Iterable[dict]) -> None:
+def raise_if_failed(rows: Iterable[dict]) -> None:
     """RunError that names every check that failed, with what to do about it."""
     if failed := [row for row in rows if not row["ok"]]:
         lines = "\n".join(f"  {row['check']} ({row['found']}): {row['why']}" for row in failed)
@@ -106,6 +113,43 @@ def _machine(steps: list[dict]) -> Iterable[tuple[str, str, bool, str]]:
     if cards:
         why, most = max(cards.items(), key=lambda card: card[1])
         yield "NVIDIA GPUs", str(env.gpus()), env.gpus() >= most, f"{why} needs {most}"
+
+
+def _paths(steps: list[dict]) -> Iterable[tuple[str, str, bool, str]]:
+    """Every file and folder that a parameter names and that is not here, with the step and the parameter.
+
+    What lies in the folder of outputs is left out: another step may write it.
+    """
+    missing: dict[str, list[str]] = {}
+    for values in steps:
+        for parameter, value in values.items():
+            for name in _named_paths(parameter, value):
+                path = paths.resolve(name)
+                if not path.exists() and not path.is_relative_to(paths.outputs()):
+                    where = f"{parameter} of {values.get('step', 'a step')}"
+                    missing.setdefault(paths.shown(path), []).append(where)
+    for name, parameters in missing.items():
+        remedy = f", or name one of {', '.join(SOURCES)}" if "/" not in name and _is_data(parameters[0]) else ""
+        yield f"path {name}", NOT_FOUND, False, f"{', '.join(parameters)}: put it there, or change the value{remedy}"
+
+
+def _is_data(parameter: str) -> bool:
+    return parameter.partition(" ")[0].endswith(DATA)
+
+
+def _named_paths(parameter: str, value: object) -> Iterable[str]:
+    """The local paths in the value of a parameter, in those of a dict too; not "hub", sources and Hub ids."""
+    if isinstance(value, Mapping) and PATHS.fullmatch(parameter):
+        for inner in value.values():
+            yield from _named_paths(parameter, inner)
+    if not isinstance(value, str) or value in ("", HUB) or value in SOURCES:
+        return
+    if parameter in MODELS:
+        named = value.startswith(("/", ".", "~")) or value.count("/") > 1
+    else:
+        named = bool(PATHS.fullmatch(parameter)) and ("/" in value or _is_data(parameter))
+    if named:
+        yield value
 
 
 def _repositories(steps: list[dict]) -> Iterable[tuple[str, str, bool, str]]:
