@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from sbt.data import prepare
-from sbt.models import llava, load_arm, load_language_model, set_trainable
+from sbt.models import assemble, load_arm, load_language_model, set_trainable
 from sbt.utils import paths
 from sbt.utils.errors import ParameterError
 from sbt.utils.files import read_jsonl, write_jsonl, writing
@@ -37,7 +37,7 @@ def build(spec: Mapping) -> tuple[nn.Module, ProcessorMixin | PreTrainedTokenize
         arm = _call(load_arm, "model", given.pop("arm"), **given)
         model, processor = arm.model, arm.processor
     elif "vision_tower" in given:
-        model, processor = _call(llava, "model", **given)
+        model, processor = _call(assemble, "model", **given)
     elif "language_model" in given:
         model, processor = _call(load_language_model, "model", given.pop("language_model"), **given)
     else:
