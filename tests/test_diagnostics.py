@@ -9,14 +9,14 @@ import torch
 from tiny_fixtures import small  # noqa: F401 - a fixture
 
 from sbt.data.conversations import text_twin
-from sbt.models import Arm, llava, load_language_model
+from sbt.models import Arm, assemble, load_language_model
 from sbt.training import Collator, diagnostics
 from sbt.utils.errors import DataError, ParameterError
 
 
 @pytest.fixture
 def arm(small: SimpleNamespace) -> Arm:  # noqa: F811
-    model, processor = llava(small.llm, small.clip)
+    model, processor = assemble(small.llm, small.clip)
     return Arm(model.eval(), processor, "llava", "v1")
 
 

@@ -19,7 +19,7 @@ from transformers import LlavaProcessor, PreTrainedTokenizerBase, PreTrainedToke
 
 from sbt import templates
 from sbt.data import task_templates
-from sbt.models import llava, set_trainable
+from sbt.models import assemble, set_trainable
 from sbt.training import Collator, Settings, labels, loss_mask, render_html, train
 from sbt.utils.errors import DataError, ParameterError
 
@@ -72,7 +72,7 @@ def expected(case: str, conversation: str, without: bool) -> list[str]:
 
 @pytest.fixture(scope="module")
 def processor(small: SimpleNamespace) -> LlavaProcessor:  # noqa: F811
-    return llava(small.llm, small.clip)[1]
+    return assemble(small.llm, small.clip)[1]
 
 
 def row(case: str, images: list[str]) -> dict:
@@ -210,12 +210,12 @@ def metaspace(small: SimpleNamespace) -> PreTrainedTokenizerFast:  # noqa: F811
 
 
 def byte_level(small: SimpleNamespace) -> PreTrainedTokenizerBase:  # noqa: F811
-    return llava(small.llm, small.clip)[1].tokenizer
+    return assemble(small.llm, small.clip)[1].tokenizer
 
 
 def trimmed(small: SimpleNamespace) -> LlavaProcessor:  # noqa: F811
     """Offsets that leave out the blank before a word."""
-    made = llava(small.llm, small.clip)[1]
+    made = assemble(small.llm, small.clip)[1]
     made.tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
     return made
 
@@ -257,7 +257,7 @@ def test_a_token_that_holds_a_bit_of_a_role_is_not_trained() -> None:
 
 
 def test_marks_around_images_are_not_trained(small: SimpleNamespace) -> None:  # noqa: F811
-    made = llava(small.llm, small.clip, image_markers=True)[1]
+    made = assemble(small.llm, small.clip, image_markers=True)[1]
     one, words = row("multi-image", small.images), made.tokenizer
     for name, wanted in (
         ("no_system", [" and", "Same? Answer briefly.", " No.</s>"]),
@@ -316,14 +316,14 @@ def test_variants_are_four_different_losses() -> None:
 def test_training_uses_the_knobs(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
     losses = {}
     for name in ("answer_only", "no_system"):
-        model, processor = llava(small.llm, small.clip)
+        model, processor = assemble(small.llm, small.clip)
         settings = Settings(learning_rate=1e-3, max_steps=1, batch_size=2, save_minutes=0, loss=variant(name))
         rows = [row("multi-turn", small.images), row("text-only", [])]
         result = train(set_trainable(model, {"connector": "full"}), processor, rows, tmp_path, settings)
         losses[name] = result.history["loss"][0]
         batch = Collator(processor, "v1", settings.loss)(rows)
         with torch.no_grad():
-            fresh = llava(small.llm, small.clip)[0]
+            fresh = assemble(small.llm, small.clip)[0]
             assert np.isclose(fresh(**batch).loss.item(), losses[name], atol=1e-4)
     assert abs(losses["answer_only"] - losses["no_system"]) > 1e-3
 

@@ -16,7 +16,7 @@ from transformers import LlavaProcessor
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from sbt import templates, training
-from sbt.models import llava
+from sbt.models import assemble
 from sbt.utils.errors import DataError, ParameterError
 
 HUMAN = (
@@ -101,7 +101,7 @@ EXPECTED |= {
 
 @pytest.fixture(scope="module")
 def processor(small: SimpleNamespace) -> LlavaProcessor:  # noqa: F811
-    return llava(small.llm, small.clip)[1]
+    return assemble(small.llm, small.clip)[1]
 
 
 def row(case: str, images: list[str]) -> dict:
