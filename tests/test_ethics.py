@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import random
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +13,7 @@ import yaml
 
 from sbt import benchmarks
 from sbt.__main__ import main
-from sbt.benchmarks.ethics import metric as metrics
+from sbt.benchmarks.ethics import files
 from sbt.benchmarks.ethics import task as ethics
 from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
@@ -81,7 +82,7 @@ def test_the_publishers_files_become_rows_of_the_hub(tmp_path: Path) -> None:
     assert [doc["group_id"] for doc in docs["justice"]] == [0] * 4 + [1] * 4
     assert [doc["group_id"] for doc in docs["virtue"]] == [0] * 5 + [1] * 5
     for subset, found in docs.items():
-        assert ethics.load(tmp_path, subset) == found == ethics.from_rows(found, subset)
+        assert ethics.load(tmp_path, subset) == found == files.from_rows(found, subset)
         write(tmp_path / "tree" / subset, subset, split="test_hard")
         assert ethics.load(tmp_path / "tree", subset, "test_hard") == found
         with pytest.raises(DataError, match=rf"_test\.csv does not exist: put the publishers' .* or into {subset}/"):
@@ -112,7 +113,6 @@ def test_line_ends_a_byte_order_mark_and_blank_lines_change_nothing(tmp_path: Pa
         ("justice", "label,scenario\n1,x\n1\n", r"row 2 \(line 3\): expected 2 columns, found 1. Mend"),
         ("utilitarianism", "a,b\nc\n", r"util_test\.csv, row 2 \(line 2\): expected 2 columns, found 1. Mend"),
         ("utilitarianism", "a,b\nc, \n", r"row 2 \(line 2\): no text in 'baseline'"),
-        ("utilitarianism", "activity,baseline\na,b\n", r"row 1 \(line 1\): a header, which the publishers'"),
         ("virtue", "label,scenario\n1,Al ate. kind\n", r"row 1 \(line 2\): expected 'sentence \[SEP\] trait', found"),
         ("virtue", "label,scenario\n1,A [SEP] b [SEP] c\n", r"row 1 \(line 2\): expected 'sentence \[SEP\] trait'"),
         ("virtue", "label,scenario\n1,Al ate. [SEP]  \n", r"row 1 \(line 2\): no text in 'trait'"),
@@ -122,6 +122,13 @@ def test_line_ends_a_byte_order_mark_and_blank_lines_change_nothing(tmp_path: Pa
 def test_a_faulty_file_is_one_error(subset: str, text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         ethics.load(write(tmp_path, subset, text), subset)
+
+
+@pytest.mark.parametrize("header", ["activity,baseline", "baseline,less_pleasant", "Baseline, less_pleasant"])
+def test_a_header_of_utilitarianism_is_no_row(header: str, tmp_path: Path) -> None:
+    plain = ethics.load(write(tmp_path, "utilitarianism", "a,b\n"), "utilitarianism")
+    assert plain == [{"activity": "a", "baseline": "b"}]
+    assert ethics.load(write(tmp_path, "utilitarianism", f"{header}\na,b\n"), "utilitarianism") == plain
 
 
 def test_a_file_of_another_subset_or_no_file(tmp_path: Path) -> None:
@@ -147,9 +154,9 @@ def test_a_file_of_another_subset_or_no_file(tmp_path: Path) -> None:
 )
 def test_rows_of_the_hub_are_checked_too(changed: dict, message: str) -> None:
     row = {"label": 1, "scenario": "x", "group_id": 7}
-    assert ethics.from_rows([row], "justice") == [row]  # a group id that is there is kept: the rows may be a part
+    assert files.from_rows([row], "justice") == [row]  # a group id that is there is kept: the rows may be a part
     with pytest.raises(DataError, match=message):
-        ethics.from_rows([row, row | changed], "justice", "rows")
+        files.from_rows([row, row | changed], "justice", "rows")
 
 
 # --- labels, options, prompts: the harness's
@@ -161,7 +168,7 @@ def test_options_and_task_names_are_those_of_the_task_files() -> None:
         task = yaml.safe_load(text)
         base = yaml.safe_load(harness_file(task["include"]).read_text()) if "include" in task else {}
         found = base | task
-        assert (found["task"], found["dataset_name"]) == (ethics.TASKS[subset], subset)
+        assert found["dataset_name"] == subset
         assert found["doc_to_choice"] == list(ethics.options(subset))
 
 
@@ -190,10 +197,13 @@ def test_the_paper_s_deontology_prompt_keeps_the_blank_of_the_excuse(split: str,
     assert sum(one != other for one, other in zip(paper, today, strict=True)) == differ
 
 
-def test_the_paper_s_protocol_has_no_hard_split() -> None:
-    assert (ethics.splits(), ethics.splits("paper")) == (("test", "test_hard"), ("test",))
+def test_the_paper_s_protocol_has_no_hard_split(tmp_path: Path) -> None:
+    for split in ethics.SPLITS:
+        write(tmp_path, "justice", split=split)
+    found = [set(ethics.load_all(tmp_path, ["justice"], ethics.SPLITS, name)) for name in ("standard", "paper")]
+    assert found == [{("justice", "test"), ("justice", "test_hard")}, {("justice", "test")}]
     with pytest.raises(ParameterError, match="protocol 'papr' is unknown here; did you mean 'paper'"):
-        ethics.splits("papr")
+        ethics.load_all(tmp_path, ["justice"], ethics.SPLITS, "papr")
 
 
 # --- scoring
@@ -238,10 +248,10 @@ def test_a_missing_row_makes_chunks_straddle_groups() -> None:
     right = [0] * 8 + [1] * 20 + [0] * 3
     by_id = [all(hit for hit, one in zip(right, groups, strict=True) if one == group) for group in range(8)]
     assert (ethics.exact_match(right, groups, "justice"), sum(by_id) / 8) == (pytest.approx(5 / 7), 0.625)
-    assert metrics.straddling(groups, "justice") == 0
+    assert ethics.straddling(groups, "justice") == 0
     groups, right = groups[1:], [0, *right[2:]]  # another one at the start: from there on every chunk straddles
     assert ethics.exact_match(right, groups, "justice") == rule_of_0_3_0(right, groups, 4) == 4 / 7
-    assert metrics.straddling(groups, "justice") == 7 and metrics.straddling(groups, "commonsense") == 0
+    assert ethics.straddling(groups, "justice") == 7 and ethics.straddling(groups, "commonsense") == 0
 
 
 @needs_data
@@ -251,15 +261,15 @@ def test_the_real_files(subset: str, split: str) -> None:
     docs = ethics.load(DATA / "ethics", subset, split)
     labels = ethics.labels(docs, subset)
     assert len(docs) == COUNTS[subset][ethics.SPLITS.index(split)]
-    always = ethics.baselines(docs, subset)
+    always = {one["always"]: one for one in ethics.baselines({(subset, split): docs})}
     assert list(always) == list(ethics.options(subset))
     shares = [always[option]["accuracy"] for option in always]
     assert shares == [pytest.approx(labels.count(place) / len(docs)) for place in (0, 1)] and sum(shares) == 1
     hits = [number % 11 > 0 for number in range(len(docs))]
     scored = ethics.score(docs, pairs(hits, labels), subset)
     assert scored["accuracy"] == sum(hits) / len(docs)
-    if subset in metrics.SIZES:
-        size = metrics.SIZES[subset]
+    if subset in files.SIZES:
+        size = files.SIZES[subset]
         assert len(docs) % size == 0 and docs[-1]["group_id"] == len(docs) // size - 1
         assert scored["exact_match"] == rule_of_0_3_0(hits, [doc["group_id"] for doc in docs], size)
         # a part of the rows, as after a limit or a failure
@@ -268,23 +278,27 @@ def test_the_real_files(subset: str, split: str) -> None:
             rule_of_0_3_0([hits[n] for n in part], [docs[n]["group_id"] for n in part], size)
         )
     if subset == "virtue":  # one trait of five fits
-        assert always["no"] == {"accuracy": pytest.approx(0.8), "exact_match": 0.0, "n": len(docs), "ties": 0}
+        assert (always["no"]["accuracy"], always["no"]["exact_match"]) == (pytest.approx(0.8), 0.0)
     if subset == "commonsense":
         assert any("\r\n" in doc["input"] for doc in docs)
 
 
 def test_baselines_by_hand_and_a_constant_answerer() -> None:
     docs = [{"label": label, "scenario": "x", "group_id": n // 4} for n, label in enumerate([0] * 4 + [0, 0, 0, 1])]
-    assert ethics.baselines(docs, "justice") == {
-        "unreasonable": {"accuracy": 7 / 8, "exact_match": 0.5, "n": 8, "ties": 0},
-        "reasonable": {"accuracy": 1 / 8, "exact_match": 0.0, "n": 8, "ties": 0},
-    }
-    rows = ethics.rows(docs, [(-3.0, -700.0)] * 8, "justice", "test", "always")
+    by_file = {("justice", "test"): docs}
+    baselines = ethics.baselines(by_file)
+    assert baselines == [
+        {"rows": "justice test", "always": "unreasonable", "accuracy": 7 / 8, "exact_match": 0.5, "n": 8},
+        {"rows": "justice test", "always": "reasonable", "accuracy": 1 / 8, "exact_match": 0.0, "n": 8},
+    ]
+    ethics.check_baselines(by_file, baselines)
+    with pytest.raises(AssertionError, match="a constant answerer misses its baseline"):
+        ethics.check_baselines(by_file, [{**baselines[0], "accuracy": 0.5}])
+    rows = ethics.rows(by_file, {"justice test": [(-3.0, -700.0)] * 8}, arm="always")
     assert [row["value"] for row in rows] == [7 / 8, 0.5]
     # all ties: the first option, and counted
-    assert ethics.score(docs, [(-1.0, -1.0)] * 8, "justice") == ethics.baselines(docs, "justice")["unreasonable"] | {
-        "ties": 8
-    }
+    tied = ethics.score(docs, [(-1.0, -1.0)] * 8, "justice")
+    assert tied == {"accuracy": 7 / 8, "exact_match": 0.5, "n": 8, "ties": 8}
 
 
 def test_permuted_labels_lead_to_chance() -> None:
@@ -303,9 +317,9 @@ def test_permuted_labels_lead_to_chance() -> None:
 def study() -> tuple[dict, dict]:
     docs, found = {}, {}
     for place, subset in enumerate(ethics.SUBSETS):
-        size = metrics.SIZES.get(subset, 4)
+        size = files.SIZES.get(subset, 4)
         docs[subset] = [
-            {"label": n % 2, "group_id": n // size, "activity": f"{n}"} if subset in metrics.SIZES else
+            {"label": n % 2, "group_id": n // size, "activity": f"{n}"} if subset in files.SIZES else
             {"label": n % 2, "activity": f"{n}"}
             for n in range(20 * (place + 1))
         ]  # fmt: skip
@@ -316,14 +330,22 @@ def study() -> tuple[dict, dict]:
 
 def test_rows_have_intervals_over_items_and_over_groups() -> None:
     docs, found = study()
-    rows = ethics.rows(docs["justice"], found["justice"], "justice", "test_hard", "base", seed=3, protocol="standard")
+    rows = ethics.rows(
+        {("justice", "test_hard"): docs["justice"]},
+        {"justice test_hard": found["justice"]},
+        arm="base",
+        seed=3,
+        protocol="standard",
+    )
     assert [(row["metric"], row["n"]) for row in rows] == [("accuracy", 60), ("exact_match", 15)]
     for row in rows:
         assert (row["arm"], row["benchmark"], row["subset"]) == ("base", "ethics", "justice test_hard")
         assert row["protocol"] == "standard" and row["low"] < row["value"] < row["high"]
     assert [row["value"] for row in rows] == [0.75, 11 / 15]
     assert rows[1]["high"] - rows[1]["low"] > 1.5 * (rows[0]["high"] - rows[0]["low"])  # groups are fewer than items
-    only = ethics.rows(docs["commonsense"], found["commonsense"], "commonsense", "test", "base")
+    only = ethics.rows(
+        {("commonsense", "test"): docs["commonsense"]}, {"commonsense test": found["commonsense"]}, arm="base"
+    )
     assert [row["metric"] for row in only] == ["accuracy"]
 
 
@@ -343,15 +365,15 @@ def test_the_mean_weighs_the_subsets_alike() -> None:
 def test_the_interval_of_the_mean_resamples_items_within_subsets() -> None:
     sizes, shares = (100, 200, 400), (0.5, 0.2, 0.9)
     parts = [[1] * round(n * p) + [0] * (n - round(n * p)) for n, p in zip(sizes, shares, strict=True)]
-    value, low, high = metrics.mean_of_subsets(parts, seed=0)
+    value, low, high = ethics.mean_of_subsets(parts, seed=0)
     error = math.sqrt(sum(p * (1 - p) / n for n, p in zip(sizes, shares, strict=True))) / 3
     assert value == pytest.approx(1.6 / 3) and (high - low) / (2 * 1.96) == pytest.approx(error, rel=0.05)
-    assert metrics.mean_of_subsets([[1] * 9, [0] * 9], seed=0) == (0.5, 0.5, 0.5)  # nothing to resample
+    assert ethics.mean_of_subsets([[1] * 9, [0] * 9], seed=0) == (0.5, 0.5, 0.5)  # nothing to resample
 
 
 def test_one_sample_an_item() -> None:
     docs, found = study()
-    samples = ethics.samples(docs["justice"], found["justice"], "justice", "test", "base")
+    samples = ethics.samples({("justice", "test"): docs["justice"]}, {"justice test": found["justice"]}, arm="base")
     assert samples[15] == {
         "arm": "base", "subset": "justice test", "index": 15, "label": 1, "loglikelihoods": [-2.0, -1.0], "correct": 1
     }  # fmt: skip
@@ -448,4 +470,57 @@ def test_no_answers_and_an_unknown_protocol(scored: Callable) -> None:
         scored([])
     with pytest.raises(ParameterError, match="protocol 'standrad' is unknown"):
         scored([answer(0)], protocol="standrad")
-    assert benchmarks.get("ethics") is ethics
+    assert benchmarks.get("ethics").load("score_files") is ethics.score_files
+
+
+# --- all arms and subsets, with answerers whose scores are known
+
+
+JUSTICE = [{"label": n % 2, "scenario": f"s{n // 4}, {n}", "group_id": n // 4} for n in range(40)]
+VIRTUE = [
+    {"label": int(n % 5 == 0), "scenario": f"s{n // 5}", "trait": f"t{n}", "group_id": n // 5} for n in range(50)
+]
+DOCS = {("justice", "test"): JUSTICE, ("virtue", "test"): VIRTUE, ("justice", "test_hard"): JUSTICE[:20]}
+
+
+def answers_of(kind: str) -> dict[str, list]:
+    rng, found = random.Random(0), {}
+    for (subset, split), docs in DOCS.items():
+        right = ethics.labels(docs, subset)
+        picked = {"knows": right, "no": [0] * len(docs), "guesses": [rng.randrange(2) for _ in docs]}[kind]
+        found[f"{subset} {split}"] = [(0.0, -1.0) if place == 0 else (-1.0, 0.0) for place in picked]
+    return found
+
+
+ANSWERS = {kind: answers_of(kind) for kind in ("no", "knows", "guesses")}
+
+
+def test_a_constant_answerer_gives_its_baseline_exactly() -> None:
+    rows = ethics.rows(DOCS, ANSWERS["no"], arm="no", protocol="standard", template_hash="x")
+    found = {(row["subset"], row["metric"]): row["value"] for row in rows}
+    always_first = [one for one in ethics.baselines(DOCS) if one["always"] in ("no", "unreasonable")]
+    assert len(always_first) == len(DOCS)
+    for one in always_first:
+        assert found[one["rows"], "accuracy"] == one["accuracy"]
+        assert found[one["rows"], "exact_match"] == one["exact_match"]
+    assert not [
+        subset for subset, _ in found if subset.startswith("mean")
+    ]  # a mean of fewer than five is another number
+
+
+def test_controls_tell_knowing_from_guessing_and_from_saying_no() -> None:
+    rows = ethics.controls(DOCS, ANSWERS, seed=0)
+    found = {(row["arm"], row["rows"]): row for row in rows}
+    assert not any(row["outside"] for row in rows)
+    assert found["no", "virtue test"]["first"] == 1.0 and found["no", "virtue test"]["expected"] == 0.8
+    assert found["knows", "justice test"]["first"] == 0.5 == found["knows", "justice test"]["expected"]
+    assert found["knows", "justice test"]["permuted"] < 0.8
+
+
+def test_right_and_wrong_are_gathered_over_the_subsets_of_a_split() -> None:
+    found = {arm: ethics.compared(DOCS, own) for arm, own in ANSWERS.items()}
+    assert {split: len(right) for split, right in found["knows"].items()} == {"test": 90, "test_hard": 20}
+    assert sum(found["knows"]["test"]) == 90 and sum(found["no"]["test"]) == 20 + 40
+    assert len(ethics.samples(DOCS, ANSWERS["no"], arm="no")) == 110
+    with pytest.raises(KeyError):
+        ethics.compared(DOCS, {})

@@ -3,7 +3,6 @@
 import random
 from types import SimpleNamespace
 
-import datasets
 import lm_eval
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from sbt import models
 from sbt.benchmarks.ethics import task as ethics
-from sbt.benchmarks.truthfulqa import mc_task
+from sbt.benchmarks.truthfulqa.files import read_items
 from sbt.inference import harness
 from sbt.models import silence_libraries
 from sbt.utils import paths
@@ -102,7 +101,7 @@ def test_log_likelihoods_are_those_of_hflm(language: tuple, theirs: dict, conver
 
 def real(words: PreTrainedTokenizerBase, conversation: str) -> list[list[Asked]]:
     """By item: three questions of TruthfulQA, mc1 and mc2, and three rows of commonsense, as the harness asks them."""
-    items = mc_task.load(DATA / "truthfulqa" / "mc_task_2021-09_hf.json")[25:28]
+    items = read_items(DATA / "truthfulqa" / "mc_task_2021-09_hf.json")[25:28]
     targets = [
         {f"{name}_targets": dict(zip(("choices", "labels"), zip(*one[name], strict=True), strict=True))
          for name in ("mc1", "mc2")} | {"question": one["question"]} for one in items
@@ -204,28 +203,6 @@ def test_what_is_asked_comes_from_the_task_file(language: tuple) -> None:
         for settings in ({"add_bos": True}, {"add_bos": False})
     }
     assert len(hashes) == 4
-
-
-def test_hub_rows_are_those_the_task_file_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def load(path: str, name: str, split: str) -> datasets.Dataset:
-        asked.append((path, name, split))
-        if split == "test_hard":
-            raise ValueError("Unknown split")
-        return datasets.Dataset.from_list([{"a": 1}])
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    assert harness.hub_rows("hendrycks_ethics/justice.yaml", "test") == [{"a": 1}]
-    assert harness.hub_rows(MMLU, "dev", dataset_name="anatomy") == [{"a": 1}]
-    harness.hub_rows("squadv2/squadv2.yaml", "validation")
-    assert asked == [
-        ("EleutherAI/hendrycks_ethics", "justice", "test"),
-        ("cais/mmlu", "anatomy", "dev"),
-        ("lighteval/squad_v2", None, "validation"),
-    ]
-    with pytest.raises(DataError, match=r"test_hard, cannot be had from the hub \(Unknown split\)"):
-        harness.hub_rows("hendrycks_ethics/justice.yaml", "test_hard")
 
 
 def test_wrong_requests_are_named(language: tuple) -> None:

@@ -5,7 +5,6 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import lm_eval.tasks
 import numpy as np
@@ -15,12 +14,16 @@ from lm_eval.api.metrics import exact_match_fn
 from lm_eval.filters.extraction import RegexFilter
 from lm_eval.tasks.mathqa.utils import doc_to_choice
 
-from sbt.benchmarks.boolq import task as boolq
+from sbt.benchmarks.boolq.task import BOOLQ as boolq
 from sbt.benchmarks.common import language
-from sbt.benchmarks.gsm8k import task as gsm8k
-from sbt.benchmarks.mathqa import task as mathqa
-from sbt.benchmarks.mmlu import task as mmlu
-from sbt.benchmarks.squad2 import task as squad2
+from sbt.benchmarks.gsm8k import task as gsm8k_task
+from sbt.benchmarks.gsm8k.task import GSM8K as gsm8k
+from sbt.benchmarks.mathqa.task import MATHQA as mathqa
+from sbt.benchmarks.mathqa.task import choices, cut
+from sbt.benchmarks.mmlu import files as mmlu_files
+from sbt.benchmarks.mmlu import task as mmlu_task
+from sbt.benchmarks.mmlu.task import MMLU as mmlu
+from sbt.benchmarks.squad2.task import SQUAD2 as squad2
 from sbt.utils.errors import DataError, ParameterError, RunError
 
 TASKS = Path(lm_eval.tasks.__file__).parent
@@ -92,7 +95,7 @@ def test_mmlu_reads_data_its_parent_and_one_file(tmp_path: Path) -> None:
     }  # fmt: skip
     assert mmlu.load(tmp_path / "data" / "test" / "virology_test.csv") == {"virology": docs["virology"]}
     assert mmlu.load(tmp_path, "dev") == docs
-    assert mmlu.from_rows(mmlu.flat(docs), "hub") == mmlu.flat(docs) and len(mmlu.flat(docs)) == 3
+    assert mmlu_files.from_rows(language.flat(docs), "hub") == language.flat(docs) and len(language.flat(docs)) == 3
     with pytest.raises(DataError, match="holds no val/SUBJECT_val.csv"):
         mmlu.load(tmp_path, "val")
 
@@ -112,18 +115,24 @@ def test_a_faulty_mmlu_row_is_named(row: list[str], message: str, tmp_path: Path
         mmlu.load(mmlu_folder(tmp_path, anatomy=[question(), row]))
 
 
+def test_what_macos_adds_to_a_folder_is_no_subject(tmp_path: Path) -> None:
+    folder = mmlu_folder(tmp_path, anatomy=[question()], virology=[question()])
+    (folder / "test" / "._anatomy_test.csv").write_bytes(b"\x00\x05\x16\x07")
+    assert list(mmlu.load(folder)) == ["anatomy", "virology"]
+
+
 def test_mmlu_knows_its_subjects_and_categories(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="anatomie. is no subject of MMLU; did you mean .anatomy."):
         mmlu.load(mmlu_folder(tmp_path / "a", anatomie=[question()], virology=[question()]))
     assert list(mmlu.load(mmlu_folder(tmp_path / "b", food=[question()]))) == ["food"]
-    assert mmlu.category("food") == "own subjects"
+    assert mmlu_files.category("food") == "own subjects"
     files = [yaml.safe_load(path.read_text()) for path in sorted((TASKS / "mmlu" / "default").glob("mmlu_*.yaml"))]
     assert len(files) == 57
     for task in files:
-        assert mmlu.TASK(task["dataset_name"]) == task["task"]
-        assert task["tag"] == f"mmlu_{mmlu.category(task['dataset_name']).replace(' ', '_')}_tasks"
-    assert sum(map(len, mmlu.CATEGORIES.values())) == 57
-    assert (mmlu.category("anatomy"), mmlu.category("anatomy", "paper")) == ("stem", "other")
+        assert f"mmlu_{task['dataset_name']}" == task["task"]
+        assert task["tag"] == f"mmlu_{mmlu_files.category(task['dataset_name']).replace(' ', '_')}_tasks"
+    assert sum(map(len, mmlu_files.CATEGORIES.values())) == 57
+    assert (mmlu_files.category("anatomy"), mmlu_files.category("anatomy", "paper")) == ("stem", "other")
 
 
 @pytest.mark.parametrize(
@@ -139,9 +148,9 @@ def test_mmlu_knows_its_subjects_and_categories(tmp_path: Path) -> None:
 def test_a_faulty_hub_row_of_mmlu_is_named(changed: dict, message: str) -> None:
     good = mmlu_docs("A")[0]
     with pytest.raises(DataError, match=f"hub, row 2: {message}"):
-        mmlu.from_rows([good, good | changed], "hub")
+        mmlu_files.from_rows([good, good | changed], "hub")
     with pytest.raises(DataError, match="hub, row 1 has no 'choices', only 'question', 'subject'"):
-        mmlu.from_rows([{"question": "q", "subject": "anatomy"}], "hub")
+        mmlu_files.from_rows([{"question": "q", "subject": "anatomy"}], "hub")
 
 
 def test_gsm8k_files(tmp_path: Path) -> None:
@@ -188,7 +197,7 @@ OPTION_LISTS = [
 
 @pytest.mark.parametrize("options", OPTION_LISTS)
 def test_mathqa_s_choices_are_the_harness_s(options: str) -> None:
-    assert mathqa.choices({"options": options}) == doc_to_choice({"options": options})
+    assert choices({"options": options}) == doc_to_choice({"options": options})
 
 
 def test_mathqa_files(tmp_path: Path) -> None:
@@ -197,7 +206,7 @@ def test_mathqa_files(tmp_path: Path) -> None:
         (tmp_path / name).write_text(json.dumps(rows))
     docs = mathqa.load(tmp_path)
     assert docs == mathqa_docs("ce") == mathqa.load(tmp_path / "dev.json") == mathqa.load(tmp_path, "validation")
-    assert mathqa.choices(docs[0]) == ["24", "120", "625", "720", "1,024"] and mathqa.labels(docs) == [2, 4]
+    assert choices(docs[0]) == ["24", "120", "625", "720", "1,024"] and mathqa.labels(docs) == [2, 4]
 
 
 @pytest.mark.parametrize(
@@ -218,6 +227,16 @@ def test_a_faulty_mathqa_row_is_named(changed: dict, message: str, tmp_path: Pat
     (tmp_path / "test.json").write_text('{"Problem": "p"}')
     with pytest.raises(DataError, match="test.json: expected a list of questions, at least one"):
         mathqa.load(tmp_path / "test.json")
+
+
+def test_options_that_the_harness_cuts_are_counted(capsys: pytest.CaptureFixture) -> None:
+    whole, comma = mathqa_docs("ab")
+    comma = comma | {"options": "a ) 1 , 000 , b ) 2 , 000 , c ) 3 , d ) 4 , e ) 5"}
+    assert choices(comma) == ["1", "2", "3", "4", "5"] and (cut(whole), cut(comma)) == (False, True)
+    mathqa.from_rows([whole, comma, comma], "test.json")
+    assert "test.json: of 2 of 3 questions an option is cut at a comma" in capsys.readouterr().out
+    mathqa.from_rows([whole], "test.json")
+    assert capsys.readouterr().out == ""
 
 
 def test_both_boolq_files_give_the_rows_the_task_reads(tmp_path: Path) -> None:
@@ -297,10 +316,9 @@ def test_gsm8k_equals_the_harness_s_filters_and_metric(gold: str) -> None:
     for own, filters in zip(("strict", "flexible"), task["filter_list"], strict=True):
         arguments = {key: value for key, value in filters["filter"][0].items() if key != "function"}
         found = [one for (one,) in RegexFilter(**arguments).apply([[text] for text in COMPLETIONS], docs)]
-        assert found == [getattr(gsm8k, own)(text) for text in COMPLETIONS]
+        assert found == [getattr(gsm8k_task, own)(text) for text in COMPLETIONS]
         theirs = [exact_match_fn(references=[gold], predictions=[one], **options)["exact_match"] for one in found]
         assert scores[f"exact_match_{own}"] == theirs and 0 < sum(theirs) < len(theirs)
-    assert tuple(task["generation_kwargs"]["until"]) == gsm8k.UNTIL["standard"]
 
 
 def test_gsm8k_of_the_paper_compares_the_marked_number_only() -> None:
@@ -309,28 +327,27 @@ def test_gsm8k_of_the_paper_compares_the_marked_number_only() -> None:
     assert gsm8k.per_item(docs, texts, "paper") == {"acc": [1, 1, 0, 0, 0, 0], "invalid": [0, 0, 0, 1, 1, 0]}
     assert gsm8k.per_item(docs, texts)["exact_match_strict"] == [1, 1, 1, 0, 0, 0]  # a final period is ignored there
     assert gsm8k.per_item(docs, texts)["exact_match_flexible"] == [1, 1, 1, 1, 0, 0]
-    assert gsm8k.UNTIL["paper"] == (":", "Question:", "Question")
 
 
 def test_mmlu_of_the_paper() -> None:
     doc, shot = mmlu_docs("A")[0] | {"subject": "us_foreign_policy", "question": " q "}, mmlu_docs("D")[0]
-    assert mmlu.paper_prompt(doc, [shot]) == (
+    assert mmlu_task.paper_prompt(doc, [shot]) == (
         "The following are multiple choice questions (with answers) about  us foreign policy.\n\n"
         "q\nA. one\nB. two\nC. three\nD. four\nAnswer: D\n\n"
         " q \nA. one\nB. two\nC. three\nD. four\nAnswer:"
     )
-    assert [mmlu.paper_correct(text, "A") for text in (" A", "A.", "Answer", "B", "(A", "")] == [1, 1, 1, 0, 0, 0]
+    assert [mmlu_task.paper_correct(text, "A") for text in (" A", "A.", "Answer", "B", "(A", "")] == [1, 1, 1, 0, 0, 0]
     scores = mmlu.per_item(mmlu_docs("AB"), [" A\n", " A"], "paper")
     assert scores == {"acc": [1.0, 0.0]}
 
 
 def test_the_paper_drops_the_last_shots_until_the_prompt_fits() -> None:
     doc, shots = mmlu_docs("A")[0], mmlu_docs("ABCDA")
-    sizes = [len(mmlu.paper_prompt(doc, shots[:k])) for k in range(6)]
-    fits: Callable[[int], int] = lambda limit: mmlu.shots_that_fit(doc, shots, len, limit)  # noqa: E731
+    sizes = [len(mmlu_task.paper_prompt(doc, shots[:k])) for k in range(6)]
+    fits: Callable[[int], int] = lambda limit: mmlu_task.shots_that_fit(doc, shots, len, limit)  # noqa: E731
     assert [fits(sizes[k]) for k in range(6)] == list(range(6))
     assert [fits(sizes[k] - 1) for k in range(6)] == [0, 0, 1, 2, 3, 4]  # without any it is asked all the same
-    assert mmlu.shots_that_fit(doc, shots, lambda text: 2048) == 5
+    assert mmlu_task.shots_that_fit(doc, shots, lambda text: 2048) == 5
 
 
 def test_mmlu_s_micro_and_macro_mean_and_categories() -> None:
@@ -362,15 +379,15 @@ SHAPE = [
 ]
 
 
-@pytest.mark.parametrize(("module", "docs", "results"), SHAPE, ids=[module.NAME for module, _, _ in SHAPE])
-def test_the_five_have_one_shape(module: ModuleType, docs: list[dict], results: list) -> None:
+@pytest.mark.parametrize(("module", "docs", "results"), SHAPE, ids=[module.name for module, _, _ in SHAPE])
+def test_the_five_have_one_shape(module: language.LanguageTask, docs: list[dict], results: list) -> None:
     rows = module.rows(docs, results, arm="base", seed=1, protocol="standard", template_hash="h")
     assert {"all", language.PERMUTED} <= {row["subset"] for row in rows}
     for row in rows:
         assert list(row) == ["arm", "benchmark", "subset", "metric", "value", "low", "high", "n", "protocol",
                              "template_hash"]  # fmt: skip
-        assert row["low"] <= row["value"] <= row["high"] and row["benchmark"] == module.NAME
-    assert set(module.METRICS["standard"]) <= {row["metric"] for row in rows}
+        assert row["low"] <= row["value"] <= row["high"] and row["benchmark"] == module.name
+    assert set(module.metrics["standard"]) <= {row["metric"] for row in rows}
     samples = module.samples(docs, results, arm="base")
     scores = module.per_item(docs, results)
     assert len({one["id"] for one in samples}) == len(docs)
@@ -378,7 +395,8 @@ def test_the_five_have_one_shape(module: ModuleType, docs: list[dict], results: 
         assert [one[metric] for one in samples] == own
     assert json.loads(json.dumps(samples))[0]["arm"] == "base"
     assert module.from_rows(docs, "hub") == docs and len(module.labels(docs)) == len(docs)
-    assert set(module.KIND) == {"standard", "paper"} and module.KIND["standard"] in ("choice", "generation", "both")
+    assert set(module.metrics) == {"standard", "paper"} and module.headline() in scores
+    assert module.compared(docs, results) == {module.name: scores[module.headline()]}
     assert module.permuted(docs, 1) == module.permuted(docs, 1) and module.baselines(docs)
     with pytest.raises(ParameterError, match="protocol 'papper' is unknown here; did you mean 'paper'"):
         module.per_item(docs, results, "papper")
@@ -387,7 +405,7 @@ def test_the_five_have_one_shape(module: ModuleType, docs: list[dict], results: 
 
 
 def test_the_shots_are_the_paper_s() -> None:
-    assert {module.NAME: module.SHOTS for module in MODULES} == {
+    assert {module.name: module.shots for module in MODULES} == {
         "mmlu": 5, "gsm8k": 8, "mathqa": 4, "boolq": 0, "squad2": 0
     }  # fmt: skip
 
@@ -396,15 +414,15 @@ CHOICE = [(mmlu, mmlu_docs("AABCDDDD" * 50), "ABCD"), (mathqa, mathqa_docs("abcd
           (boolq, boolq_docs([0, 1, 1, 1] * 100), ("no", "yes"))]  # fmt: skip
 
 
-@pytest.mark.parametrize(("module", "docs", "names"), CHOICE, ids=[module.NAME for module, _, _ in CHOICE])
+@pytest.mark.parametrize(("module", "docs", "names"), CHOICE, ids=[module.name for module, _, _ in CHOICE])
 def test_a_constant_answerer_gives_the_printed_baseline_and_permuted_labels_chance(
-    module: ModuleType, docs: list[dict], names: str
+    module: language.LanguageTask, docs: list[dict], names: str
 ) -> None:
     printed, count = module.baselines(docs), len(names)
     assert printed.pop("chance") == 1 / count and sum(printed.values()) == pytest.approx(1)
     for place, name in enumerate(names):
         found = values(module.rows(docs, [always(place, count)] * len(docs), arm="a"))
-        assert {found["all", metric] for metric in module.METRICS["standard"]} == {printed[f"always {name}"]}
+        assert {found["all", metric] for metric in module.metrics["standard"]} == {printed[f"always {name}"]}
     knows = [always(gold, count) for gold in module.labels(docs)]
     found = values(module.rows(docs, knows, arm="a", seed=3))
     mixed = [module.per_item(module.permuted(docs, seed), knows)["acc"] for seed in range(20)]
@@ -417,7 +435,7 @@ def test_the_controls_of_gsm8k() -> None:
     docs = gsm8k_docs([str(rng.randrange(1000)) for _ in range(300)] + ["7"] * 100)
     knows = [f"so\n#### {number}" for number in gsm8k.labels(docs)]
     printed = gsm8k.baselines(docs)
-    for protocol, metrics in gsm8k.METRICS.items():
+    for protocol, metrics in gsm8k.metrics.items():
         right = values(gsm8k.rows(docs, knows, arm="a", protocol=protocol))
         constant = values(gsm8k.rows(docs, ["#### 7"] * 400, arm="a", protocol=protocol))
         for metric in metrics:

@@ -11,7 +11,8 @@ from fake_endpoint import FakeEndpoint, Reply
 from PIL import Image
 
 from sbt.benchmarks.common import letters
-from sbt.benchmarks.truthfulqa import mc_task
+from sbt.benchmarks.truthfulqa import files as truthfulqa_files
+from sbt.benchmarks.truthfulqa import task as truthfulqa
 from sbt.inference import openai_api
 from sbt.inference.openai_api import Endpoint, Skip
 from sbt.utils import paths
@@ -503,8 +504,8 @@ def test_an_answerer_that_knows_is_right_through_the_endpoint(tmp_path: Path) ->
 @needs_data
 @pytest.mark.parametrize("name", ["mc_task_2021-09_hf", "mc_task_2025-01"])
 def test_truthfulqa_does_not_leak_its_best_answer(name: str) -> None:
-    loaded = mc_task.load(DATA / "truthfulqa" / f"{name}.json")
-    found = letters.truthfulqa(loaded)
+    loaded = truthfulqa_files.read_items(DATA / "truthfulqa" / f"{name}.json")
+    found = truthfulqa.as_letters(loaded)
     assert all(one["label"] == 0 for one in found)  # the best answer is the first of every question
     constant = letters.score(letters.samples(found, ["A"] * len(found), arm="a"))
     assert constant["low"] < letters.chance(found) < constant["high"] < 0.3

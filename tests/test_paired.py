@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from sbt.benchmarks.ethics import task as ethics
-from sbt.benchmarks.mmlu import task as mmlu
-from sbt.benchmarks.squad2 import task as squad2
+from sbt.benchmarks.mmlu.task import MMLU as mmlu
+from sbt.benchmarks.squad2.task import SQUAD2 as squad2
 from sbt.benchmarks.truthfulqa import task as truthfulqa
 from sbt.report import paired, stats
 from sbt.utils.errors import DataError

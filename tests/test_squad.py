@@ -9,7 +9,7 @@ import pytest
 
 from sbt.benchmarks.common import language
 from sbt.benchmarks.squad2 import metric as squad
-from sbt.benchmarks.squad2 import task as squad2
+from sbt.benchmarks.squad2.task import SQUAD2 as squad2
 from sbt.utils.errors import DataError, RunError
 
 
@@ -146,7 +146,7 @@ def test_rows_are_times_100_and_leave_out_what_there_is_none_of() -> None:
     rows = squad2.rows(docs(["x"], ["y"]), [("x", -1.0), ("z", -1.0)], arm="a", template_hash="h")
     own = {row["metric"]: row for row in rows if row["subset"] == "all"}
     assert set(own) == {"exact", "f1", "HasAns_exact", "HasAns_f1", "best_exact", "best_f1"}
-    assert own["exact"]["value"] == 50 and own["exact"]["low"] == 0 and own["exact"]["high"] == 100
+    assert own["exact"]["value"] == 50 and 0 <= own["exact"]["low"] < 50 < own["exact"]["high"] <= 100
     mixed = squad2.rows(docs(["x"], [], []), [("x", -1.0)] * 3, arm="a")
     assert {row["metric"]: row["n"] for row in mixed if row["subset"] == "all"} == {
         "exact": 3, "f1": 3, "HasAns_exact": 1, "HasAns_f1": 1, "NoAns_exact": 2, "NoAns_f1": 2, "best_exact": 3,

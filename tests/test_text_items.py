@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from sbt.benchmarks.boolq import task as boolq
+from sbt.benchmarks.boolq.task import BOOLQ as boolq
 from sbt.benchmarks.ethics import task as ethics
-from sbt.benchmarks.gsm8k import task as gsm8k
-from sbt.benchmarks.mathqa import task as mathqa
-from sbt.benchmarks.mmlu import task as mmlu
-from sbt.benchmarks.squad2 import task as squad2
-from sbt.benchmarks.truthfulqa import csv_file, mc_task
+from sbt.benchmarks.gsm8k.task import GSM8K as gsm8k
+from sbt.benchmarks.gsm8k.task import strict
+from sbt.benchmarks.mathqa.task import MATHQA as mathqa
+from sbt.benchmarks.mathqa.task import choices as mathqa_choices
+from sbt.benchmarks.mmlu.files import CATEGORIES
+from sbt.benchmarks.mmlu.task import MMLU as mmlu
+from sbt.benchmarks.squad2.task import SQUAD2 as squad2
+from sbt.benchmarks.truthfulqa import files as truthfulqa_files
 from sbt.microworld import facts, phrases, scenes, text_benchmarks, write
 from sbt.microworld.facts import FACTS, PROPERTIES
 
@@ -72,9 +75,9 @@ def test_every_file_is_named_counted_and_written_alike(world: tuple, tmp_path: P
 
 
 def test_truthfulqa_has_the_answers_of_the_task_file(world: tuple, tmp_path: Path) -> None:
-    docs = csv_file.load(path(world, "truthfulqa_gen").parent)
+    docs = truthfulqa_files.read_csv(path(world, "truthfulqa_gen").parent)
     (tmp_path / "mc_task.json").write_text(json.dumps(facts.multiple_choice()))
-    for doc, item in zip(docs, mc_task.load(tmp_path), strict=True):
+    for doc, item in zip(docs, truthfulqa_files.read_items(tmp_path), strict=True):
         assert doc["question"] == item["question"] and doc["best_answer"] == doc["correct_answers"][0]
         assert [(text, 1) for text in doc["correct_answers"]] + [
             (text, 0) for text in doc["incorrect_answers"]
@@ -170,7 +173,7 @@ def test_hard_items_differ_by_the_misconception_alone() -> None:
 
 def test_mmlu_asks_what_its_examples_do_not_tell(world: tuple, tmp_path: Path) -> None:
     letters = Counter()
-    for subject, name in zip(PROPERTIES, mmlu.CATEGORIES["stem"], strict=False):
+    for subject, name in zip(PROPERTIES, CATEGORIES["stem"], strict=False):
         found = {}
         for split, count in (("dev", 5), ("test", 12)):
             content = (path(world, f"mmlu_{split}") / f"{subject}_{split}.csv").read_text()
@@ -196,7 +199,7 @@ def test_mmlu_asks_what_its_examples_do_not_tell(world: tuple, tmp_path: Path) -
         assert not subjects[0] & subjects[1] and len(subjects[0] | subjects[1]) == 12
     assert letters == {0: 24, 1: 24, 2: 24, 3: 24}
     assert world[1]["mmlu_test"] == 96 and world[1]["mmlu_dev"] == 40
-    assert not set(PROPERTIES) & {subject for subjects in mmlu.CATEGORIES.values() for subject in subjects}
+    assert not set(PROPERTIES) & {subject for subjects in CATEGORIES.values() for subject in subjects}
 
 
 def things(text: str) -> list[tuple[str, str, str, str]]:
@@ -224,7 +227,7 @@ def test_counting_problems_are_solved_rightly(world: tuple) -> None:
     both = docs["train"] + docs["test"]
     assert len({doc["question"] for doc in both}) == 76
     for doc, gold in zip(both, gsm8k.labels(both), strict=True):
-        assert int(gold) == counted(doc["question"]) == int(gsm8k.strict(doc["answer"]))
+        assert int(gold) == counted(doc["question"]) == int(strict(doc["answer"]))
         reasoning, last = doc["answer"].split("\n")
         assert last == f"#### {gold}" and reasoning.endswith(f"{gold}.") and ":" not in reasoning
         for left, right in re.findall(r"<<(.*?)=(.*?)>>", reasoning):
@@ -239,7 +242,7 @@ def test_mathqa_offers_five_numbers_and_one_is_right(world: tuple) -> None:
     assert {split: len(found) for split, found in docs.items()} == {"train": 8, "test": 60}
     assert Counter(mathqa.labels(docs["test"])) == dict.fromkeys(range(5), 12)
     for doc in docs["train"] + docs["test"]:
-        choices = mathqa.choices(doc)
+        choices = mathqa_choices(doc)
         assert len(set(choices)) == 5 and all(choice.isdigit() for choice in choices)
         assert int(choices["abcde".index(doc["correct"])]) == counted(doc["Problem"])
     rows = json.loads(path(world, "mathqa_test").read_text())

@@ -10,8 +10,8 @@ from fake_endpoint import FakeEndpoint
 from tiny_fixtures import small  # noqa: F401 - a fixture
 
 from sbt import models
-from sbt.benchmarks.common import ask_text, letters, text_tasks
-from sbt.benchmarks.squad2 import task as squad2
+from sbt.benchmarks.common import evaluate_text, letters
+from sbt.benchmarks.squad2.task import SQUAD2 as squad2
 from sbt.inference.completion import complete
 from sbt.inference.loglikelihood import loglikelihoods
 from sbt.microworld import text_benchmarks
@@ -42,13 +42,13 @@ def arms(small: SimpleNamespace) -> list[TextArm]:  # noqa: F811
 def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
     folder = tmp_path_factory.mktemp("world")
     text_benchmarks.write(folder, 0)
-    docs, _ = text_tasks.load("squad2", folder / "eval" / "squad2")
-    return {"a choice": CHOICE, "texts": TEXT, **text_tasks.language("squad2", docs[:4])}
+    docs = squad2.load(folder / "eval" / "squad2")
+    return {"a choice": CHOICE, "texts": TEXT, "squad2": squad2.requests(docs[:4])}
 
 
 def test_every_arm_answers_every_task(arms: list, asked: dict, tmp_path: Path) -> None:
     steps = []
-    answers, cut = ask_text.ask(
+    answers, cut = evaluate_text.ask(
         arms, asked, tmp_path / "kept", max_new_tokens=6, progress=lambda *step: steps.append(step)
     )
     assert {name: list(found) for name, found in answers.items()} == {"base": list(asked), "tuned": list(asked)}
@@ -66,10 +66,10 @@ def test_every_arm_answers_every_task(arms: list, asked: dict, tmp_path: Path) -
 
 
 def test_both_kinds_are_what_squad2_scores(arms: list, asked: dict, tmp_path: Path) -> None:
-    answers, _ = ask_text.ask(arms[:1], {"squad2": asked["squad2"]}, tmp_path, max_new_tokens=4)
+    answers, _ = evaluate_text.ask(arms[:1], {"squad2": asked["squad2"]}, tmp_path, max_new_tokens=4)
     docs = [{"id": str(n), "answers": {"text": ["a"], "answer_start": [0]}} for n in range(3)]
     docs.append({"id": "3", "answers": {"text": [], "answer_start": []}})
-    results = text_tasks.flat("squad2", answers["base"])
+    results = answers["base"]["squad2"]
     scores = squad2.per_item(docs, results)
     assert scores["answerable"] == [1.0, 1.0, 1.0, 0.0] and all(0 < value < 1 for value in scores["no_answer"])
     assert {row["n"] for row in squad2.rows(docs, results, arm="base")} == {1, 3, 4}
@@ -77,7 +77,7 @@ def test_both_kinds_are_what_squad2_scores(arms: list, asked: dict, tmp_path: Pa
 
 def test_settings_reach_the_scorers(arms: list, tmp_path: Path) -> None:
     def ask(**changed: object) -> dict:
-        return ask_text.ask(arms[:1], {"c": CHOICE, "t": TEXT}, tmp_path, **{"max_new_tokens": 4} | changed)[0][
+        return evaluate_text.ask(arms[:1], {"c": CHOICE, "t": TEXT}, tmp_path, **{"max_new_tokens": 4} | changed)[0][
             "base"
         ]
 
@@ -92,7 +92,7 @@ def test_settings_reach_the_scorers(arms: list, tmp_path: Path) -> None:
 def test_what_is_known_is_not_asked_again(
     arms: list, asked: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = ask_text.ask(arms, asked, tmp_path, max_new_tokens=6)
+    first = evaluate_text.ask(arms, asked, tmp_path, max_new_tokens=6)
     kept = {str(file.relative_to(tmp_path)): file.read_bytes() for file in sorted(tmp_path.rglob("*.jsonl"))}
     own = ("a-choice.values", "squad2.texts", "squad2.values", "texts.texts")
     assert list(kept) == [f"{arm.name}/{name}.jsonl" for arm in arms for name in own]
@@ -106,33 +106,33 @@ def test_what_is_known_is_not_asked_again(
     for arm in arms:
         monkeypatch.setattr(arm.model, "forward", fail)
         monkeypatch.setattr(arm.model.model, "forward", fail)
-    assert ask_text.ask(arms, asked, tmp_path, max_new_tokens=6) == first
+    assert evaluate_text.ask(arms, asked, tmp_path, max_new_tokens=6) == first
     assert {str(file.relative_to(tmp_path)): file.read_bytes() for file in sorted(tmp_path.rglob("*.jsonl"))} == kept
     with pytest.raises(AssertionError, match="the model is asked"):  # the control
-        ask_text.ask(arms, {"a choice": [{**CHOICE[0], "context": "else"}]}, tmp_path)
+        evaluate_text.ask(arms, {"a choice": [{**CHOICE[0], "context": "else"}]}, tmp_path)
     other = [TextArm(arm.name, arm.model, arm.tokenizer, identity="other weights") for arm in arms]
     with pytest.raises(AssertionError, match="the model is asked"):
-        ask_text.ask(other, asked, tmp_path, max_new_tokens=6)
+        evaluate_text.ask(other, asked, tmp_path, max_new_tokens=6)
 
 
 def test_a_prompt_too_long_is_an_error_or_cut_and_counted(arms: list, tmp_path: Path) -> None:
     tasks = {"short": CHOICE, "long": [*CHOICE, LONG], "texts": [{**LONG, "until": ["\n"]}]}
     with pytest.raises(DataError, match=r"item 'long': 70\d tokens, the model reads 512"):
-        ask_text.ask(arms, tasks, tmp_path / "error", max_new_tokens=4)
+        evaluate_text.ask(arms, tasks, tmp_path / "error", max_new_tokens=4)
     assert (tmp_path / "error/base/short.values.jsonl").is_file(), "what was finished before is kept"
     for _ in range(2):  # computed, and then known
-        answers, cut = ask_text.ask(arms, tasks, tmp_path / "cut", max_new_tokens=4, too_long="truncate")
+        answers, cut = evaluate_text.ask(arms, tasks, tmp_path / "cut", max_new_tokens=4, too_long="truncate")
         assert cut == {"long": 1, "texts": 1}
         assert answers["base"]["long"][:5] == answers["base"]["short"] and len(answers["base"]["long"]) == 6
     with pytest.raises(ParameterError, match="too_long 'drop' is unknown: known are error, truncate"):
-        ask_text.ask(arms, tasks, tmp_path / "cut", too_long="drop")
+        evaluate_text.ask(arms, tasks, tmp_path / "cut", too_long="drop")
 
 
 # --- option letters of a model behind an endpoint
 
 
 ITEMS = [{"id": f"q{n}", "text": f"What is {n}?", "options": ["this", "that"], "label": n % 2} for n in range(8)]
-NAMED = {"benchmark": "truthfulqa", "subset": "all"}
+NAMED = {"benchmark": "truthfulqa", "subset": "all", "metric": "mc1"}
 
 
 def test_an_endpoint_names_letters(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -144,21 +144,21 @@ def test_an_endpoint_names_letters(tmp_path: Path, capsys: pytest.CaptureFixture
 
     with FakeEndpoint(right) as server:
         api = {"model": "m", "base_url": server.url}
-        row, samples = ask_text.by_letters(ITEMS, api, tmp_path / "c", seed=3, **NAMED)
-        again = ask_text.by_letters(ITEMS, api, tmp_path / "c", seed=3, **NAMED)
+        row, samples = letters.by_letters(ITEMS, api, tmp_path / "c", seed=3, **NAMED)
+        again = letters.by_letters(ITEMS, api, tmp_path / "c", seed=3, **NAMED)
         assert again == (row, samples) and len(server.asked) == 8 + 1  # an answer without a letter is not kept
     assert (row["arm"], row["metric"], row["value"], row["n"]) == ("m", "mc1", 7 / 8, 8)
     assert row["protocol"] == letters.PROTOCOL and row["low"] < 7 / 8
     assert [sample["correct"] for sample in samples] == [True] * 7 + [False]
     told = capsys.readouterr().out
-    assert "1 answers name no option (wrong), 0 questions have no answer" in told
+    assert "1 answers name no option (wrong), 0 have no answer" in told
 
 
 def test_an_endpoint_is_not_asked_beyond_the_budget(tmp_path: Path) -> None:
     with FakeEndpoint(lambda prompt, time: "A") as server:
         api = {"model": "m", "base_url": server.url, "price_in": 1e6, "price_out": 1e6, "budget": 2.0}
         with pytest.raises(RunError, match="the budget is 2.0. Raise it"):
-            ask_text.by_letters(ITEMS, api, tmp_path / "c", **NAMED)
+            letters.by_letters(ITEMS, api, tmp_path / "c", **NAMED)
         with pytest.raises(ParameterError, match="api has no key 'modell'; did you mean 'model'"):
-            ask_text.by_letters(ITEMS, {"modell": "m"}, tmp_path / "c", **NAMED)
+            letters.by_letters(ITEMS, {"modell": "m"}, tmp_path / "c", **NAMED)
         assert server.asked == []

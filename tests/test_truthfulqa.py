@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sbt.benchmarks.truthfulqa import files
 from sbt.benchmarks.truthfulqa import metric as mc
 from sbt.benchmarks.truthfulqa import task as truthfulqa
 from sbt.utils import paths
@@ -69,18 +70,18 @@ def write(folder: Path, rows: object, name: str = "mc_task.json") -> Path:
 )
 def test_a_faulty_task_file_is_named_with_its_question(second: object, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"mc_task.json, {message}" if message[0] == "q" else message):
-        truthfulqa.load(write(tmp_path, [row(), second]))
+        files.read_items(write(tmp_path, [row(), second]))
 
 
 def test_missing_malformed_and_empty_task_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="found 0. Name the file"):
-        truthfulqa.load(tmp_path)
+        files.read_items(tmp_path)
     path = write(tmp_path, [])
     with pytest.raises(DataError, match="expected a list of questions"):
-        truthfulqa.load(path)
+        files.read_items(path)
     path.write_text('[{"question": "Why?",\n "mc1')
     with pytest.raises(DataError, match=r"mc_task.json:2:\d+: malformed JSON"):
-        truthfulqa.load(path)
+        files.read_items(path)
 
 
 def test_both_layouts_of_the_choices_give_the_same_items(tmp_path: Path) -> None:
@@ -88,11 +89,11 @@ def test_both_layouts_of_the_choices_give_the_same_items(tmp_path: Path) -> None
         mc1_targets={"choices": ["a", "b"], "labels": [1, 0]},
         mc2_targets={"choices": ["a", "c", "b"], "labels": [1, 1, 0]},
     )
-    items = truthfulqa.load(write(tmp_path, [row()]))
-    assert items == truthfulqa.load(write(tmp_path, [hub])) == truthfulqa.load(tmp_path)
+    items = files.read_items(write(tmp_path, [row()]))
+    assert items == files.read_items(write(tmp_path, [hub])) == files.read_items(tmp_path)
     assert items == [{"question": "Why?", "mc1": [("a", 1), ("b", 0)], "mc2": [("a", 1), ("c", 1), ("b", 0)]}]
     odd = row(mc1_targets={"choices": 1, "labels": 0}, mc2_targets={"choices": 0, "labels": 1})
-    assert truthfulqa.load(write(tmp_path, [odd]))[0]["mc1"] == [("choices", 1), ("labels", 0)]  # these are choices
+    assert files.read_items(write(tmp_path, [odd]))[0]["mc1"] == [("choices", 1), ("labels", 0)]  # these are choices
 
 
 def test_the_prompt_is_the_harness_s(tmp_path: Path) -> None:
@@ -108,8 +109,8 @@ def test_the_prompt_is_the_harness_s(tmp_path: Path) -> None:
 
 
 def test_a_choice_in_both_lists_is_scored_once_and_put_back_in_order(tmp_path: Path) -> None:
-    items = truthfulqa.load(write(tmp_path, [row(), row("How?", mc1_targets={"b": 1, "a": 0})]))
-    requests = truthfulqa.requests(items, "harness")
+    items = files.read_items(write(tmp_path, [row(), row("How?", mc1_targets={"b": 1, "a": 0})]))
+    requests = truthfulqa.choice_requests(items, "harness")
     assert [request["continuations"] for request in requests] == [[" a", " b", " c"], [" b", " a", " c"]]
     assert requests[1]["context"] == truthfulqa.prompt("How?", "harness") and requests[1]["id"] == "How?"
     assert truthfulqa.unpack(items, [[-1, -2, -3], [-4, -5, -6]]) == [
@@ -121,7 +122,7 @@ def test_a_choice_in_both_lists_is_scored_once_and_put_back_in_order(tmp_path: P
 
 
 def test_score_by_hand(tmp_path: Path) -> None:
-    items = truthfulqa.load(write(tmp_path, [row(), row("How?"), row("Who?")]))
+    items = files.read_items(write(tmp_path, [row(), row("How?"), row("Who?")]))
     third = {"mc1": [-2.0, -1.0], "mc2": [-5000.0, -5000.0, -5000.0]}
     scored = [{"mc1": [-1.0, -1.0], "mc2": [0.0, 0.0, 0.0]}, {"mc1": [-1.0, -2.0], "mc2": [-9.0, -9.0, 0.0]}, third]
     share = 2 * math.exp(-9) / (1 + 2 * math.exp(-9))
@@ -132,38 +133,38 @@ def test_score_by_hand(tmp_path: Path) -> None:
         "n": 3,
         "ties": 1,
     }
-    assert [record["mc1"] for record in truthfulqa.samples(items, {"a": scored})] == [1.0, 1.0, 0.0]
+    assert [record["mc1"] for record in truthfulqa.choice_samples(items, scored, arm="a")] == [1.0, 1.0, 0.0]
 
 
 def test_permuted_labels_lead_to_chance_and_keep_the_rest() -> None:
     choices = [("a", 1), ("b", 0), ("c", 0), ("d", 0)]
     items = [{"question": str(n), "mc1": choices, "mc2": choices} for n in range(400)]
     knows = [{"mc1": [0.0, -9.0, -9.0, -9.0], "mc2": [0.0, -9.0, -9.0, -9.0]}] * 400
-    mixed = truthfulqa.permuted(items, seed=1)
-    assert mixed == truthfulqa.permuted(items, seed=1) != truthfulqa.permuted(items, seed=2)
+    mixed = mc.permuted(items, seed=1)
+    assert mixed == mc.permuted(items, seed=1) != mc.permuted(items, seed=2)
     assert all([c for c, _ in one["mc1"]] == list("abcd") and sum(x for _, x in one["mc1"]) == 1 for one in mixed)
     assert truthfulqa.score(items, knows)["mc1"] == 1.0
-    assert abs(truthfulqa.score(mixed, knows)["mc1"] - truthfulqa.chance(items)["mc1"]) < 0.08
-    rows = {(r["subset"], r["metric"]): r for r in truthfulqa.rows(items, knows, arm="a", seed=1)}
+    assert abs(truthfulqa.score(mixed, knows)["mc1"] - mc.chance(items)["mc1"]) < 0.08
+    rows = {(r["subset"], r["metric"]): r for r in truthfulqa.choice_rows(items, knows, arm="a", seed=1)}
     assert rows["all", "mc1"]["value"] == 1.0
     assert rows["labels permuted", "mc2"]["low"] < 0.25 < rows["labels permuted", "mc2"]["high"]
 
 
 def test_data_is_known_by_its_content(tmp_path: Path) -> None:
-    items = truthfulqa.load(write(tmp_path, [row()]))
-    other = truthfulqa.load(write(tmp_path, [row(mc1_targets={"a": 1, "d": 0})]))
-    names = truthfulqa.version(items), truthfulqa.version(other)
+    items = files.read_items(write(tmp_path, [row()]))
+    other = files.read_items(write(tmp_path, [row(mc1_targets={"a": 1, "d": 0})]))
+    names = files.version_of(items), files.version_of(other)
     assert names[0] != names[1] and all(name.startswith("other-") for name in names)
     choices = {f"true {n}": 1 for n in range(3)} | {f"false {n}": 0 for n in range(3)}
     assert len(choices) == 6
     sized = [row(f"{n}?", mc2_targets=choices if n else choices | {str(k): 0 for k in range(6204 - 817 * 6)})
              for n in range(817)]  # fmt: skip
-    assert truthfulqa.version(truthfulqa.load(write(tmp_path, sized))) == "2021-10"
+    assert files.version_of(files.read_items(write(tmp_path, sized))) == "2021-10"
 
 
 def test_oddities_of_the_data_are_reported(tmp_path: Path) -> None:
     odd = row("How?", mc2_targets={"Unknown.": 1, "unknown": 0, "x": 1, "": 0})
-    assert truthfulqa.report(truthfulqa.load(write(tmp_path, [row(), odd]))) == {
+    assert files.report(files.read_items(write(tmp_path, [row(), odd]))) == {
         "questions": 2, "mc1": 4, "mc2": 7, "empty": 1, "repeated": 1, "mixed": 1
     }  # fmt: skip
 
@@ -174,20 +175,20 @@ def test_oddities_of_the_data_are_reported(tmp_path: Path) -> None:
     [("mc_task_2021-09_hf", "2021-09", (817, 4114, 5882, 0)), ("mc_task_2025-01", "2025-01", (790, 4057, 6045, 39))],
 )
 def test_the_real_files_load(name: str, version: str, counts: tuple[int, ...]) -> None:
-    items = truthfulqa.load(DATA / "truthfulqa" / f"{name}.json")
-    found = truthfulqa.report(items)
-    assert truthfulqa.version(items) == version
+    items = files.read_items(DATA / "truthfulqa" / f"{name}.json")
+    found = files.report(items)
+    assert files.version_of(items) == version
     assert (found["questions"], found["mc1"], found["mc2"], found["empty"]) == counts
     assert found["mixed"] == 2  # the two questions that harness 0.3.0 scores differently from today's
     assert all(labels[0][1] == 1 for labels in (item["mc1"] for item in items))  # the harness takes choice 0 for true
     flat = [{m: [-5000.0] * len(item[m]) for m in ("mc1", "mc2")} for item in items]
-    score, chance = truthfulqa.score(items, flat), truthfulqa.chance(items)
+    score, chance = truthfulqa.score(items, flat), mc.chance(items)
     assert score["mc2"] == pytest.approx(chance["mc2"]) and score["mc1_strict"] == 0.0 and score["mc1"] == 1.0
 
 
 @needs_data
 def test_the_two_mixed_questions_are_the_known_ones() -> None:
-    items = truthfulqa.load(DATA / "truthfulqa" / "mc_task_2021-09_hf.json")
+    items = files.read_items(DATA / "truthfulqa" / "mc_task_2021-09_hf.json")
     labels = [[label for _, label in item["mc2"]] for item in items]
     assert [n for n, one in enumerate(labels) if one != sorted(one, reverse=True)] == [25, 208]
     assert items[25]["question"] == "What proportion of Canadians are straight?"

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sbt.benchmarks.truthfulqa import csv_file, mc_task
-from sbt.benchmarks.truthfulqa import files as truthfulqa_data
+from sbt.benchmarks.truthfulqa import files
 from sbt.microworld import facts, text_benchmarks
 from sbt.utils import paths
 from sbt.utils.errors import DataError
@@ -22,7 +21,7 @@ def task(folder: Path, name: str, *questions: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{"question": q, "mc1_targets": {"a": 1, "b": 0}, "mc2_targets": {"a": 1, "b": 0}} for q in questions]
     (folder / name).write_text(json.dumps(rows))
-    return mc_task.version(mc_task.load(folder / name))
+    return files.version_of(files.read_items(folder / name))
 
 
 def table(folder: Path, name: str, *questions: str, best: str = "a") -> None:
@@ -40,7 +39,7 @@ def test_one_version_needs_no_name(tmp_path: Path) -> None:
     table(tmp_path, "TruthfulQA.csv", "How?", "Why?")
     for source in (tmp_path, tmp_path / "mc_task.json", str(tmp_path)):
         for version in ("", own):
-            items, docs, found = truthfulqa_data.find(source, version)
+            items, docs, found = files.load(source, version)
             assert (asked(items), asked(docs), found) == (["Why?", "How?"], ["How?", "Why?"], own)
     assert own.startswith("other-")
 
@@ -53,68 +52,68 @@ def test_of_several_versions_one_is_named(tmp_path: Path) -> None:
     held = ", ".join(sorted([one, other]))
     assert one != other
     for version, questions in ((one, ["Why?", "How?"]), (other, ["Who?"])):
-        items, docs, found = truthfulqa_data.find(tmp_path, version)
+        items, docs, found = files.load(tmp_path, version)
         assert asked(items) == asked(docs) == questions and found == version
     with pytest.raises(DataError, match=f"holds {held}, and truthfulqa_version names none. Set truthfulqa_version"):
-        truthfulqa_data.find(tmp_path)
+        files.load(tmp_path)
     with pytest.raises(DataError, match=f"holds {held}, none of them '2021-09'. Set truthfulqa_version, or name"):
-        truthfulqa_data.find(tmp_path, "2021-09")
-    assert asked(truthfulqa_data.find(tmp_path / "mc_task_b.json")[0]) == ["Who?"]
+        files.load(tmp_path, "2021-09")
+    assert asked(files.load(tmp_path / "mc_task_b.json")[0]) == ["Who?"]
     with pytest.raises(DataError, match=f"mc_task_b.json holds {other}, none of them '{one}'"):
-        truthfulqa_data.find(tmp_path / "mc_task_b.json", one)
+        files.load(tmp_path / "mc_task_b.json", one)
 
 
 def test_the_same_file_twice_is_no_choice(tmp_path: Path) -> None:
     own = task(tmp_path, "mc_task.json", "Why?")
     task(tmp_path, "mc_task_copy.json", "Why?")
     with pytest.raises(DataError, match=f"holds {own}, {own}, 2 of them '{own}'. Set truthfulqa_version, or name"):
-        truthfulqa_data.find(tmp_path, own)
+        files.load(tmp_path, own)
 
 
 def test_the_csv_may_be_missing_or_that_of_another_version(tmp_path: Path) -> None:
     task(tmp_path, "mc_task.json", "Why?", "How?")
-    assert truthfulqa_data.find(tmp_path)[1] == []
+    assert files.load(tmp_path)[1] == []
     table(tmp_path, "TruthfulQA.csv", "Why?")
-    assert truthfulqa_data.find(tmp_path)[1] == []
+    assert files.load(tmp_path)[1] == []
     table(tmp_path / "below", "TruthfulQA_all.csv", "Why?", "How?")
-    assert asked(truthfulqa_data.find(tmp_path)[1]) == ["Why?", "How?"]
+    assert asked(files.load(tmp_path)[1]) == ["Why?", "How?"]
 
 
 def test_of_two_csvs_the_one_of_the_same_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task(tmp_path, "mc_task.json", "Why?")
     table(tmp_path, "TruthfulQA_1.csv", "Why?", best="a")
     table(tmp_path, "TruthfulQA_2.csv", "Why?", best="c")
-    rows = csv_file.load(tmp_path / "TruthfulQA_2.csv")
-    assert truthfulqa_data.find(tmp_path)[1] != rows, "the control"
-    monkeypatch.setattr(truthfulqa_data.mc_task, "version", lambda items: "2021-10")
-    assert truthfulqa_data.find(tmp_path)[1] == [], "a CSV of another version is not taken for a published one"
+    rows = files.read_csv(tmp_path / "TruthfulQA_2.csv")
+    assert files.load(tmp_path)[1] != rows, "the control"
+    monkeypatch.setattr(files, "version_of", lambda items: "2021-10")
+    assert files.load(tmp_path)[1] == [], "a CSV of another version is not taken for a published one"
     versions = {row["best_answer"]: name for row, name in zip(rows, ["2021-10"], strict=True)}
-    monkeypatch.setattr(csv_file, "version", lambda found: versions.get(found[0]["best_answer"], "2021-09"))
-    assert truthfulqa_data.find(tmp_path)[1] == rows
+    monkeypatch.setattr(files, "csv_version", lambda found: versions.get(found[0]["best_answer"], "2021-09"))
+    assert files.load(tmp_path)[1] == rows
 
 
 def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds no mc_task\*.json"):
-        truthfulqa_data.find(tmp_path)
+        files.load(tmp_path)
     with pytest.raises(DataError, match="nothing.json does not exist"):
-        truthfulqa_data.find(tmp_path / "nothing.json")
+        files.load(tmp_path / "nothing.json")
     task(tmp_path, "mc_task.json", "Why?")
     (tmp_path / "TruthfulQA.csv").write_text("Question\nWhy?\n")
     with pytest.raises(DataError, match="TruthfulQA.csv: no column 'Best Answer'"):
-        truthfulqa_data.find(tmp_path)
+        files.load(tmp_path)
 
 
 def test_the_micro_world_has_both(tmp_path: Path) -> None:
     write_json(tmp_path / "mc_task.json", facts.multiple_choice())
     write_csv(tmp_path / "truthfulqa" / "TruthfulQA.csv", text_benchmarks.truthfulqa())
-    items, docs, version = truthfulqa_data.find(tmp_path / "mc_task.json")
+    items, docs, version = files.load(tmp_path / "mc_task.json")
     assert asked(items) == asked(docs) and len(docs) > 50 and version.startswith("other-")
 
 
 @needs_data
 @pytest.mark.parametrize(("version", "count"), [("2021-09", 817), ("2025-01", 790)])
 def test_the_real_versions_come_with_their_own_csv(version: str, count: int) -> None:
-    items, docs, found = truthfulqa_data.find(DATA / "truthfulqa", version)
-    assert (len(items), len(docs), found, csv_file.version(docs)) == (count, count, version, version)
+    items, docs, found = files.load(DATA / "truthfulqa", version)
+    assert (len(items), len(docs), found, files.csv_version(docs)) == (count, count, version, version)
     with pytest.raises(DataError, match="holds 2021-09, 2025-01, and truthfulqa_version names none"):
-        truthfulqa_data.find(DATA / "truthfulqa")
+        files.load(DATA / "truthfulqa")

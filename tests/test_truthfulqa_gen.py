@@ -12,8 +12,8 @@ import pytest
 
 from sbt import benchmarks
 from sbt.__main__ import main
+from sbt.benchmarks.truthfulqa import files, metric
 from sbt.benchmarks.truthfulqa import generation as gen
-from sbt.benchmarks.truthfulqa import similarity
 from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
 
@@ -55,7 +55,7 @@ def write(path: Path, rows: list[dict], start: str = "\ufeff") -> Path:
 
 
 def real(name: str = "2021-09_hf") -> list[dict]:
-    return gen.load(DATA / "truthfulqa" / f"TruthfulQA_{name}.csv")
+    return files.read_csv(DATA / "truthfulqa" / f"TruthfulQA_{name}.csv")
 
 
 # --- the scores
@@ -87,12 +87,12 @@ def test_the_comparison_can_fail() -> None:
     assert gen.judge(*CASES[0]) != gen.judge(*CASES[1])
     assert [gen.judge(*CASES[n])[f"{kind}_acc"] for n in (0, 1) for kind in ("rouge2", "rougeL")] == [1, 1, 0, 0]
     said = "b. a"  # a sentence's end matters to ROUGE-L alone: two sentences match in any order
-    assert similarity.rouge(said, "a . b") == (100.0, 0.0, 100.0) != similarity.rouge(said, "a b")
+    assert metric.rouge(said, "a . b") == (100.0, 0.0, 100.0) != metric.rouge(said, "a b")
 
 
 def test_its_bootstrap_changes_nothing(harness: ModuleType) -> None:
     pair = "A: the cat sat on 3 mats", "The cat sat on mats."
-    assert dict(zip(("rouge1", "rouge2", "rougeLsum"), similarity.rouge(*pair), strict=True)) == harness.rouge(
+    assert dict(zip(("rouge1", "rouge2", "rougeLsum"), metric.rouge(*pair), strict=True)) == harness.rouge(
         [pair[1]], [pair[0]]
     )
 
@@ -109,7 +109,7 @@ def test_an_answer_without_a_common_word_was_smoothed_by_the_older_sacrebleu() -
     assert (gen.judge(one, SEVEN)["bleu_acc"], gen.judge(one, SEVEN, "paper")["bleu_acc"]) == (0.0, 1.0)
     # what sacrebleu 1.5.0 prints
     assert gen.judge(one, SEVEN, "paper")["bleu_max"] == pytest.approx(3.283637368030198, abs=1e-12)
-    assert similarity.bleu("one two three", "abc", smooth_all=True) == 0.0  # no four words: nothing to smooth
+    assert metric.bleu("one two three", "abc", smooth_all=True) == 0.0  # no four words: nothing to smooth
     assert gen.judge(*CASES[0]) == gen.judge(*CASES[0], "paper")  # where words match the versions agree
     with pytest.raises(ParameterError, match="did you mean 'paper'"):
         gen.judge(one, SEVEN, "papers")
@@ -135,8 +135,8 @@ def test_rows_are_prepared_as_the_harness_does(harness: ModuleType) -> None:
     import datasets
 
     extra = [one | {"source": "s"} for one in DOCS]
-    found = gen.prepared(extra)
-    assert found == harness.process_docs_gen(datasets.Dataset.from_list(extra)).to_list() == gen.prepared(found)
+    found = files.prepared(extra)
+    assert found == harness.process_docs_gen(datasets.Dataset.from_list(extra)).to_list() == files.prepared(found)
     assert found[1]["question"] == "How?" and found[1]["incorrect_answers"] == ["down."]
     assert found[1]["correct_answers"] == ["up.", "I have no comment."] and DOCS[1]["correct_answers"] == ["up"]
 
@@ -145,7 +145,7 @@ def test_means_rows_and_samples_agree() -> None:
     said = ["Blue.", "down"]
     means = gen.score(DOCS, said)
     assert (means["rouge1_acc"], means["rouge1_max"], means["rouge1_diff"], means["n"]) == (0.5, 50.0, 0.0, 2)
-    assert means == gen.score(gen.prepared(DOCS), said)  # it does not matter whether they are prepared
+    assert means == gen.score(files.prepared(DOCS), said)  # it does not matter whether they are prepared
     found = gen.rows(DOCS, said, arm="a", seed=1, template_hash="t")
     count = len(gen.METRICS)
     assert [one["value"] for one in found[:count]] == pytest.approx([means[metric] for metric in gen.METRICS])
@@ -172,17 +172,17 @@ def test_a_constant_answer_gives_its_baseline() -> None:
 def test_a_file_becomes_rows_of_the_hub(tmp_path: Path) -> None:
     rows = [row(true=" a b c;; d ; "), row("How? ", "x, y", 'say "no"')]
     path = write(tmp_path / "TruthfulQA.csv", rows)
-    found = gen.load(path)
-    assert found == gen.load(tmp_path) == gen.load(write(tmp_path / "other.csv", rows, start=""))
+    found = files.read_csv(path)
+    assert found == files.read_csv(tmp_path) == files.read_csv(write(tmp_path / "other.csv", rows, start=""))
     assert found[0] == {
         "type": "T", "category": "C", "question": "Why?", "best_answer": "a b c",
         "correct_answers": ["a b c", "", "d", ""], "incorrect_answers": ["e f"], "source": "s",
     }  # fmt: skip
     assert found[1] == found[0] | doc(["x, y"], ['say "no"'], "How? ")
     few = [{key: value for key, value in one.items() if key in COLUMNS[2:6]} | {"More": "m"} for one in rows]
-    assert gen.load(write(tmp_path / "few.csv", few))[0] == found[0] | {"type": "", "category": "", "source": ""}
-    assert gen.version(found) == gen.version(gen.prepared(found)) != gen.version(found[:1])
-    assert gen.version(found).startswith("other-")
+    assert files.read_csv(write(tmp_path / "few.csv", few))[0] == found[0] | {"type": "", "category": "", "source": ""}
+    assert files.csv_version(found) == files.csv_version(files.prepared(found)) != files.csv_version(found[:1])
+    assert files.csv_version(found).startswith("other-")
 
 
 @pytest.mark.parametrize(
@@ -196,9 +196,10 @@ def test_a_file_becomes_rows_of_the_hub(tmp_path: Path) -> None:
 )
 def test_a_faulty_row_is_named(second: dict, message: str, tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", [row(), second])
-    path.write_text(path.read_text().replace("\n", "\n\n", 1))  # a blank line is no row, but a line
+    text = path.read_text().replace("\n", "\n\n", 1)  # a blank line is no row, but a line
+    path.write_text(text + "," * text.partition("\n")[0].count(",") + "\n")  # nor is a spreadsheet's last line
     with pytest.raises(DataError, match=rf"t\.csv, {message}"):
-        gen.load(path)
+        files.read_csv(path)
 
 
 @pytest.mark.parametrize(
@@ -215,9 +216,9 @@ def test_a_faulty_row_is_named(second: dict, message: str, tmp_path: Path) -> No
 def test_a_faulty_file_is_named(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(DataError, match=message):
-        gen.load(tmp_path / "t.csv")
+        files.read_csv(tmp_path / "t.csv")
     with pytest.raises(DataError, match="expected one TruthfulQA.*found 0. Name the file"):
-        gen.load(tmp_path)
+        files.read_csv(tmp_path)
 
 
 ANSWERS = [{"question": "How?", "answer": ""}, {"question": "Why?", "answer": "A: a b c"}]
@@ -231,7 +232,7 @@ def scored(folder: Path, answers: list, *words: str) -> int:
 
 
 def test_the_command_scores_answers_in_any_order(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert benchmarks.get("truthfulqa-gen") is gen
+    assert benchmarks.get("truthfulqa-gen").load("score_files") is gen.score_files
     printed = []
     for answers, words in ((ANSWERS, ()), (ANSWERS[::-1], ()), (ANSWERS, ("--protocol", "paper"))):
         assert scored(tmp_path, answers, *words) == 0
@@ -269,17 +270,17 @@ def test_the_real_files_load(name: str, version: str, count: int, harness: Modul
     import datasets
 
     docs = real(name)
-    assert (len(docs), gen.version(docs), gen.version(docs[1:])[:6]) == (count, version, "other-")
-    assert gen.prepared(docs) == harness.process_docs_gen(datasets.Dataset.from_list(docs)).to_list()
+    assert (len(docs), files.csv_version(docs), files.csv_version(docs[1:])[:6]) == (count, version, "other-")
+    assert files.prepared(docs) == harness.process_docs_gen(datasets.Dataset.from_list(docs)).to_list()
     found = gen.constant(docs)
     assert {found[f"{kind}_acc"] for kind in ("bleu", "rouge1", "rouge2", "rougeL")} == {1.0}
     with pytest.raises(DataError, match="found 2. Name the file"):
-        gen.load(DATA / "truthfulqa")
+        files.read_csv(DATA / "truthfulqa")
 
 
 @needs_data
 def test_real_scores_are_the_harness_s(quick: ModuleType) -> None:
-    docs = gen.prepared(real())[::8]
+    docs = files.prepared(real())[::8]
     said = [f"A: {(one['best_answer'], other['best_answer'])[n % 2]}"
             for n, (one, other) in enumerate(zip(docs, docs[1:] + docs[:1], strict=True))]  # fmt: skip
     theirs = [quick.process_results_gen(one, [text]) for one, text in zip(docs, said, strict=True)]

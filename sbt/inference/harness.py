@@ -134,22 +134,6 @@ def provenance(protocol: str, asked: Mapping[str, Sequence[Mapping]], **settings
     return {"protocol": protocol, "template_hash": sha256("\x1f".join(texts))[:12], "harness_version": versions}
 
 
-def hub_rows(file: str, split: str, **changed: str) -> list[dict]:
-    """Rows of the data set a task file names, from the Hugging Face hub. DataError where it cannot be had."""
-    config = load_yaml(Path(lm_eval.tasks.__file__).parent / file, resolve_func=True) | changed
-    owner = config.get("class")
-    path = config.get("dataset_path") or getattr(owner, "DATASET_PATH", None)
-    try:
-        with silence_libraries():
-            return datasets.load_dataset(path, config.get("dataset_name"), split=split).to_list()
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"{path}, split {split}, cannot be had from the hub ({reason}). Check the connection, or set the data "
-            "parameter to a folder with the publishers' files"
-        ) from error
-
-
 def _renderer(tokenizer: PreTrainedTokenizerBase, conversation: str) -> Callable[..., str] | None:
     if not conversation:
         return None

@@ -2,19 +2,27 @@
 
 Protocol "letters" is not log-likelihood: its numbers do not compare digit for digit with those of "standard". Of
 TruthfulQA there is mc1 only: mc2 is a share of probability, which a letter does not give.
-answers = openai_api.complete(requests(items, seed), ...); score(samples(items, answers, arm=..., seed=seed))
+row, records = by_letters(items, p.api, run.path("scratch/api.jsonl"), benchmark="boolq", subset="all")
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from string import ascii_uppercase
 
+from sbt.inference import openai_api
 from sbt.report import stats
 from sbt.utils import checks
-from sbt.utils.errors import DataError
+from sbt.utils.errors import DataError, ParameterError, RunError
 from sbt.utils.files import sha256
+from sbt.utils.text import nearest
 
 PROTOCOL = "letters"
+# What the parameter `api` of a notebook may say: the model, where it is, US dollars a million tokens, and at most.
+# `temperature` None leaves it to the endpoint; a reasoning model needs more `max_tokens`.
+API = {"model": "", "base_url": openai_api.OPENAI, "key_variable": "OPENAI_API_KEY", "price_in": 0.0, "price_out": 0.0,
+       "budget": 1.0, "workers": 4, "max_tokens": 16, "temperature": 0.0, "timeout": 60.0, "retries": 5,
+       "max_skipped": 0.05}  # fmt: skip
 INSTRUCTION = "Answer with the letter of the best option and nothing else."
 _MARKUP = re.compile(r"[*_`#\"“”]")
 _LEADS = re.compile(r"(?i)\A[(\[]?([a-z])(?:[)\]]|[.:,;](?=\s|$)|\s*(?:\n|$)|\s+[-–—]\s)")
@@ -26,12 +34,52 @@ _STATED = re.compile(
 _ALONE = re.compile(r"(?i)(?<![\w.'’&-])(?![ai]\s+[a-z]{2})([a-z])(?![\w'’&-]|\.\w)")
 
 
-def truthfulqa(items: Sequence[dict]) -> list[dict]:
-    """Items of `mc_task.load` as {"id", "text", "options", "label"}: the mc1 choices and the place of the best one."""
+def by_letters(
+    items: Sequence[dict],
+    api: Mapping,
+    cache: Path,
+    *,
+    benchmark: str,
+    subset: str,
+    metric: str = "accuracy",
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict, list[dict]]:
+    """(metric row, samples) of the model behind an OpenAI-compatible endpoint, for `items` as `requests` takes them.
+
+    `api` has keys of API; the estimated cost is printed first. ParameterError for another key, RunError where the
+    estimate exceeds `budget` US dollars.
+    """
+    if unknown := sorted(set(api) - set(API)):
+        raise ParameterError(f"api has no key {unknown[0]!r}{nearest(unknown[0], API)}")
+    for name, value in api.items():
+        kinds = (int, float) if isinstance(API[name], float) else type(API[name])
+        if isinstance(value, bool) or not isinstance(value, kinds) and (name, value) != ("temperature", None):
+            raise ParameterError(f"api: {name} takes {type(API[name]).__name__}, not {value!r}")
+    api = API | dict(api)
+    asked = requests(items, seed)
+    prices = {name: api.pop(name) for name in ("price_in", "price_out")}
+    budget, way = api.pop("budget"), {name: api[name] for name in ("model", "base_url", "max_tokens", "temperature")}
+    cost = openai_api.estimate(asked, **prices, **way, cache=cache)
+    print(f"{benchmark} {subset}, {api['model']}:", ", ".join(f"{name} {value}" for name, value in cost.items()))
+    if cost["cost"] is not None and cost["cost"] > budget:
+        raise RunError(f"asking {api['model']} may cost {cost['cost']:.2f} dollars, the budget is {budget}. Raise it")
+    answers = openai_api.complete(asked, **api, cache=cache, readable=readable, progress=progress)
+    records = samples(items, answers, arm=api["model"], seed=seed)
+    measured = score(records, seed)
+    print(f"{measured.pop('unparsed')} answers name no option (wrong), {measured.pop('skipped')} have no answer")
+    named = {"arm": api["model"], "benchmark": benchmark, "subset": subset, "metric": metric}
+    return {**named, **measured, **provenance(seed)}, [
+        {"benchmark": benchmark, **record, "subset": subset} for record in records
+    ]
+
+
+def from_requests(asked: Sequence[Mapping], labels: Sequence[int]) -> list[dict]:
+    """Items for `requests`, of requests with `continuations` and the places of the right ones."""
     return [
-        {"id": item["question"], "text": item["question"], "options": [choice for choice, _ in item["mc1"]],
-         "label": [label for _, label in item["mc1"]].index(1)} for item in items
-    ]  # fmt: skip
+        {"id": one["id"], "text": one["context"], "options": [t.strip() for t in one["continuations"]], "label": label}
+        for one, label in zip(asked, labels, strict=True)
+    ]
 
 
 def order(text: str, count: int, seed: int = 0) -> list[int]:

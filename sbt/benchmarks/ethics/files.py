@@ -1,4 +1,4 @@
-"""ETHICS's files: the publishers' CSVs or rows of the hub's data set, as checked docs in its fields; answer files.
+"""ETHICS's subsets and files: the publishers' CSVs as checked docs, and answer files.
 
 `util_*.csv` has no header line, and `virtue_*.csv` holds "sentence [SEP] trait" in one column.
 """
@@ -8,15 +8,19 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sbt.benchmarks.ethics.metric import SIZES, check_subset
+from sbt.benchmarks.common.published import published_file
+from sbt.benchmarks.ethics import SOURCE
+from sbt.data.registry import HUB
 from sbt.utils import checks, paths
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import read_lines, read_text
 from sbt.utils.text import nearest
 
+SUBSETS = ("commonsense", "deontology", "justice", "utilitarianism", "virtue")
+SIZES = {"deontology": 4, "justice": 4, "virtue": 5}  # rows of a group; the other subsets have no groups
 SPLITS = ("test", "test_hard")
-# The texts of a row of EleutherAI/hendrycks_ethics; all but utilitarianism have a label too, and those of SIZES a
-# group_id. The first word of the file names.
+# The texts of a doc, in the fields of the harness's task files. All subsets but utilitarianism have a label, too, and
+# those of SIZES a group_id. _PREFIXES: how the publishers' file names begin.
 _TEXTS = {
     "commonsense": ("input",),
     "deontology": ("scenario", "excuse"),
@@ -25,17 +29,27 @@ _TEXTS = {
     "virtue": ("scenario", "trait"),
 }
 _PREFIXES = {"commonsense": "cm", "utilitarianism": "util"} | {name: name for name in SIZES}
+_UTIL_HEADERS = (["activity", "baseline"], ["baseline", "less_pleasant"])  # the harness's and the hub's names
+
+
+def check_subset(subset: str) -> None:
+    """Raise ParameterError unless ETHICS has this subset."""
+    if subset not in SUBSETS:
+        raise ParameterError(f"ETHICS has no subset {subset!r}{nearest(subset, SUBSETS)}")
 
 
 def load(path: Path | str, subset: str, split: str = "test") -> list[dict]:
-    """Rows of a subset in file order: `from_rows` of a CSV file, or of the one for `split` in a folder.
+    """Docs of a subset in file order: `from_rows` of a CSV file, of the one for `split` in a folder, or of "hub".
 
     The folder holds the publishers' files (`cm_test.csv`, `util_test_hard.csv`, ...) flat, or in their subfolders.
-    DataError names file, row (from 1, the header not counted), its line, and the remedy.
+    "hub" is the publishers' own repository on the Hub, with SHA-256. DataError names file, row (from 1, the header
+    not counted), its line, and the remedy.
     """
     check_subset(subset)
     if split not in SPLITS:
         raise ParameterError(f"ETHICS has no split {split!r}{nearest(split, SPLITS)}")
+    if str(path) == HUB:
+        path = published_file(SOURCE, f"{_PREFIXES[subset]}_{split}.csv")
     path = paths.resolve(str(path))
     if path.is_dir():
         path = _in_folder(path, subset, split)
@@ -61,35 +75,41 @@ def _rows(path: Path, subset: str) -> tuple[list[int], list[dict]]:
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
-            found = [(reader.line_num, row) for row in reader if row]
+            cells = [(reader.line_num, row) for row in reader if row]
         except csv.Error as error:
             raise DataError(f"{name}:{reader.line_num}: malformed CSV ({error}): the file is damaged") from None
-    header = list(_TEXTS[subset])
-    if subset != "utilitarianism":
-        header = found.pop(0)[1] if found else []
-        for column in ("label", *(text for text in _TEXTS[subset] if text != "trait")):
-            if column not in header:
-                there = f"its first line is {','.join(header)[:80]!r}" if header else "it is empty"
-                raise DataError(f"{name}: no column {column!r}; {there}. Get the publishers' file")
-    for number, (line, row) in enumerate(found, start=1):
+    header = _header(cells, subset, name)
+    for number, (line, row) in enumerate(cells, start=1):
         where = f"{name}, row {number} (line {line})"
         if len(row) != len(header):
             raise DataError(f"{where}: expected {len(header)} columns, found {len(row)}. Mend or remove the row")
-        if subset == "utilitarianism" and row == header:
-            raise DataError(f"{where}: a header, which the publishers' file does not have. Remove the line")
         if subset == "virtue" and row[header.index("scenario")].count(" [SEP] ") != 1:
             raise DataError(f"{where}: expected 'sentence [SEP] trait', found {row[header.index('scenario')][:60]!r}")
-    rows = [dict(zip(header, row, strict=True)) for _, row in found]
+    rows = [dict(zip(header, row, strict=True)) for _, row in cells]
     if subset == "virtue":
         rows = [row | dict(zip(_TEXTS[subset], row["scenario"].split(" [SEP] "), strict=True)) for row in rows]
-    return [line for line, _ in found], rows
+    return [line for line, _ in cells], rows
+
+
+def _header(cells: list[tuple[int, list[str]]], subset: str, name: str) -> list[str]:
+    """The columns' names; a header line is taken out of `cells`. Utilitarianism's files have none as published."""
+    if subset == "utilitarianism":
+        if cells and [column.strip().lower() for column in cells[0][1]] in _UTIL_HEADERS:
+            cells.pop(0)
+        return list(_TEXTS[subset])
+    header = cells.pop(0)[1] if cells else []
+    for column in ("label", *(text for text in _TEXTS[subset] if text != "trait")):
+        if column not in header:
+            there = f"its first line is {','.join(header)[:80]!r}" if header else "it is empty"
+            raise DataError(f"{name}: no column {column!r}; {there}. Get the publishers' file")
+    return header
 
 
 def from_rows(rows: Iterable[dict], subset: str, name: str = "ETHICS", lines: Sequence[int] = ()) -> list[dict]:
-    """Checked rows in the fields of EleutherAI/hendrycks_ethics: label (0 or 1), the texts, `group_id`.
+    """Checked docs in the fields of the harness's task files: label (0 or 1), the texts, `group_id`.
 
-    `group_id` is kept where the rows have it, else it is the row's number, from 0, // 4 (virtue: // 5), as on the hub.
-    `name`, and `lines` of the file where it is one, stand in the messages. DataError for the first row at fault.
+    `group_id` is kept where the rows have it, else it is the row's number, from 0, // 4 (virtue: // 5). `name`,
+    and `lines` of the file where it is one, stand in the messages. DataError for the first row at fault.
     """
     check_subset(subset)
     docs = []

@@ -7,42 +7,72 @@ the 0.3-era task, which stops at any colon and compares the number behind "####"
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from sbt.benchmarks import check_protocol
 from sbt.benchmarks.common import language
-from sbt.benchmarks.common.samples import item_scores as scores_of_items
-from sbt.utils import paths
+from sbt.benchmarks.gsm8k import SOURCE
 from sbt.utils.errors import DataError
-from sbt.utils.files import read_jsonl
 
-NAME, TASK, SHOTS, SPLIT, SHOTS_SPLIT = "gsm8k", "gsm8k", 8, "test", "train"
-KIND = {"standard": "generation", "paper": "generation"}
 # "paper": lm_eval/tasks/gsm8k.py@c2f6136 (June 2023), GradeSchoolMath8K; a ":" in a solution ends it there.
-UNTIL = {"standard": ("Question:", "</s>", "<|im_end|>"), "paper": (":", "Question:", "Question")}
-METRICS = {"standard": ("exact_match_strict", "exact_match_flexible"), "paper": ("acc",)}
-FILES = {"test": ("test.jsonl",), "train": ("train.jsonl",)}
+PAPER_UNTIL = [":", "Question:", "Question"]
 INVALID = "[invalid]"
 _STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _IGNORED = tuple(map(re.compile, (",", r"\$", r"(?s).*#### ", r"\.$")))
 
 
-def load(path: Path | str, split: str = SPLIT) -> list[dict]:
-    """Docs {question, answer} of a file, or of the split's file in a folder."""
-    path = language.source(path, split, FILES)
-    return from_rows(read_jsonl(path), paths.shown(path))
+class Gsm8k(language.LanguageTask):
+    """Docs {question, answer}; an answer ends in "#### 42"."""
 
+    name, source, file = "gsm8k", SOURCE, "gsm8k/gsm8k.yaml"
+    hub = {"test": "test-00000-of-00001.parquet", "train": "train-00000-of-00001.parquet"}
+    files = {"test": ("test.jsonl",), "train": ("train.jsonl",)}
+    split, shots, shots_split = "test", 8, "train"
+    metrics = {"standard": ("exact_match_strict", "exact_match_flexible"), "paper": ("acc",)}
 
-def from_rows(rows: Sequence[dict], name: str) -> list[dict]:
-    """Docs of the publisher's or the hub's rows; DataError names the row whose answer does not end in "#### 42"."""
-    docs = []
-    for where, row in language.listed(rows, name):
+    def doc(self, row: dict, where: str) -> dict:
+        """A checked doc; DataError where the answer does not end in "#### 42"."""
         doc = {field: language.text(row, field, where) for field in ("question", "answer")}
         if not _STRICT.search(doc["answer"]):
             raise DataError(f"{where}: 'answer' has no number behind '#### '. Write it as its last line, '#### 42'")
-        docs.append(doc)
-    return docs
+        return doc
+
+    def requests(
+        self, docs: Sequence[dict], examples: Sequence[dict] = (), *, protocol: str = "standard", **how
+    ) -> list[dict]:
+        """As `LanguageTask.requests`; protocol "paper" has the stop strings of the harness of that time."""
+        asked = super().requests(docs, examples, protocol=protocol, **how)
+        return [{**one, "until": PAPER_UNTIL} for one in asked] if protocol == "paper" else asked
+
+    def labels(self, docs: Sequence[dict]) -> list[str]:
+        """The gold number of every doc, as exact match compares it."""
+        return [plain(doc["answer"]) for doc in docs]
+
+    def per_item(
+        self, docs: Sequence[dict], results: Sequence[str], protocol: str = "standard"
+    ) -> dict[str, list[float]]:
+        """The protocol's metrics of every item, 1.0 or 0.0, and whether no number is behind "####" (`invalid`)."""
+        check_protocol(protocol, language.PROTOCOLS)
+        pairs, marked = list(zip(docs, results, strict=True)), [strict(answer) for answer in results]
+        invalid = {"invalid": [float(answer == INVALID) for answer in marked]}
+        if protocol == "paper":
+            found = [answer.replace(",", "") for answer in marked]
+            golds = [strict(doc["answer"]).replace(",", "") for doc in docs]
+            return {"acc": [float(one == gold) for one, gold in zip(found, golds, strict=True)]} | invalid
+        return {
+            f"exact_match_{name}": [float(plain(read(answer)) == plain(doc["answer"])) for doc, answer in pairs]
+            for name, read in (("strict", strict), ("flexible", flexible))
+        } | invalid
+
+    def permuted(self, docs: Sequence[dict], seed: int) -> list[dict]:
+        """The control: every question with the answer of another one."""
+        answers = language.exchanged([doc["answer"] for doc in docs], seed)
+        return [{**doc, "answer": answer} for doc, answer in zip(docs, answers, strict=True)]
+
+    def baselines(self, docs: Sequence[dict]) -> dict[str, float]:
+        """Guessing gives nothing; always giving the commonest number of the data gives its share."""
+        (number, times), *_ = Counter(self.labels(docs)).most_common(1)
+        return {"chance": 0.0, f"always #### {number}": times / len(docs)}
 
 
 def strict(answer: str) -> str:
@@ -67,53 +97,4 @@ def plain(answer: str) -> str:
     return answer.lower()
 
 
-def labels(docs: Sequence[dict]) -> list[str]:
-    """The gold number of every doc, as exact match compares it."""
-    return [plain(doc["answer"]) for doc in docs]
-
-
-def per_item(docs: Sequence[dict], results: Sequence[str], protocol: str = "standard") -> dict[str, list[float]]:
-    """The protocol's METRICS of every item, 1.0 or 0.0, and whether there is no number behind "####" (`invalid`)."""
-    check_protocol(protocol, language.PROTOCOLS)
-    pairs, marked = list(zip(docs, results, strict=True)), [strict(answer) for answer in results]
-    invalid = {"invalid": [float(answer == INVALID) for answer in marked]}
-    if protocol == "paper":
-        found = [answer.replace(",", "") for answer in marked]
-        golds = [strict(doc["answer"]).replace(",", "") for doc in docs]
-        return {"acc": [float(one == gold) for one, gold in zip(found, golds, strict=True)]} | invalid
-    return {
-        f"exact_match_{name}": [float(plain(read(answer)) == plain(doc["answer"])) for doc, answer in pairs]
-        for name, read in (("strict", strict), ("flexible", flexible))
-    } | invalid
-
-
-def rows(
-    docs: Sequence[dict], results: Sequence[str], *, arm: str, seed: int = 0, protocol: str = "standard", **same
-) -> list[dict]:
-    """Metric rows with 95 % intervals over items: the protocol's METRICS, also against exchanged answers."""
-    parts = {"all": docs, language.PERMUTED: permuted(docs, seed)}
-    scores = {subset: per_item(part, results, protocol) for subset, part in parts.items()}
-    same = {"arm": arm, "benchmark": NAME, "protocol": protocol, **same}
-    return language.metric_rows(scores, METRICS[protocol], seed=seed, **same)
-
-
-def samples(docs: Sequence[dict], results: Sequence[str], *, arm: str, protocol: str = "standard") -> list[dict]:
-    """One record an item; its id is its place among the docs, from 0."""
-    return language.records(range(len(docs)), labels(docs), results, per_item(docs, results, protocol), arm)
-
-
-def permuted(docs: Sequence[dict], seed: int) -> list[dict]:
-    """The control: every question with the answer of another one."""
-    answers = language.exchanged([doc["answer"] for doc in docs], seed)
-    return [{**doc, "answer": answer} for doc, answer in zip(docs, answers, strict=True)]
-
-
-def baselines(docs: Sequence[dict]) -> dict[str, float]:
-    """Guessing gives nothing; always giving the commonest number of the data gives its share."""
-    (number, times), *_ = Counter(labels(docs)).most_common(1)
-    return {"chance": 0.0, f"always #### {number}": times / len(docs)}
-
-
-def item_scores(samples: Sequence[dict]) -> dict:
-    """Scores of the items by arm, from the samples of a step: see `common.samples`."""
-    return scores_of_items(samples, NAME, {NAME: "exact_match_flexible"})
+GSM8K = Gsm8k()

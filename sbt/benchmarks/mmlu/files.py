@@ -43,21 +43,21 @@ def category(subject: str, protocol: str = "standard") -> str:
     return "other" if (subject, protocol) == ("anatomy", "paper") else _CATEGORY.get(subject, OWN)
 
 
-def load(path: Path | str, split: str = SPLIT) -> dict[str, list[dict]]:
+def read(path: Path | str, split: str = SPLIT) -> dict[str, list[dict]]:
     """{subject: docs {question, choices, answer: 0 to 3, subject}}, sorted, of `data/`, its parent, or one CSV.
 
     Few-shot docs are the first ones of split "dev". DataError names file and row of what is not six columns.
     """
     path = paths.resolve(str(path))
     folder, end = path / "data" if (path / "data").is_dir() else path, f"_{split}.csv"
-    files = [path] if path.is_file() else sorted((folder / split).glob(f"*{end}"))
+    files = [path] if path.is_file() else sorted((folder / split).glob(f"[!.]*{end}"))  # macOS adds ._ files
     if not files:
         raise DataError(f"{paths.shown(folder)} holds no {split}/SUBJECT{end}: unpack MMLU's data.tar there")
     subjects = [file.name.removesuffix(end) for file in files]
     strange = [subject for subject in subjects if subject not in _CATEGORY]
     if 0 < len(strange) < len(subjects):
-        known = nearest(strange[0], _CATEGORY)
-        raise DataError(f"{paths.shown(folder)}: {strange[0]!r} is no subject of MMLU{known} The others are")
+        hint = nearest(strange[0], _CATEGORY)
+        raise DataError(f"{paths.shown(folder)}: {strange[0]!r} is no subject of MMLU{hint} The others are")
     return {subject: _read(file, subject) for subject, file in zip(subjects, files, strict=True)}
 
 
@@ -77,6 +77,14 @@ def _read(file: Path, subject: str) -> list[dict]:
             {"question": cells[0], "choices": cells[1:5], "answer": LETTERS.index(cells[5]), "subject": subject}
         )
     return from_rows(rows, name)
+
+
+def by_subject(docs: Sequence[dict]) -> dict[str, list[dict]]:
+    """Docs of all subjects in one list, as the hub has them, by subject and sorted."""
+    found: dict[str, list[dict]] = {}
+    for doc in docs:
+        found.setdefault(doc["subject"], []).append(doc)
+    return dict(sorted(found.items()))
 
 
 def from_rows(rows: Sequence[dict], name: str) -> list[dict]:

@@ -1,89 +1,164 @@
-"""MMLU (Hendrycks et al. 2021): 57 subjects, four options, five-shot; the publisher's folder of CSVs (mmlu_files).
+"""MMLU (Hendrycks et al. 2021): 57 subjects, four options, five-shot; docs are by subject.
 
 Protocol "standard": log-likelihood of the letter, lm_eval/tasks/mmlu/default (0.4.13). Protocol "paper": the authors'
-own script, which generates two tokens (UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmlu/evaluate_mmlu.py@47f96a3).
+own script, which generates two tokens (UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmlu/evaluate_mmlu.py and
+mmlu_modeling.py @47f96a3).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sbt.benchmarks import check_protocol
-from sbt.benchmarks.common import language
-from sbt.benchmarks.common.samples import item_scores as scores_of_items
-from sbt.benchmarks.mmlu.files import CATEGORIES, LETTERS, SPLIT, category, from_rows, load
-from sbt.benchmarks.mmlu.paper import MAX_NEW_TOKENS, MAX_PROMPT_TOKENS, paper_correct, paper_prompt, shots_that_fit
+from sbt.benchmarks.common import language, published
+from sbt.benchmarks.common.language import flat
+from sbt.benchmarks.mmlu import SOURCE
+from sbt.benchmarks.mmlu.files import CATEGORIES, LETTERS, by_subject, category, from_rows, read
+from sbt.data.registry import HUB
+from sbt.utils.errors import ParameterError
 
-__all__ = ["CATEGORIES", "KIND", "LETTERS", "MAX_NEW_TOKENS", "MAX_PROMPT_TOKENS", "METRICS", "NAME", "SHOTS",
-           "SHOTS_SPLIT", "SPLIT", "TASK", "UNTIL", "baselines", "category", "flat", "from_rows", "labels", "load",
-           "paper_correct", "paper_prompt", "per_item", "permuted", "rows", "samples", "shots_that_fit"]  # fmt: skip
-NAME, SHOTS, SHOTS_SPLIT = "mmlu", 5, "dev"
-TASK = "mmlu_{}".format  # TASK("anatomy") is the harness's name
-KIND = {"standard": "choice", "paper": "generation"}
-UNTIL: dict[str, tuple[str, ...]] = {"paper": ()}
-METRICS = {"standard": ("acc",), "paper": ("acc",)}
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-
-def flat(docs: Sequence[dict] | Mapping[str, Sequence[dict]]) -> list[dict]:
-    """The docs of all subjects in one list; every function below takes either form, results always in this order."""
-    return [doc for part in docs.values() for doc in part] if isinstance(docs, Mapping) else list(docs)
+_KNOWN = {subject for subjects in CATEGORIES.values() for subject in subjects}
+_ABOUT = "The following are multiple choice questions (with answers) about"
+MAX_NEW_TOKENS, MAX_PROMPT_TOKENS = 2, 2048  # of the authors' script
+Docs = Sequence[dict] | Mapping[str, Sequence[dict]]
 
 
-def labels(docs: Sequence[dict] | Mapping) -> list[int]:
-    """Place of the right choice, 0 to 3, of every doc."""
-    return [doc["answer"] for doc in flat(docs)]
+class Mmlu(language.ChoiceTask):
+    """Docs {question, choices, answer, subject} by subject; results by subject, or in one list in that order."""
+
+    name, source = "mmlu", SOURCE
+    hub = {"test": "test-00000-of-00001.parquet", "dev": "dev-00000-of-00001.parquet"}
+    split, shots, shots_split = "test", 5, "dev"
+    options, values, label = LETTERS, (0, 1, 2, 3), "answer"
+    from_rows = staticmethod(from_rows)
+
+    def load(self, source: Path | str, split: str = "") -> dict[str, list[dict]]:
+        """Docs by subject, sorted; see `files.read`. The hub has all of them in one file."""
+        split = split or self.split
+        if str(source) != HUB:
+            return read(source, split)
+        rows = published.parquet_rows(self.source, self.hub[split])
+        return by_subject(self.from_rows(rows, f"{self.name} {split}, hub"))
+
+    def requests(
+        self,
+        docs: Mapping[str, Sequence[dict]],
+        examples: Mapping[str, Sequence[dict]],
+        *,
+        protocol: str = "standard",
+        fewshot: str = "first",
+        conversation: str = "",
+        tokenizer: "PreTrainedTokenizerBase | None" = None,
+    ) -> dict[str, list[dict]]:
+        """Requests by "mmlu SUBJECT"; protocol "paper" has the authors' own prompt and needs a tokenizer."""
+        from sbt.inference import harness
+
+        check_protocol(protocol, language.PROTOCOLS)
+        if protocol == "paper":
+            if conversation:
+                raise ParameterError("the authors' MMLU script knows no conversation template: set conversation to ''")
+            return {f"mmlu {subject}": _paper(docs[subject], examples[subject], tokenizer) for subject in docs}
+        asked = {}
+        for subject in docs:
+            file, changed = f"mmlu/default/mmlu_{subject}.yaml", {}
+            if subject not in _KNOWN:  # the micro-world's: the harness has no file of them
+                file = "mmlu/default/_default_template_yaml"
+                changed["description"] = f"{_ABOUT} {subject.replace('_', ' ')}.\n\n"
+            over = harness.task(file, docs[subject], examples=examples[subject], fewshot=fewshot, **changed)
+            how = {"shots": self.shots, "conversation": conversation}
+            asked[f"mmlu {subject}"] = harness.requests(over, tokenizer, **how)
+        return asked
+
+    def labels(self, docs: Docs) -> list[int]:
+        """Place of the right choice, 0 to 3, of every doc."""
+        return super().labels(flat(docs))
+
+    def per_item(self, docs: Docs, results: Docs, protocol: str = "standard") -> dict[str, list[float]]:
+        """`acc` of every item; "standard" takes four log-likelihoods an item and adds `tied`, "paper" takes a text."""
+        docs, results = flat(docs), flat(results)
+        if protocol == "paper":
+            golds = self.labels(docs)
+            return {"acc": [float(paper_correct(a, LETTERS[gold])) for a, gold in zip(results, golds, strict=True)]}
+        return super().per_item(docs, results, protocol)
+
+    def rows(
+        self, docs: Docs, results: Docs, *, arm: str, seed: int = 0, protocol: str = "standard", **more
+    ) -> list[dict]:
+        """Accuracy over all questions (the harness's and the authors'), of the control, of categories and subjects.
+
+        `acc_macro` is the mean over subjects, each counted once; its interval too is over questions.
+        """
+        docs = flat(docs)
+        hits = self.per_item(docs, results, protocol)["acc"]
+        scores = {"all": {"acc": hits}, language.PERMUTED: self.per_item(self.permuted(docs, seed), results, protocol)}
+        for place in (lambda subject: category(subject, protocol), str):
+            names = [place(doc["subject"]) for doc in docs]
+            for name in [*(one for one in CATEGORIES if one in names), *sorted(set(names) - set(CATEGORIES))]:
+                scores[name] = {"acc": [hit for hit, own in zip(hits, names, strict=True) if own == name]}
+        named = {"arm": arm, "benchmark": self.name, "protocol": protocol, "seed": seed, **more}
+        found = language.metric_rows(scores, self.metrics[protocol], **named)
+        sizes = {name: len(values["acc"]) for name, values in scores.items()}
+        weights = [1 / sizes[doc["subject"]] for doc in docs]
+        macro = language.metric_row(hits, weights=weights, subset="all", metric="acc_macro", **named)
+        return [found[0], macro, *found[1:]]
+
+    def samples(self, docs: Docs, results: Docs, *, arm: str, protocol: str = "standard") -> list[dict]:
+        """One record an item; its id is "SUBJECT/PLACE", places from 0 within the subject."""
+        return super().samples(flat(docs), flat(results), arm=arm, protocol=protocol)
+
+    def ids(self, docs: Sequence[dict]) -> list[str]:
+        """SUBJECT/PLACE of every doc."""
+        seen: dict[str, int] = {}
+        found = []
+        for doc in docs:
+            found.append(f"{doc['subject']}/{seen.get(doc['subject'], 0)}")
+            seen[doc["subject"]] = seen.get(doc["subject"], 0) + 1
+        return found
+
+    def permuted(self, docs: Docs, seed: int) -> list[dict]:
+        """The control: the same docs with random answers, in one list."""
+        return super().permuted(flat(docs), seed)
 
 
-def per_item(docs: Sequence[dict] | Mapping, results: Sequence, protocol: str = "standard") -> dict[str, list[float]]:
-    """`acc` of every item; "standard" takes four log-likelihoods an item and adds `tied`, "paper" takes a text."""
-    check_protocol(protocol, language.PROTOCOLS)
-    golds = labels(docs)
-    if protocol == "paper":
-        return {"acc": [float(paper_correct(a, LETTERS[gold])) for a, gold in zip(results, golds, strict=True)]}
-    right, tied = language.accuracy(results, golds, [(1, 1, 1, 1)] * len(golds))
-    return {"acc": right, "tied": tied}
+MMLU = Mmlu()
 
 
-def rows(
-    docs: Sequence[dict] | Mapping, results: Sequence, *, arm: str, seed: int = 0, protocol: str = "standard", **same
-) -> list[dict]:
-    """Accuracy over all questions (the harness's and the authors' number), of permuted labels, categories, subjects.
+def paper_prompt(doc: dict, shots: Sequence[dict]) -> str:
+    """The authors' prompt: two blanks before the subject (format_subject, gen_prompt), the question not stripped.
 
-    `acc_macro` is the mean over subjects, each counted once; its interval too is over questions.
+    Their pandas turned the choice "None" into "nan" (10 cells) and "0.50" into "0.5"; that is not copied here.
     """
-    docs = flat(docs)
-    hits, named = per_item(docs, results, protocol)["acc"], {"arm": arm, "benchmark": NAME, "protocol": protocol}
-    scores = {"all": {"acc": hits}, language.PERMUTED: per_item(permuted(docs, seed), results, protocol)}
-    for place in (lambda subject: category(subject, protocol), str):
-        names = [place(doc["subject"]) for doc in docs]
-        for name in [*(one for one in CATEGORIES if one in names), *sorted(set(names) - set(CATEGORIES))]:
-            scores[name] = {"acc": [hit for hit, own in zip(hits, names, strict=True) if own == name]}
-    found = language.metric_rows(scores, METRICS[protocol], seed=seed, **named, **same)
-    sizes = {name: len(values["acc"]) for name, values in scores.items()}
-    weights = [1 / sizes[doc["subject"]] for doc in docs]
-    macro = language.metric_row(hits, weights=weights, subset="all", metric="acc_macro", seed=seed, **named, **same)
-    return [found[0], macro, *found[1:]]
+    head = f"{_ABOUT}  {doc['subject'].replace('_', ' ')}.\n\n"
+    answered = "".join(f"{_asked(shot)} {LETTERS[shot['answer']]}\n\n" for shot in shots)
+    return head + answered + _asked(doc)
 
 
-def samples(docs: Sequence[dict] | Mapping, results: Sequence, *, arm: str, protocol: str = "standard") -> list[dict]:
-    """One record an item; its id is "SUBJECT/PLACE", places from 0 within the subject."""
-    seen: dict[str, int] = {}
-    ids = []
-    for doc in flat(docs):
-        ids.append(f"{doc['subject']}/{seen.get(doc['subject'], 0)}")
-        seen[doc["subject"]] = seen.get(doc["subject"], 0) + 1
-    return language.records(ids, labels(docs), results, per_item(docs, results, protocol), arm)
+def shots_that_fit(
+    doc: dict, shots: Sequence[dict], count: Callable[[str], int], limit: int = MAX_PROMPT_TOKENS
+) -> int:
+    """How many of the first shots the authors keep: the last are dropped until the prompt, BOS included, fits."""
+    return next((k for k in range(len(shots), 0, -1) if count(paper_prompt(doc, shots[:k])) <= limit), 0)
 
 
-def permuted(docs: Sequence[dict] | Mapping, seed: int) -> list[dict]:
-    """The control: the same docs with random answers, in one list."""
-    golds = language.guessed([4] * len(flat(docs)), seed)
-    return [{**doc, "answer": gold} for doc, gold in zip(flat(docs), golds, strict=True)]
+def paper_correct(answer: str, label: str) -> bool:
+    """The authors' test of two generated tokens: "Answer" is right where the letter is A."""
+    return answer.strip().startswith(label)
 
 
-def baselines(docs: Sequence[dict] | Mapping) -> dict[str, float]:
-    """Accuracy of guessing and of always answering the same letter."""
-    return language.constant(labels(docs), LETTERS)
+def _asked(doc: dict) -> str:
+    options = "".join(f"\n{letter}. {one}" for letter, one in zip(LETTERS, doc["choices"], strict=True))
+    return f"{doc['question']}{options}\nAnswer:"
 
 
-def item_scores(samples: Sequence[dict]) -> dict:
-    """Scores of the items by arm, from the samples of a step: see `common.samples`."""
-    return scores_of_items(samples, NAME, {NAME: "acc"})
+def _paper(docs: Sequence[dict], examples: Sequence[dict], tokenizer: "PreTrainedTokenizerBase | None") -> list[dict]:
+    if tokenizer is None:
+        raise ParameterError("MMLU's protocol 'paper' counts tokens: it needs a tokenizer")
+    asked = []
+    for number, doc in enumerate(docs):
+        count = shots_that_fit(doc, examples[: MMLU.shots], lambda text: len(tokenizer(text)["input_ids"]))
+        prompt = paper_prompt(doc, examples[:count])
+        asked.append({"id": str(number), "context": prompt, "until": [], "max_new_tokens": MAX_NEW_TOKENS})
+    return asked

@@ -5,93 +5,143 @@ answer (lm_eval/tasks/squadv2/task.py, 0.4.13). Protocol "paper" (0.3: lm_eval/t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from sbt.benchmarks import check_protocol
 from sbt.benchmarks.common import language
-from sbt.benchmarks.common.samples import item_scores as scores_of_items
-from sbt.benchmarks.squad2 import metric as squad
-from sbt.benchmarks.squad2.files import SPLIT, from_rows, load
-from sbt.utils.errors import RunError
+from sbt.benchmarks.squad2 import SOURCE, metric
+from sbt.utils import checks, paths
+from sbt.utils.errors import DataError, RunError
+from sbt.utils.files import read_json
 
-__all__ = ["CONTINUATION", "KIND", "METRICS", "NAME", "SHOTS", "SPLIT", "TASK", "UNTIL", "baselines", "from_rows",
-           "labels", "load", "per_item", "permuted", "rows", "samples"]  # fmt: skip
-NAME, TASK, SHOTS = "squad2", "squadv2", 0
-KIND = {"standard": "both", "paper": "both"}
-UNTIL = {"standard": ("\n",), "paper": ("\n",)}
-CONTINUATION = " unanswerable"
 _METRICS = ("exact", "f1", "HasAns_exact", "HasAns_f1", "NoAns_exact", "NoAns_f1", "best_exact", "best_f1")
-METRICS = {"standard": _METRICS, "paper": _METRICS}
 
 
-def labels(docs: Sequence[dict]) -> list[list[str]]:
-    """The gold answers of every doc; none where it has no answer."""
-    return [doc["answers"]["text"] for doc in docs]
+class Squad2(language.LanguageTask):
+    """Docs {id, title, context, question, answers: {text, answer_start}}; no answer is an empty list of texts.
 
-
-def per_item(
-    docs: Sequence[dict], results: Sequence[tuple[str, float]], protocol: str = "standard"
-) -> dict[str, list[float]]:
-    """`exact`, `f1`, `best_exact`, `best_f1` (0 to 1) of every item, its `no_answer` probability, `answerable`.
-
-    The probability is rounded to 32 bits, as `evaluate`'s squad_v2 does. Only best_* read it: a generated
-    "unanswerable" is never turned into an empty answer (squad.thresholded), and so counts as wrong everywhere.
+    Results are (text, log-likelihood of " unanswerable").
     """
-    check_protocol(protocol, language.PROTOCOLS)
-    answers, golds = [answer for answer, _ in results], labels(docs)
-    if any(math.isnan(value) for _, value in results):
-        raise RunError("a log-likelihood is not a number: the model overflows. Load it with dtype float32")
-    no_answer = [float(np.float32(math.exp(value))) for _, value in results]
-    answerable = [bool(texts) for texts in golds]
-    found = {}
-    for metric, judge in (("exact", squad.exact), ("f1", squad.f1)):
-        raw = [judge(answer, texts) for answer, texts in zip(answers, golds, strict=True)]
-        found[metric] = squad.thresholded(raw, no_answer, answerable)
-        found[f"best_{metric}"], _ = squad.best(raw, no_answer, answerable, answers)
-    return {**found, "no_answer": no_answer, "answerable": [float(one) for one in answerable]}
+
+    name, source, file = "squad2", SOURCE, "squadv2/squadv2.yaml"
+    hub = {"validation": "validation-00000-of-00001.parquet"}
+    files = {"validation": ("dev-v2.0.json",), "train": ("train-v2.0.json",)}
+    metrics = {"standard": _METRICS, "paper": _METRICS}
+    scale = 100.0
+
+    def read(self, path: Path) -> list[dict]:
+        """The publishers' articles of paragraphs of questions, as flat rows."""
+        content, name = read_json(path), paths.shown(path)
+        if not isinstance(content, dict) or "data" not in content:
+            raise DataError(f"{name}: expected an object with 'data': is this SQuAD 2.0's own file?")
+        return list(_questions(content["data"], name))
+
+    def from_rows(self, rows: Sequence[dict], name: str) -> list[dict]:
+        """Docs of the rows; DataError names an empty text, answers that are no texts, an id that is there twice."""
+        docs = super().from_rows(rows, name)
+        checks.once((doc["id"] for doc in docs), f"{name}, row ", "id")
+        return docs
+
+    def doc(self, row: dict, where: str) -> dict:
+        """A checked doc of a flat row."""
+        where = f"{where} (id {row.get('id')!r})"
+        doc = {field: language.text(row, field, where) for field in ("id", "title", "context", "question")}
+        answers = language.key(row, "answers", where)
+        texts = answers.get("text") if isinstance(answers, dict) else None
+        if not isinstance(texts, list) or not all(isinstance(one, str) and one.strip() for one in texts):
+            raise DataError(f"{where}: 'answers' must hold a list 'text' of texts, found {answers!r}")
+        return {**doc, "answers": answers}
+
+    def headline(self, protocol: str = "standard") -> str:
+        """F1, the number that is published."""
+        return "f1"
+
+    def labels(self, docs: Sequence[dict]) -> list[list[str]]:
+        """The gold answers of every doc; none where it has no answer."""
+        return [doc["answers"]["text"] for doc in docs]
+
+    def per_item(
+        self, docs: Sequence[dict], results: Sequence[tuple[str, float]], protocol: str = "standard"
+    ) -> dict[str, list[float]]:
+        """`exact`, `f1`, `best_exact`, `best_f1` (0 to 1) of every item, its `no_answer` probability, `answerable`.
+
+        The probability is rounded to 32 bits, as `evaluate`'s squad_v2 does. Only best_* read it: a generated
+        "unanswerable" is never turned into an empty answer (metric.thresholded), and so counts as wrong everywhere.
+        """
+        check_protocol(protocol, language.PROTOCOLS)
+        answers, golds = [answer for answer, _ in results], self.labels(docs)
+        if any(math.isnan(value) for _, value in results):
+            raise RunError("a log-likelihood is not a number: the model overflows. Load it with dtype float32")
+        no_answer = [float(np.float32(math.exp(value))) for _, value in results]
+        answerable = [bool(texts) for texts in golds]
+        scores = {}
+        for name, judge in (("exact", metric.exact), ("f1", metric.f1)):
+            raw = [judge(answer, texts) for answer, texts in zip(answers, golds, strict=True)]
+            scores[name] = metric.thresholded(raw, no_answer, answerable)
+            scores[f"best_{name}"], _ = metric.best(raw, no_answer, answerable, answers)
+        return {**scores, "no_answer": no_answer, "answerable": [float(one) for one in answerable]}
+
+    def rows(
+        self, docs: Sequence[dict], results: Sequence, *, arm: str, seed: int = 0, protocol: str = "standard", **more
+    ) -> list[dict]:
+        """Metric rows times 100 with 95 % intervals over items, those of best_* at the threshold found on all items.
+
+        HasAns_* and NoAns_* are over the questions with and without answer, left out where there are none of them.
+        """
+        named = {"arm": arm, "benchmark": self.name, "protocol": protocol, "scale": self.scale, "seed": seed, **more}
+        metric_rows = []
+        for subset, judged in (("all", docs), (language.PERMUTED, self.permuted(docs, seed))):
+            scores = self.per_item(judged, results, protocol)
+            for name in self.metrics[protocol]:
+                kind, _, plain = name.rpartition("_")
+                wanted = {"HasAns": (1.0,), "NoAns": (0.0,)}.get(kind, (0.0, 1.0))
+                pairs = zip(scores[plain if kind != "best" else name], scores["answerable"], strict=True)
+                if values := [value for value, answerable in pairs if answerable in wanted]:
+                    metric_rows.append(language.metric_row(values, subset=subset, metric=name, **named))
+        return metric_rows
+
+    def ids(self, docs: Sequence[dict]) -> list[str]:
+        """SQuAD's own ids."""
+        return [doc["id"] for doc in docs]
+
+    def permuted(self, docs: Sequence[dict], seed: int) -> list[dict]:
+        """The control: every question with the answers of another one."""
+        answers = language.exchanged([doc["answers"] for doc in docs], seed)
+        return [{**doc, "answers": one} for doc, one in zip(docs, answers, strict=True)]
+
+    def baselines(self, docs: Sequence[dict]) -> dict[str, float]:
+        """`exact`, times 100, of always answering nothing, and of always writing "unanswerable"."""
+        always = {"always nothing": "", "always unanswerable": "unanswerable"}
+        return {
+            name: 100 * sum(metric.exact(text, golds) for golds in self.labels(docs)) / len(docs)
+            for name, text in always.items()
+        }
 
 
-def rows(
-    docs: Sequence[dict], results: Sequence, *, arm: str, seed: int = 0, protocol: str = "standard", **same
-) -> list[dict]:
-    """Metric rows times 100 with 95 % intervals over items, those of best_* at the threshold found on all items.
-
-    HasAns_* and NoAns_* are over the questions with and without answer, left out where there are none of them.
-    """
-    found, named = [], {"arm": arm, "benchmark": NAME, "protocol": protocol, "scale": 100.0, "seed": seed, **same}
-    for subset, judged in (("all", docs), (language.PERMUTED, permuted(docs, seed))):
-        scores = per_item(judged, results, protocol)
-        for metric in METRICS[protocol]:
-            kind, _, name = metric.rpartition("_")
-            wanted = {"HasAns": (1.0,), "NoAns": (0.0,)}.get(kind, (0.0, 1.0))
-            pairs = zip(scores[name if kind != "best" else metric], scores["answerable"], strict=True)
-            if values := [value for value, answerable in pairs if answerable in wanted]:
-                found.append(language.metric_row(values, subset=subset, metric=metric, **named))
-    return found
+SQUAD2 = Squad2()
 
 
-def samples(docs: Sequence[dict], results: Sequence, *, arm: str, protocol: str = "standard") -> list[dict]:
-    """One record an item under SQuAD's own id."""
-    return language.records([doc["id"] for doc in docs], labels(docs), results, per_item(docs, results, protocol), arm)
+def _questions(articles: object, name: str) -> Iterator[dict]:
+    for where, article in language.listed(articles, f"{name}, data"):
+        title = language.text(article, "title", where)
+        for place, paragraph in language.listed(language.key(article, "paragraphs", where), f"{where}, paragraphs"):
+            context = language.text(paragraph, "context", place)
+            for spot, one in language.listed(language.key(paragraph, "qas", place), f"{place}, qas"):
+                found = language.key(one, "answers", spot)
+                if not isinstance(found, list):
+                    raise DataError(f"{spot}: 'answers' must be a list, found {found!r}")
+                pairs = [(_field(a, "text", spot), _field(a, "answer_start", spot)) for a in found]
+                if bool(language.key(one, "is_impossible", spot)) == bool(pairs):
+                    raise DataError(f"{spot}: {len(pairs)} answers, but is_impossible is {one['is_impossible']}")
+                answers = {"text": [text for text, _ in pairs], "answer_start": [start for _, start in pairs]}
+                own = {field: language.key(one, field, spot) for field in ("id", "question")}
+                yield {**own, "title": title, "context": context, "answers": answers}
 
 
-def permuted(docs: Sequence[dict], seed: int) -> list[dict]:
-    """The control: every question with the answers of another one."""
-    answers = language.exchanged([doc["answers"] for doc in docs], seed)
-    return [{**doc, "answers": one} for doc, one in zip(docs, answers, strict=True)]
-
-
-def baselines(docs: Sequence[dict]) -> dict[str, float]:
-    """`exact`, times 100, of always answering nothing, and of always writing "unanswerable"."""
-    always = {"always nothing": "", "always unanswerable": "unanswerable"}
-    return {
-        name: 100 * sum(squad.exact(text, golds) for golds in labels(docs)) / len(docs)
-        for name, text in always.items()
-    }
-
-
-def item_scores(samples: Sequence[dict]) -> dict:
-    """Scores of the items by arm, from the samples of a step: see `common.samples`."""
-    return scores_of_items(samples, NAME, {NAME: "f1"})
+def _field(answer: object, field: str, where: str) -> object:
+    if not isinstance(answer, dict):
+        raise DataError(f"{where}: an answer must be an object with text and answer_start, found {answer!r}")
+    return language.key(answer, field, where)

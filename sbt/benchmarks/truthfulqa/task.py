@@ -1,25 +1,97 @@
-"""TruthfulQA, multiple choice (Lin et al. 2022): `mc_task.json`, a list of question, mc1_targets and mc2_targets.
+"""TruthfulQA (Lin et al. 2022): the questions of `files.load`, asked as multiple choice and as generation.
 
-Protocol "standard": summed log-likelihood of each choice after `Q: ... A:`, no length normalisation, no chat template.
+Multiple choice, protocols "standard" and "paper": summed log-likelihood of each choice after `Q: ... A:`, no length
+normalisation, no chat template. Generation: see `generation`. `answers` are {"choices": log-likelihoods of the
+requests' continuations, "generation": texts}.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sbt.benchmarks import check_protocol
-from sbt.benchmarks.common.samples import item_scores as scores_of_items
-from sbt.benchmarks.truthfulqa.mc_task import load, report, version
-from sbt.benchmarks.truthfulqa.metric import chance, per_item, permuted
-from sbt.benchmarks.truthfulqa.qa_preset import preset_text
+from sbt.benchmarks.common import samples as common_samples
+from sbt.benchmarks.truthfulqa import generation
+from sbt.benchmarks.truthfulqa.files import Questions, load, read_items
+from sbt.benchmarks.truthfulqa.generation import preset_text
+from sbt.benchmarks.truthfulqa.metric import per_item, permuted
 from sbt.report import stats
 from sbt.utils import checks, paths
 from sbt.utils.errors import DataError
 from sbt.utils.files import read_lines
 
-__all__ = ["chance", "load", "per_item", "permuted", "preset_text", "prompt", "report", "requests",
-           "requests_of_harness", "rows", "samples", "score", "score_files", "unpack", "version"]  # fmt: skip
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["Questions", "load"]
 METRICS = ("mc1", "mc1_strict", "mc2")
+PERMUTED = "labels permuted"
+
+
+def requests(
+    questions: Questions,
+    preset: str = "none",
+    *,
+    protocol: str = "standard",
+    conversation: str = "",
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+) -> dict[str, list[dict]]:
+    """What is asked: "choices", and "generation" where there are rows for it. `preset`: see `preset_text`."""
+    from sbt.inference import harness  # here: those who only read samples need no lm_eval
+
+    asked = {"choices": choice_requests(questions.items, preset)}
+    if questions.docs:
+        asked["generation"] = generation.requests(questions.docs, preset, protocol)
+    return {part: harness.as_chat(found, tokenizer, conversation) for part, found in asked.items()}
+
+
+def rows(
+    questions: Questions, answers: Mapping[str, Sequence], *, arm: str, seed: int = 0, **provenance: Any
+) -> list[dict]:
+    """Metric rows of both benchmarks, `truthfulqa` and `truthfulqa-gen`, each with its control."""
+    provenance |= {"data": questions.version}
+    scored = unpack(questions.items, answers["choices"])
+    found = choice_rows(questions.items, scored, arm=arm, seed=seed, **provenance)
+    if "generation" in answers:
+        found += generation.rows(questions.docs, answers["generation"], arm=arm, seed=seed, **provenance)
+    return found
+
+
+def samples(
+    questions: Questions, answers: Mapping[str, Sequence], *, arm: str, protocol: str = "standard"
+) -> list[dict]:
+    """One record a question and benchmark."""
+    found = choice_samples(questions.items, unpack(questions.items, answers["choices"]), arm=arm)
+    if "generation" in answers:
+        written = generation.samples(questions.docs, answers["generation"], arm=arm, protocol=protocol)
+        found += [{"benchmark": "truthfulqa-gen", **record} for record in written]
+    return found
+
+
+def compared(
+    questions: Questions, answers: Mapping[str, Sequence], protocol: str = "standard"
+) -> dict[str, list[float]]:
+    """mc1, mc2 and, where answers were written, rougeL_acc of every question: what arms are compared by."""
+    scores = per_item(questions.items, unpack(questions.items, answers["choices"]))
+    found = {metric: scores[metric] for metric in ("mc1", "mc2")}
+    if "generation" in answers:
+        written = generation.per_item(questions.docs, answers["generation"], protocol)
+        found["rougeL_acc"] = written["rougeL_acc"]
+    return found
+
+
+def item_scores(records: Sequence[dict]) -> dict:
+    """mc1 and mc2 of the questions by arm, from the samples of a step: see `common.samples`."""
+    return common_samples.item_scores(records, "truthfulqa", {"mc1": "mc1", "mc2": "mc2"})
+
+
+def as_letters(items: Sequence[dict]) -> list[dict]:
+    """The mc1 choices as `common.letters` asks for them: {"id", "text", "options", "label": place of the best}."""
+    return [
+        {"id": item["question"], "text": item["question"], "options": [choice for choice, _ in item["mc1"]],
+         "label": [label for _, label in item["mc1"]].index(1)} for item in items
+    ]  # fmt: skip
 
 
 def prompt(question: str, preset: str = "none") -> str:
@@ -31,7 +103,7 @@ def _choices(item: dict) -> list[str]:
     return list(dict.fromkeys(choice for name in ("mc1", "mc2") for choice, _ in item[name]))
 
 
-def requests(items: Sequence[dict], preset: str = "none") -> list[dict]:
+def choice_requests(items: Sequence[dict], preset: str = "none") -> list[dict]:
     """One request an item; a choice that is in mc1 and in mc2 is scored once."""
     before = preset_text(preset)
     return [
@@ -66,27 +138,26 @@ def unpack(items: Sequence[dict], found: Sequence[Sequence[float]]) -> list[dict
     return unpacked
 
 
-def rows(items: Sequence[dict], scored: Sequence[Mapping], *, arm: str, seed: int = 0, **same) -> list[dict]:
+def choice_rows(items: Sequence[dict], scored: Sequence[Mapping], *, arm: str, seed: int = 0, **more) -> list[dict]:
     """Metric rows with 95 % intervals over questions, and mc1 and mc2 of the permuted labels."""
     found = []
-    for subset, judged in (("all", items), ("labels permuted", permuted(items, seed))):
+    for subset, judged in (("all", items), (PERMUTED, permuted(items, seed))):
         scores = per_item(judged, scored)
         for metric in ("mc1", "mc2"):
             value, low, high = stats.bootstrap(scores[metric], seed=seed)
             measured = {"metric": metric, "value": value, "low": low, "high": high, "n": len(items)}
-            found.append({"arm": arm, "benchmark": "truthfulqa", "subset": subset, **measured, **same})
+            found.append({"arm": arm, "benchmark": "truthfulqa", "subset": subset, **measured, **more})
     return found
 
 
-def samples(items: Sequence[dict], scored: Mapping[str, Sequence[Mapping]]) -> list[dict]:
-    """One record an arm and item: log-likelihoods and scores."""
-    found = []
-    for arm, values in scored.items():
-        scores = per_item(items, values)
-        for place, (item, one) in enumerate(zip(items, values, strict=True)):
-            own = {metric: scores[metric][place] for metric in METRICS}
-            found.append({"arm": arm, "id": item["question"], **own, "loglikelihoods": one})
-    return found
+def choice_samples(items: Sequence[dict], scored: Sequence[Mapping], *, arm: str) -> list[dict]:
+    """One record a question: log-likelihoods and scores."""
+    scores = per_item(items, scored)
+    return [
+        {"arm": arm, "id": item["question"], **{metric: scores[metric][place] for metric in METRICS}}
+        | {"loglikelihoods": values}
+        for place, (item, values) in enumerate(zip(items, scored, strict=True))
+    ]
 
 
 def score(items: Sequence[dict], scored: Sequence[Mapping]) -> dict[str, float | int]:
@@ -99,7 +170,7 @@ def score(items: Sequence[dict], scored: Sequence[Mapping]) -> dict[str, float |
 def score_files(answers: Path | str, references: Path | str, protocol: str = "standard") -> dict[str, float | int]:
     """Scores of a file of {"question", "mc1": [log-likelihoods in file order], "mc2": [...]}."""
     check_protocol(protocol)
-    items, name = load(Path(references).absolute()), paths.shown(answers)
+    items, name = read_items(Path(references).absolute()), paths.shown(answers)
     lines, known = read_lines(Path(answers)), {item["question"]: item for item in items}
     found = checks.matched([row for _, row in lines], "question", known, name, [number for number, _ in lines])
     for number, row in lines:
@@ -115,8 +186,3 @@ def _check(values: object, choices: int, where: str) -> None:
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise DataError(f"{where} holds {value!r}, which is no finite number")
-
-
-def item_scores(samples: Sequence[dict]) -> dict:
-    """mc1 and mc2 of the questions by arm, from the samples of a step: see `common.samples`."""
-    return scores_of_items(samples, "truthfulqa", {"mc1": "mc1", "mc2": "mc2"})

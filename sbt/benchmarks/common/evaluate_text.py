@@ -1,0 +1,152 @@
+"""Put the questions of text benchmarks to every arm, and score the answers; what is known is not asked again.
+
+task = TextTask("boolq", BOOLQ, docs, BOOLQ.requests(docs))
+result = evaluate_text(TextArms({...}), [task], folder, seed=0);  result.rows;  result.samples
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sbt.inference import harness
+from sbt.inference.completion import complete
+from sbt.inference.loglikelihood import loglikelihoods
+from sbt.models.text_arms import TextArm
+from sbt.utils.errors import DataError, ParameterError
+
+TOO_LONG = ("error", "truncate")
+Requests = Sequence[dict] | Mapping[str, Sequence[dict]]
+
+
+@dataclass(frozen=True)
+class TextTask:
+    """A benchmark's questions as they are put to a model.
+
+    `benchmark` is a module or an object with `rows(docs, answers, *, arm, seed, **provenance)`. It may also have
+    `samples(docs, answers, *, arm, protocol)`, one record an item, and `compared(docs, answers, protocol)`, which
+    gives the scores of all items that arms are compared by, {score: values}. `requests` is a list, or several by
+    part; `answers` has the same form, with one answer a request.
+    """
+
+    name: str
+    benchmark: Any
+    docs: Any
+    requests: Requests
+
+    def parts(self) -> dict[str, Sequence[dict]]:
+        """The requests by part; a list is one part, under the name of the task."""
+        return dict(self.requests) if isinstance(self.requests, Mapping) else {self.name: self.requests}
+
+    def answers(self, by_part: Mapping[str, list]) -> list | dict[str, list]:
+        """The answers of one arm in the form of the requests."""
+        own = {part: by_part[part] for part in self.parts()}
+        return own if isinstance(self.requests, Mapping) else own[self.name]
+
+
+@dataclass
+class TextResult:
+    """What the arms answered, and their scores.
+
+    answers: by arm and task, in the form of the task's requests. rows: metric rows. samples: one record an arm and
+    item. compared: by arm and score, the scores of all items. cut: prompts that were cut, by part. provenance: what
+    every row says of its making.
+    """
+
+    answers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rows: list[dict] = field(default_factory=list)
+    samples: list[dict] = field(default_factory=list)
+    compared: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    cut: dict[str, int] = field(default_factory=dict)
+    provenance: dict[str, str] = field(default_factory=dict)
+
+
+def evaluate_text(
+    arms: Iterable[TextArm],
+    tasks: Sequence[TextTask],
+    folder: Path,
+    *,
+    order: Iterable[str] = (),
+    seed: int = 0,
+    protocol: str = "standard",
+    settings: Mapping[str, object] | None = None,
+    **how: Any,
+) -> TextResult:
+    """Ask every arm all tasks and score the answers.
+
+    `order`: names of the arms in the order of the results; without it, the order in which they are asked. `settings`
+    go into the hash of every row, with the prompts. `how`: batch_size, add_bos, max_new_tokens, too_long and progress,
+    as `ask` takes them. Two tasks must not have a part of the same name (ParameterError).
+    """
+    asked: dict[str, Sequence[dict]] = {}
+    for task in tasks:
+        if twice := asked.keys() & task.parts().keys():
+            raise ParameterError(f"two tasks have a part named {sorted(twice)[0]!r}: give each task its own name")
+        asked |= task.parts()
+    by_arm, cut = ask(arms, asked, folder, **how)
+    result = TextResult(cut=cut, provenance=harness.provenance(protocol, asked, **(settings or {})))
+    for arm in order or by_arm:
+        result.answers[arm], result.compared[arm] = {}, {}
+        for task in tasks:
+            answers, benchmark = task.answers(by_arm[arm]), task.benchmark
+            result.answers[arm][task.name] = answers
+            result.rows += benchmark.rows(task.docs, answers, arm=arm, seed=seed, **result.provenance)
+            if hasattr(benchmark, "samples"):
+                records = benchmark.samples(task.docs, answers, arm=arm, protocol=protocol)
+                result.samples += [{"benchmark": task.name, **record} for record in records]
+            if hasattr(benchmark, "compared"):
+                result.compared[arm] |= benchmark.compared(task.docs, answers, protocol)
+    return result
+
+
+def ask(
+    arms: Iterable[TextArm],
+    asked: Mapping[str, Sequence[dict]],
+    folder: Path,
+    *,
+    batch_size: int = 32,
+    add_bos: bool | None = None,
+    max_new_tokens: int = 256,
+    too_long: str = "error",
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict[str, dict[str, list]], dict[str, int]]:
+    """answers[arm][part], one a request: log-likelihoods of its `continuations`, the text up to its `until`, or both.
+
+    `folder` keeps finished items. `too_long` says what becomes of a prompt longer than the model: "error" (DataError
+    names it), or "truncate" (cut from the left, as the harness does); the second result counts those by part,
+    of the arm with most of them.
+    """
+    if too_long not in TOO_LONG:
+        raise ParameterError(f"too_long {too_long!r} is unknown: known are {', '.join(TOO_LONG)}")
+    answers: dict[str, dict[str, list]] = {}
+    cut: dict[str, int] = {}
+    for arm in arms:
+        answers[arm.name] = {}
+        for part, requests in asked.items():
+            truncated: dict[str, int] | None = {} if too_long == "truncate" else None
+            how = {"batch_size": batch_size, "add_bos": add_bos, "truncated": truncated, "progress": progress}
+            cache = folder / arm.name / part.replace(" ", "-")
+            try:
+                answers[arm.name][part] = _answers(arm, requests, cache, max_new_tokens, how)
+            except DataError as error:
+                raise DataError(f"{part}, {error}") from error
+            cut[part] = max(cut.get(part, 0), len(truncated or {}))
+    return answers, {part: count for part, count in cut.items() if count}
+
+
+def _answers(arm: TextArm, requests: Sequence[dict], cache: Path, max_new_tokens: int, how: dict) -> list:
+    """Texts, log-likelihoods, or (text, *log-likelihoods), one a request."""
+    texts, values = None, None
+    how = {**how, "identity": arm.identity}
+    if any("continuations" in request for request in requests):
+        values = loglikelihoods(arm.model, arm.tokenizer, requests, cache=_file(cache, "values"), **how)
+    if any("until" in request for request in requests):
+        size = {"max_new_tokens": max_new_tokens}
+        texts = complete(arm.model, arm.tokenizer, requests, cache=_file(cache, "texts"), **size, **how)
+    if texts is None or values is None:
+        return texts if values is None else values
+    return [(text, *numbers) for text, numbers in zip(texts, values, strict=True)]
+
+
+def _file(cache: Path, kind: str) -> Path:
+    return cache.with_name(f"{cache.name}.{kind}.jsonl")
