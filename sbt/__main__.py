@@ -1,4 +1,4 @@
-"""The command line: `sbt plan | run | runs | compare | score`. An error is one message, never a traceback."""
+"""The command line: `sbt plan | run | runs | compare | claims | export | score`. An error is one message."""
 
 import argparse
 import inspect
@@ -35,14 +35,32 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("first", metavar="A", help="a study, or study/step")
     compare.add_argument("second", metavar="B", help="a study, or study/step")
 
-    score = commands.add_parser("score", help="score answers that any tool made; prints one JSON object")
-    score.add_argument("benchmark", help="captions, ethics, mme, pope, truthfulqa, truthfulqa-gen, unicorn, vqav2")
+    claims = commands.add_parser("claims", help="the papers' claims with the verdicts of a study's report")
+    export = commands.add_parser("export", help="all metrics of a study, to be read by other tools")
+    for command in (claims, export):
+        command.add_argument("study", help="a study with finished steps; export also takes study/step")
+    export.add_argument("--form", default="csv", choices=results.FORMS, help="csv (default), json or latex")
+
+    score = commands.add_parser(
+        "score", help="score answers that any tool made; prints one JSON object", epilog=_answer_keys(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    score.add_argument("benchmark", help="one of those below")
     score.add_argument("--answers", required=True, metavar="FILE", help="what the model said; a folder for mme")
     score.add_argument("--references", metavar="FILE", help="the benchmark's own file; mme can do without")
     score.add_argument("--subset", help="which part of the benchmark the files are of (ethics)")
     score.add_argument("--task", help="which task the files are of (unicorn)")
     score.add_argument("--protocol", default="standard", help="standard (default) or paper")
     return parser
+
+
+def _answer_keys() -> str:
+    """What an answer file of each benchmark must hold: JSON lines or a list, unless its text says otherwise."""
+    from sbt import benchmarks
+
+    scored = [spec for spec in benchmarks.specs().values() if spec.score_files]
+    width = max(len(spec.name) for spec in scored)
+    return "answer files hold:\n" + "\n".join(f"  {spec.name:<{width}}  {spec.answer_keys}" for spec in scored)
 
 
 def _score(words: argparse.Namespace) -> None:
@@ -69,6 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(results.runs_table())
         elif words.command == "compare":
             print(results.compare_table(words.first, words.second))
+        elif words.command == "claims":
+            print(results.claims_table(words.study))
+        elif words.command == "export":
+            print(results.exported(words.study, words.form))
         elif words.command == "plan" or words.dry_run:
             shown = getattr(words, "commands", False)
             print(pipeline.plan_table(words.study, words.only, params.parse_set(words.set), shown))
@@ -80,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SbtError as error:
         print(f"sbt: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # as by `sbt export embedded | head`
+        sys.stdout = None
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130

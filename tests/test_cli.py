@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from sbt import __main__ as cli
+from sbt import benchmarks
 from sbt.utils.errors import DataError
 
 
@@ -20,14 +21,17 @@ def test_help(words: list[str], capsys: pytest.CaptureFixture) -> None:
     assert stop.value.code == 0 and out.startswith("usage: sbt")
     if words[0] == "score":
         assert "--answers" in out and "--references" in out and "--protocol" in out
+        scored = [spec for spec in benchmarks.specs().values() if spec.score_files]
+        assert len(scored) >= 8 and all(f"{spec.name} " in out and spec.answer_keys in out for spec in scored)
 
 
-def test_five_commands_and_nothing_else(capsys: pytest.CaptureFixture) -> None:
+def test_seven_commands_and_nothing_else(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main(["train"])
     assert stop.value.code == 2
     listed = capsys.readouterr().err.split("choose from ")[1]
-    assert sorted(listed.strip(" )\n").replace("'", "").split(", ")) == ["compare", "plan", "run", "runs", "score"]
+    known = ["claims", "compare", "export", "plan", "run", "runs", "score"]
+    assert sorted(listed.strip(" )\n").replace("'", "").split(", ")) == known
 
 
 def test_an_error_is_one_message(project: Path, capsys: pytest.CaptureFixture) -> None:
@@ -56,3 +60,21 @@ def test_score_prints_one_json_object(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_runs_of_an_empty_project(project: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["runs"]) == 0
     assert capsys.readouterr().out.splitlines()[0].split()[:2] == ["study", "step"]
+
+
+def test_claims_and_metrics_of_a_study_are_printed(project: Path, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["claims", "tiny"]) == 2 and "there are no results of tiny" in capsys.readouterr().err
+    assert cli.main(["run", "tiny"]) == 0
+    capsys.readouterr()
+    assert cli.main(["claims", "tiny"]) == 2 and "no report yet" in capsys.readouterr().err
+    assert cli.main(["export", "tiny"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.startswith("study,arm,benchmark") and rows
+    assert cli.main(["export", "tiny", "--form", "json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == len(rows)
+    assert cli.main(["export", "tiny", "--form", "latex"]) == 0 and "toprule" in capsys.readouterr().out
+    report = project / "outputs" / "tiny" / "90_report"
+    report.mkdir()
+    (report / "DONE").touch()
+    (report / "claims.csv").write_text("verdict,arms,delta,low,high,why,claim\nsupported,a - b,0.1,0.05,0.15,,It is.\n")
+    assert cli.main(["claims", "tiny"]) == 0 and "+0.100 [+0.050, +0.150]" in capsys.readouterr().out

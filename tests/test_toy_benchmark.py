@@ -147,7 +147,8 @@ def write_notebook(file: Path, like: dict, title: str, work: str) -> None:
     code = [cell for cell in like["cells"] if cell["cell_type"] == "code"]
     setup = next(params.cell_source(cell) for cell in code if "import sbt" in params.cell_source(cell))
     begin = next(params.cell_source(cell) for cell in code if "sbt.begin(" in params.cell_source(cell))
-    cells = [("markdown", f"# {title}", []), ("code", setup, []), ("code", DECLARED.format(step=file.stem), ["parameters"]),
+    declared = DECLARED.format(step=file.stem)
+    cells = [("markdown", f"# {title}", []), ("code", setup, []), ("code", declared, ["parameters"]),
              ("code", begin, []), ("code", work, [])]  # fmt: skip
     written = []
     for number, (kind, source, tags) in enumerate(cells):

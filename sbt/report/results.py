@@ -1,5 +1,6 @@
 """Finished results as text: the table of a study, the list of runs, two studies or steps side by side."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from sbt.study.plan import REPORT
 from sbt.utils import files, paths, text
 from sbt.utils.errors import MissingStep, RunError
 
+FORMS = ("csv", "json", "latex")
 ROW = ("arm", "benchmark", "subset", "metric", "protocol")
 
 
@@ -74,6 +76,39 @@ def compare_table(first: str, second: str) -> str:
         change = f"{b - a:+.4g}" if a is not None and b is not None else ""
         rows.append([*key, *("" if value is None else text.number(value) for value in (a, b)), change])
     return text.table([*ROW, first, second, "difference"], rows)
+
+
+def claims_table(study: str) -> str:
+    """The claims of the papers with their verdicts, as the report of a study wrote them. MissingStep without one."""
+    import pandas as pd  # here: `sbt plan` needs none
+
+    folder = _folder(study)
+    tables = [pd.read_csv(file) for file in sorted(folder.glob("*/claims.csv")) if (file.parent / "DONE").exists()]
+    if not tables:
+        raise MissingStep(f"{study} has no report yet: make it with `sbt run {Path(study).name} --only {REPORT}`")
+    rows = []
+    for row in pd.concat(tables).to_dict("records"):
+        known = row["delta"] == row["delta"]
+        here = f"{row['delta']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" if known else row["why"]
+        rows.append([row["verdict"], row["arms"], here, row["claim"]])
+    return text.table(["verdict", "arms", "difference here", "claim"], rows)
+
+
+def exported(name: str, form: str) -> str:
+    """All metric rows of a study or step as CSV, JSON or a LaTeX table (arms as columns)."""
+    import pandas as pd
+
+    rows = metric_rows(_folder(name))
+    if not rows:
+        raise MissingStep(f"{name} has no finished step with metrics: `sbt runs` lists what there is")
+    if form == "json":
+        return json.dumps(rows, ensure_ascii=False, indent=1)
+    frame = pd.DataFrame(rows)
+    if form == "csv":
+        return frame.to_csv(index=False).rstrip()
+    index = ["benchmark", "subset", "metric", "protocol"]
+    table = frame.pivot_table("value", index, "arm", aggfunc="first", sort=False)
+    return table.to_latex(float_format="%.3f", na_rep="", multirow=False, sparsify=False).rstrip()
 
 
 def _folder(name: str) -> Path:
