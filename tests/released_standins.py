@@ -1,7 +1,7 @@
-"""Small checkpoints in exactly the layouts of the authors' released ones, from `tiny` models with random weights.
+"""Small checkpoints in exactly the layouts of the authors' released ones, of other models with random changes.
 
 Two things differ from the real files: sizes, and the tokenizer of a fully tuned folder, which is a fast one
-(`tokenizer.json`), for a slow one needs the package sentencepiece.
+(`tokenizer.json`). `original` is the authors' forward pass, rebuilt from such files without the converter.
 """
 
 import json
@@ -15,8 +15,8 @@ from transformers import AutoTokenizer, CLIPModel, LlamaForCausalLM
 
 ADDED = ("<im_patch>", "<im_start>", "<im_end>")
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-RANK, ALPHA, WIDTH = 4, 16, 32
-MULTIMODAL = {"mm_hidden_size": WIDTH, "mm_use_im_patch_token": True, "mm_use_im_start_end": True,
+RANK, ALPHA = 4, 16
+MULTIMODAL = {"mm_use_im_patch_token": True, "mm_use_im_start_end": True,
               "mm_vision_select_feature": "patch", "mm_vision_select_layer": -2, "use_mm_proj": True,
               "mm_vision_tower": "openai/clip-vit-large-patch14", "image_aspect_ratio": "square",
               "tune_mm_mlp_adapter": False, "freeze_mm_mlp_adapter": False}  # fmt: skip
@@ -34,19 +34,24 @@ def tuned_state(small: SimpleNamespace, more_rows: int = 3) -> dict[str, torch.T
     state = {}
     for key, tensor in base_state(small).items():
         if key in ("model.embed_tokens.weight", "lm_head.weight"):
-            tensor = torch.cat([tensor, torch.zeros(more_rows, WIDTH)])
+            tensor = torch.cat([tensor, torch.zeros(more_rows, tensor.shape[1])])
         state[key] = tensor + 0.1 * torch.randn(tensor.shape, generator=generator)
     return state
 
 
-def projector(*layers: str) -> dict[str, torch.Tensor]:
+def projector(small: SimpleNamespace, *layers: str) -> dict[str, torch.Tensor]:
     """A projector's tensors, `model.mm_projector.{layer}weight` and bias; one Linear if no layers are named."""
-    generator = torch.Generator().manual_seed(6)
-    made = {}
-    for layer in layers or ("",):
-        made[f"model.mm_projector.{layer}weight"] = torch.randn(WIDTH, WIDTH, generator=generator)
-        made[f"model.mm_projector.{layer}bias"] = torch.randn(WIDTH, generator=generator)
+    generator, made = torch.Generator().manual_seed(6), {}
+    seen, width = CLIPModel.from_pretrained(small.clip).config.vision_config.hidden_size, len(hidden(small))
+    for place, layer in enumerate(layers or ("",)):
+        made[f"model.mm_projector.{layer}weight"] = torch.randn(width, width if place else seen, generator=generator)
+        made[f"model.mm_projector.{layer}bias"] = torch.randn(width, generator=generator)
     return made
+
+
+def hidden(small: SimpleNamespace) -> torch.Tensor:
+    """The weights of the last norm: as many as the model is wide."""
+    return base_state(small)["model.norm.weight"]
 
 
 def write_config(folder: Path, small: SimpleNamespace, rows: int, **changed: object) -> None:
@@ -73,7 +78,7 @@ def write_projector(folder: Path, small: SimpleNamespace) -> dict[str, torch.Ten
     """(a) stage 1: mm_projector.bin with the whole matrix of embeddings, config.json, trainer_state.json."""
     rows = len(tuned_state(small)["lm_head.weight"])
     write_config(folder, small, rows, model_type="llava", tune_mm_mlp_adapter=True)
-    state = projector() | {"model.embed_tokens.weight": tuned_state(small)["model.embed_tokens.weight"]}
+    state = projector(small) | {"model.embed_tokens.weight": tuned_state(small)["model.embed_tokens.weight"]}
     torch.save(state, folder / "mm_projector.bin")
     (folder / "trainer_state.json").write_text("{}")
     return state
@@ -85,19 +90,19 @@ def write_full(folder: Path, small: SimpleNamespace, model_type: str = "llama") 
     rows = len(state["lm_head.weight"])
     write_config(folder, small, rows, model_type=model_type, architectures=["LlamaForCausalLM"])
     buffers = {f"model.layers.{n}.self_attn.rotary_emb.inv_freq": torch.ones(8) for n in range(2)}
-    write_shards(folder, buffers | state | projector())
+    write_shards(folder, buffers | state | projector(small))
     words = AutoTokenizer.from_pretrained(small.llm)
     words.add_special_tokens({"additional_special_tokens": list(ADDED)})
     words.save_pretrained(folder)
     (folder / "added_tokens.json").write_text(json.dumps({token: rows - 3 + i for i, token in enumerate(ADDED)}))
-    return state | projector()
+    return state | projector(small)
 
 
 def write_lora(folder: Path, small: SimpleNamespace) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """(c) LoRA: no tokenizer; returns the tuned model's tensors, adapters folded in by hand, and the adapters."""
     generator = torch.Generator().manual_seed(7)
     tuned, state, adapters = tuned_state(small), base_state(small), {}
-    others = {key: tuned[key] for key in ("model.embed_tokens.weight", "lm_head.weight")} | projector()
+    others = {key: tuned[key] for key in ("model.embed_tokens.weight", "lm_head.weight")} | projector(small)
     write_config(folder, small, len(tuned["lm_head.weight"]), model_type="llava")
     for key, tensor in list(state.items()):
         if key.split(".")[-2] not in TARGETS:
@@ -128,10 +133,10 @@ def write_llava15(folder: Path, small: SimpleNamespace, *, vision: bool) -> dict
         prefix = "model.vision_tower.vision_tower.vision_model."
         extra = {f"{prefix}{key}": x * 1.1 for key, x in tower.items()}
         extra[f"{prefix}embeddings.position_ids"] = torch.arange(10)[None]
-    write_shards(folder, state | projector("0.", "2.") | extra, 3)
+    write_shards(folder, state | projector(small, "0.", "2.") | extra, 3)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(small.llm / name, folder / name)
-    return state | projector("0.", "2.") | extra
+    return state | projector(small, "0.", "2.") | extra
 
 
 def original(

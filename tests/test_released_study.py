@@ -2,21 +2,23 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from released_standins import write_full, write_lora, write_projector
 
 from sbt.__main__ import main
-from sbt.models import list_arms, load_arm
-from sbt.models.released.check import Original, compare
+from sbt.models import list_arms, silence_libraries
 from sbt.models.released.convert import convert
-from sbt.models.released.standins import LAYOUTS, write, write_base
 from sbt.study import plan as plans
 from sbt.utils import paths
+from sbt.utils.errors import MissingStep
 from sbt.utils.files import read_json
 
 CONVERT = "25_released_checkpoints"
@@ -93,31 +95,29 @@ LAYOUT = {"projector": "projector", "ft": "full", "lora": "lora", "lora-adapter"
 
 @pytest.fixture(scope="module")
 def standins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the authors' page on the hub: a stand-in in each layout, and their base."""
+    """A folder as the authors' page on the hub: a stand-in in each layout, and their base, which has no `<image>`."""
     root = tmp_path_factory.mktemp("released")
-    base = write_base(root / "base", "assets/llm")
-    for layout in LAYOUTS:
-        write(root / layout, layout, base, "assets/clip")
+    base = shutil.copytree(paths.assets() / "llm", root / "base")
+    for file in base.glob("*.json"):
+        file.write_text(file.read_text().replace('"<image>"', '"<unused>"'))
+    models = SimpleNamespace(llm=base, clip=paths.assets() / "clip")
+    writers = {"projector": write_projector, "full": write_full, "lora": write_lora}
+    with silence_libraries():
+        for layout, write in writers.items():
+            write(root / layout, models)
     return root
 
 
 @pytest.mark.parametrize("name", FAMILY)
-def test_what_the_notebook_does_with_a_checkpoint(name: str, standins: Path, tmp_path: Path) -> None:
+def test_an_arm_that_can_see_is_listed_as_one(name: str, standins: Path, tmp_path: Path) -> None:
     parts = {"language_model": standins / "base", "vision_tower": "assets/clip"}
     folder = standins / LAYOUT[name]
     convert(folder, tmp_path / "model", conversation="v1", arm=name, strip_markers=True, **parts, **FAMILY[name])
-    arm, original = load_arm(tmp_path / "model"), Original(folder, **parts, adapter_only="adapter" in name)
-    assert arm.has_vision == (name != "lora-adapter")
-    [row] = compare(original, arm, [paths_picture()], "What is it?", new=2)
-    assert row["difference"] <= 1e-4 * row["largest"] and row["same_next"] == 1
-    see = list(list_arms([tmp_path], vision=True))
-    assert see == ([name] if arm.has_vision else [])
-
-
-def paths_picture() -> object:
-    from PIL import Image
-
-    return Image.effect_mandelbrot((72, 72), (-2, -1, 1, 1), 30).convert("RGB")
+    if name == "lora-adapter":
+        with pytest.raises(MissingStep, match="no finished arm that can see"):
+            list_arms([tmp_path], vision=True)
+    else:
+        assert list(list_arms([tmp_path], vision=True)) == [name]
 
 
 def steps(standins: Path, outputs: Path) -> list[dict]:

@@ -1,11 +1,12 @@
 """The true shapes on the meta device: what trains in each arm, and what a block keeps for its backward pass."""
 
+import model_shapes as shapes
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sbt.models import set_trainable, shapes
+from sbt.models import set_trainable
 from sbt.study import architectures, costs
 
 CLIP = "openai/clip-vit-large-patch14"

@@ -220,10 +220,19 @@ def _prompt(arm: Arm, request: dict, conversation: str | None) -> str:
     )
 
 
+def prompt_text(arm: Arm, request: dict) -> str:
+    """What the arm reads for a request of `generate`: the placeholder of an image once for each of its features."""
+    return _expanded(arm, _prompt(arm, request, arm.conversation), request)
+
+
+def _expanded(arm: Arm, prompt: str, request: dict) -> str:
+    if request.get("image") is None:
+        return prompt
+    return prompt.replace(PLACEHOLDER, image_text(arm.tokenizer, arm.model.config.image_seq_length))
+
+
 def _encode(arm: Arm, tokenizer: PreTrainedTokenizerBase, prompt: str, request: dict) -> list[int]:
-    if request.get("image") is not None:
-        prompt = prompt.replace(PLACEHOLDER, image_text(arm.tokenizer, arm.model.config.image_seq_length))
-    return tokenizer.encode(prompt, add_special_tokens=False)
+    return tokenizer.encode(_expanded(arm, prompt, request), add_special_tokens=False)
 
 
 def _check(model: LlamaForCausalLM, requests: Sequence[dict], ids: list[list[int]], new: int) -> None:

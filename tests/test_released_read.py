@@ -1,103 +1,86 @@
-"""Stand-ins in the authors' layouts, the plain rebuild of their forward pass, and what is fetched from the hub."""
+"""What a checkpoint's files hold, where its tensors went, the stand-in of the embedded study, the hub's files."""
 
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import released_standins as standins
 import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
-from PIL import Image
 from tiny_fixtures import small  # noqa: F401 - a fixture
 
-from sbt.models import load_arm
-from sbt.models.released import hub as released_hub
-from sbt.models.released.check import Original, compare, contents, image_prompt, moved
-from sbt.models.released.convert import convert, kind
-from sbt.models.released.standins import LAYOUTS, write, write_base
-from sbt.utils.errors import CheckpointError, ParameterError, RunError
+from sbt.microworld import stand_in
+from sbt.models import load_arm, silence_libraries
+from sbt.models.released import read
+from sbt.models.released.convert import convert
+from sbt.utils.errors import CheckpointError, RunError
+from sbt.utils.files import read_json
 
-PICTURES = [Image.effect_mandelbrot((60, 44), (-2, -1, 1, 1), quality).convert("RGB") for quality in (20, 60)]
-QUESTION = "Is there a red star?"
+WRITERS = {"projector": standins.write_projector, "full": standins.write_full, "lora": standins.write_lora}
 
 
 @pytest.fixture(scope="module")
 def made(small: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:  # noqa: F811
-    """By layout: the stand-in's folder, and the folder of the arm it was converted to."""
+    """By layout: the folder of a checkpoint, and that of the arm it was converted to."""
     root = tmp_path_factory.mktemp("standins")
-    parts = {"language_model": small.llm, "vision_tower": small.clip}
-    folders, arms = {}, {}
-    for layout in LAYOUTS:
-        folders[layout] = write(root / layout, layout, **parts, seed=3)
-        arms[layout] = root / f"{layout}-arm"
-        convert(folders[layout], arms[layout], conversation="v1", arm=layout, **parts)
-    return SimpleNamespace(folder=folders, arm=arms, parts=parts, root=root)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_converted_stand_in_computes_what_the_original_did(layout: str, made: SimpleNamespace) -> None:
-    arm, original = load_arm(made.arm[layout]), Original(made.folder[layout], **made.parts)
-    assert kind(made.folder[layout]) == layout
-    rows = compare(original, arm, PICTURES, QUESTION, new=4)
-    assert len(rows) == 2
-    for row in rows:
-        assert row["difference"] < 1e-4 * row["largest"] and row["same_next"] == 1.0
-    with torch.no_grad():  # another projector is another model: the comparison sees it
-        original.projector["weight"].mul_(1.5)
-    assert all(row["difference"] > 1e-2 * row["largest"] for row in compare(original, arm, PICTURES, QUESTION, new=1))
-
-
-def test_adapters_alone_are_compared_on_text(made: SimpleNamespace) -> None:
-    out = made.root / "adapter-arm"
-    convert(made.folder["lora"], out, conversation="v1", arm="adapter", text_lora="adapter", **made.parts)
-    rows = {}
-    for adapter_only in (True, False):
-        original = Original(made.folder["lora"], **made.parts, adapter_only=adapter_only)
-        [rows[adapter_only]] = compare(original, load_arm(out), PICTURES, QUESTION, new=2)
-    assert rows[True]["difference"] < 1e-4 * rows[True]["largest"] < rows[False]["difference"]
-
-
-def test_a_stand_in_is_another_model_than_its_base_and_the_seed_says_which(made: SimpleNamespace) -> None:
-    folder = write(made.root / "again", "full", **made.parts, seed=3)
-    shard = "pytorch_model-00001-of-00002.bin"
-    assert (folder / shard).read_bytes() == (made.folder["full"] / shard).read_bytes()
-    other = write(made.root / "again", "full", **made.parts, seed=4)
-    assert (other / shard).read_bytes() != (made.folder["full"] / shard).read_bytes()
+    folders = {layout: root / layout for layout in WRITERS}
+    arms = {layout: root / f"{layout}-arm" for layout in WRITERS}
+    for layout, write in WRITERS.items():
+        with silence_libraries():
+            write(folders[layout], small)
+        convert(folders[layout], arms[layout], conversation="v1", language_model=small.llm, vision_tower=small.clip)
+    return SimpleNamespace(folder=folders, arm=arms)
 
 
 def test_every_tensor_is_found_where_it_went(made: SimpleNamespace) -> None:
-    tables = {layout: moved(made.folder[layout], made.arm[layout]) for layout in LAYOUTS}
+    tables = {layout: read.moved(made.folder[layout], made.arm[layout]) for layout in WRITERS}
     assert not [row for rows in tables.values() for row in rows if row["became"] == "not found"]
     full = {row["key"]: row for row in tables["full"]}
     assert full["model.layers.*.mlp.up_proj.weight"]["tensors"] == 2
     assert full["model.layers.*.mlp.up_proj.weight"]["became"].endswith("layers.*.mlp.up_proj.weight")
     assert full["model.mm_projector.bias"]["became"] == "multi_modal_projector.linear_1.bias"
+    assert full["model.layers.*.self_attn.rotary_emb.inv_freq"]["became"] == "left out"
     folded = {row["became"] for row in tables["lora"] if "lora_" in row["key"]}
     assert folded == {"folded in"}
     rows = {row["key"]: row["became"] for row in tables["projector"]}
     assert rows["model.embed_tokens.weight"] == "its last rows: <im_start>, <im_end>"
-    wrong = moved(made.folder["full"], made.arm["lora"])  # the control: another model's tensors are missed
+    wrong = read.moved(made.folder["full"], made.arm["lora"])  # the control: another model's tensors are missed
     assert "not found" in {row["became"] for row in wrong}
 
 
-def test_the_files_and_the_prompt_are_shown(made: SimpleNamespace) -> None:
-    rows = {row["file"]: row for row in contents(made.folder["lora"])}
+def test_every_tensor_of_the_arm_has_an_origin(made: SimpleNamespace) -> None:
+    state, full = standins_state(made.folder["full"]), read.origins(made.folder["full"], made.arm["full"])
+    assert full["from the checkpoint"] == len([key for key in state if "inv_freq" not in key])
+    assert full["identity layer"] == 2 and "other" not in full
+    lora = read.origins(made.folder["lora"], made.arm["lora"])
+    assert lora["other"] >= 14, "two layers of seven weights that adapters were folded into"
+
+
+def standins_state(folder: Path) -> dict[str, torch.Tensor]:
+    return read.read_shards(folder).tensors
+
+
+def test_the_files_are_shown(made: SimpleNamespace) -> None:
+    rows = {row["file"]: row for row in read.contents(made.folder["lora"])}
     assert list(rows) == ["adapter_config.json", "adapter_model.bin", "config.json", "non_lora_trainables.bin"]
     assert rows["adapter_model.bin"]["tensors"] == 2 * 2 * 7 and rows["non_lora_trainables.bin"]["dtype"] == "float32"
-    arm = load_arm(made.arm["full"])
-    assert f"<im_start>{'<image>' * 9}<im_end>\n{QUESTION} ASSISTANT:" in image_prompt(arm, QUESTION)
 
 
-def test_a_base_that_has_the_image_token_is_freed_of_it(made: SimpleNamespace, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="<image> among them .* write_base"):
-        write(tmp_path / "x", "full", "assets/llm", "assets/clip")
-    base = write_base(tmp_path / "base", "assets/llm")
-    folder = write(tmp_path / "x", "projector", base, "assets/clip")
-    assert kind(folder) == "projector"
-    with pytest.raises(ParameterError, match="did you mean 'full'"):
-        write(tmp_path / "y", "ful", **made.parts)
-    assert not (tmp_path / "y").exists()
+def test_the_stand_in_is_a_fully_tuned_checkpoint_and_the_seed_decides_its_weights(tmp_path: Path) -> None:
+    shard = "pytorch_model-00001-of-00002.bin"
+    folders = [stand_in.write(tmp_path / str(n), "assets/llm", "assets/clip", seed=n // 2) for n in range(3)]
+    first, second, third = (read.read_bin(folder / shard).tensors for folder in folders)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not all(torch.equal(first[key], third[key]) for key in first)
+    assert read.kind(folders[0]) == "full"
+    convert(folders[0], tmp_path / "arm", vision_tower="assets/clip", conversation="v1")
+    assert read_json(tmp_path / "arm" / "arm.json")["released"]["ignored"] == []
+    words = load_arm(tmp_path / "arm").tokenizer
+    size = len(words)
+    assert words.convert_tokens_to_ids(["<image>", "<im_start>", "<im_end>"]) == [size - 3, size - 2, size - 1]
+    assert not {row["became"] for row in read.moved(folders[0], tmp_path / "arm")} & {"not found", "left out"}
 
 
 # --- from the hub ---------------------------------------------------------------------------------------------------
@@ -136,9 +119,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict]:
             seen["downloaded"] += filter_repo_objects(SIZES, allow_patterns=allow_patterns)
             return f"cache/snapshots/{revision}"
 
-        monkeypatch.setattr(released_hub, "HfApi", Api)
-        monkeypatch.setattr(released_hub, "snapshot_download", snapshot)
-        monkeypatch.setattr(released_hub.constants, "is_offline_mode", lambda: offline)
+        monkeypatch.setattr(read, "HfApi", Api)
+        monkeypatch.setattr(read, "snapshot_download", snapshot)
+        monkeypatch.setattr(read.constants, "is_offline_mode", lambda: offline)
         return seen
 
     return serve
@@ -146,19 +129,19 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict]:
 
 def test_only_what_is_read_is_downloaded_and_the_commit_is_named(hub: Callable[..., dict]) -> None:
     seen = hub()
-    assert released_hub.fetch(REPO) == (Path("cache/snapshots/c0ffee"), "c0ffee")
+    assert read.fetch(REPO) == (Path("cache/snapshots/c0ffee"), "c0ffee")
     assert seen == {"asked": ["main"], "downloaded": ["config.json", "mm_projector.bin"]}
 
 
 def test_offline_the_hub_is_not_asked(hub: Callable[..., dict]) -> None:
     seen = hub(offline=True)
-    assert released_hub.fetch(REPO, "abc").commit == "abc" and seen["asked"] == []
+    assert read.fetch(REPO, "abc").commit == "abc" and seen["asked"] == []
 
 
 def test_a_disk_that_is_too_small_is_said_before_the_download(hub: Callable[..., dict]) -> None:
     seen = hub(scale=1e15)
     with pytest.raises(RunError, match=r"GB are to be downloaded and .* HF_HOME"):
-        released_hub.fetch(REPO)
+        read.fetch(REPO)
     assert seen["downloaded"] == []
 
 
@@ -175,14 +158,14 @@ def test_a_disk_that_is_too_small_is_said_before_the_download(hub: Callable[...,
 def test_what_goes_wrong_at_the_hub(error: Exception, offline: bool, words: str, hub: Callable[..., dict]) -> None:
     hub(error, offline=offline)
     with pytest.raises(CheckpointError, match=words) as caught:
-        released_hub.fetch(REPO)
+        read.fetch(REPO)
     assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
 
 
 def test_a_folder_is_taken_as_it_is_and_a_wrong_name_asks_nothing(hub: Callable[..., dict], tmp_path: Path) -> None:
     seen = hub()
-    assert released_hub.fetch(str(tmp_path)) == (tmp_path, "")
+    assert read.fetch(str(tmp_path)) == (tmp_path, "")
     for name in ("PahaII", "outputs/MM-ft", "../x/y"):
         with pytest.raises(CheckpointError, match="no folder here and no hub id"):
-            released_hub.fetch(name)
+            read.fetch(name)
     assert seen["asked"] == []
