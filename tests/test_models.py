@@ -1,7 +1,9 @@
 """Assembling, freezing, saving and loading the study's models."""
 
+import ast
 import json
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +18,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM, LlavaForConditi
 from sbt import models
 from sbt.models.freeze import lora_targets
 from sbt.models.llava import connector_state
+from sbt.utils import paths
 from sbt.utils.errors import CheckpointError, ParameterError
 
 FULL = {"connector": "full", "language_model": "full"}
@@ -291,3 +294,84 @@ def test_loading_and_saving_are_quiet(
 ) -> None:
     models.load_arm(saved(tmp_path / "a", small, *built(small, LORA)))
     assert capfd.readouterr() == ("", "")
+
+
+# --- no code of a model folder runs; what is damaged is said in one line ----------------------------------------------
+
+
+def test_every_from_pretrained_refuses_remote_code() -> None:
+    sources = {str(file): file.read_text() for file in paths.package().rglob("*.py")}
+    for file in (paths.package().parent / "notebooks").glob("*.ipynb"):
+        cells = [cell for cell in json.loads(file.read_text())["cells"] if cell["cell_type"] == "code"]
+        sources |= {f"{file} {number}": "".join(cell["source"]) for number, cell in enumerate(cells)}
+    calls = 0
+    for name, source in sources.items():
+        for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
+            method = call.func
+            if not isinstance(method, ast.Attribute) or method.attr != "from_pretrained":
+                continue
+            if isinstance(method.value, ast.Name) and method.value.id == "PeftModel":
+                continue  # has no such option: it reads adapters of known kinds
+            calls += 1
+            given = {keyword.arg: keyword.value for keyword in call.keywords}
+            known = given.get("trust_remote_code")
+            refused = isinstance(known, ast.Constant) and known.value is False
+            assert refused or (None in given and '"trust_remote_code": False' in source), f"{name}:{call.lineno}"
+    assert calls > 5
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_a_folder_with_code_of_its_own_is_refused(file: str, small: SimpleNamespace, tmp_path: Path) -> None:  # noqa: F811
+    folder = shutil.copytree(small.llm, tmp_path / "x")
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass C: pass\n")
+    raw = json.loads((folder / file).read_text())
+    raw["auto_map"] = {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.C", "AutoTokenizer": ["evil.C", None]}
+    (folder / file).write_text(json.dumps(raw))
+    for load in (models.load_language_model, models.load_arm):
+        with pytest.raises(CheckpointError, match="asks for code of its own .auto_map., which is never run") as error:
+            load(folder)
+        assert "\n" not in str(error.value) and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"model_type": "llama", "num_attention_heads": 0}', '{"model_type": 3}'])
+def test_a_config_of_another_shape_is_one_line(text: str, small: SimpleNamespace, tmp_path: Path) -> None:  # noqa: F811
+    folder = shutil.copytree(small.llm, tmp_path / "x")
+    (folder / "config.json").write_text(text)
+    with pytest.raises(CheckpointError) as error:
+        models.load_arm(folder)
+    assert str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"image_processor": 3}', None])
+def test_a_damaged_processor_config_is_one_line(text: str | None, small: SimpleNamespace, tmp_path: Path) -> None:  # noqa: F811
+    folder = saved(tmp_path / "arm", small, *built(small))
+    if text is None:
+        (folder / "processor_config.json").unlink()
+    else:
+        (folder / "processor_config.json").write_text(text)
+    with pytest.raises(CheckpointError) as error:
+        models.load_arm(folder)
+    assert "\n" not in str(error.value) and "processor" in str(error.value)
+
+
+def test_a_model_of_another_architecture_is_refused(small: SimpleNamespace, tmp_path: Path) -> None:  # noqa: F811
+    folder = shutil.copytree(small.llm, tmp_path / "x")
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(raw | {"model_type": "gpt2"}))
+    with pytest.raises(CheckpointError, match="is a 'gpt2' model, no 'llama'"):
+        models.load_language_model(folder)
+
+
+def test_pad_makes_a_square_with_the_mean_colour(small: SimpleNamespace) -> None:  # noqa: F811
+    """LLaVA-1.5's expand2square (llava/mm_utils.py) before the tower's own processor."""
+    picture = Image.effect_mandelbrot((60, 30), (-2, -1, 1, 1), 20).convert("RGB")
+    square, padded = (models.assemble(small.llm, small.clip, image_aspect_ratio=how)[1] for how in ("square", "pad"))
+    mean = tuple(int(part * 255) for part in padded.image_processor.image_mean)
+    by_hand = Image.new("RGB", (60, 60), mean)
+    by_hand.paste(picture, (0, 15))
+    wanted = square.image_processor(images=by_hand, return_tensors="pt")["pixel_values"]
+    found = padded.image_processor(images=picture, return_tensors="pt")["pixel_values"]
+    assert torch.allclose(found, wanted, atol=1e-6)
+    assert not torch.allclose(found, square.image_processor(images=picture, return_tensors="pt")["pixel_values"])
+    with pytest.raises(ParameterError, match="known are square, pad"):
+        models.assemble(small.llm, small.clip, image_aspect_ratio="anyres")

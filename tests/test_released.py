@@ -127,6 +127,31 @@ def test_llava_15(vision: bool, small: SimpleNamespace, tmp_path: Path) -> None:
     check_looks_as_original(load_arm(tmp_path / "arm"), state, small, image_markers=False)
 
 
+def test_llava_15_pads_and_other_ways_to_read_a_picture_are_refused(
+    small: SimpleNamespace,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    standins.write_llava15(tmp_path / "x", small, vision=False)
+    config = read_json(tmp_path / "x" / "config.json")
+    picture = Image.effect_mandelbrot((60, 30), (-2, -1, 1, 1), 20).convert("RGB")
+    pixels = {}
+    for how in ("square", "pad"):
+        (tmp_path / "x" / "config.json").write_text(json.dumps(config | {"image_aspect_ratio": how}))
+        converted(tmp_path / "x", tmp_path / how, small)
+        processor = load_arm(tmp_path / how).processor
+        pixels[how] = processor.image_processor(images=picture, return_tensors="pt")["pixel_values"]
+        assert bool(getattr(processor.image_processor, "do_pad", False)) == (how == "pad"), "an arm's folder keeps it"
+    assert pixels["pad"].shape == pixels["square"].shape and not torch.equal(pixels["pad"], pixels["square"])
+    for field, value in (("image_aspect_ratio", "anyres"), ("mm_patch_merge_type", "spatial_unpad")):
+        (tmp_path / "x" / "config.json").write_text(json.dumps(config | {field: value}))
+        with pytest.raises(CheckpointError, match=f"{field} is '{value}'; only .* is converted"):
+            converted(tmp_path / "x", tmp_path / "arm", small)
+    standins.write_projector(tmp_path / "y", small)
+    (tmp_path / "y" / "config.json").write_text(json.dumps(config | {"image_aspect_ratio": "pad"}))
+    with pytest.raises(CheckpointError, match="image_aspect_ratio is 'pad', which a projector by itself cannot keep"):
+        converted(tmp_path / "y", tmp_path / "arm", small)
+
+
 def test_a_projector_is_a_connector_over_the_base(
     made: SimpleNamespace,
     small: SimpleNamespace,  # noqa: F811
