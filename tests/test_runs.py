@@ -320,6 +320,11 @@ def test_root_is_found_from_any_folder(project: Path, monkeypatch: pytest.Monkey
     assert paths.root() == project
     monkeypatch.chdir(tmp_path)
     assert paths.root() == paths.package().parent
+    installed = tmp_path / "site" / "sbt"
+    (installed / "params").mkdir(parents=True)
+    with monkeypatch.context() as patch:  # installed from a wheel: notebooks and params lie in the package
+        patch.setattr(paths, "package", lambda: installed)
+        assert (paths.root(), paths.params()) == (tmp_path, installed / "params")
     assert paths.resolve("assets/llm") == paths.package() / "microworld" / "assets" / "llm"
     assert paths.resolve("/x") == Path("/x") and paths.resolve("x/y") == paths.root() / "x" / "y"
     monkeypatch.setenv("SBT_DATA", str(project))

@@ -13,24 +13,32 @@ def package() -> Path:
 
 
 def root() -> Path:
-    """Folder of the project: `SBT_ROOT`, else the nearest above with `notebooks/` and `sbt/`, else the package's."""
+    """Folder of the project: `SBT_ROOT`, else the nearest above with `notebooks/` and `sbt/`, else the package's.
+
+    Where the package was installed without a checkout, it is the working directory.
+    """
     if given := os.environ.get("SBT_ROOT"):
         return Path(given).resolve()
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "notebooks").is_dir() and (folder / "sbt").is_dir():
             return folder
-    return package().parent
+    return package().parent if (package().parent / "notebooks").is_dir() else here
 
 
 def notebooks() -> Path:
-    """Folder of the notebooks."""
-    return root() / "notebooks"
+    """Folder of the notebooks: the project's, else those that were installed with the package."""
+    return _own("notebooks")
 
 
 def params() -> Path:
-    """Folder of the studies' parameter files."""
-    return root() / "params"
+    """Folder of the studies' parameter files: the project's, else those that were installed with the package."""
+    return _own("params")
+
+
+def _own(name: str) -> Path:
+    folder, installed = root() / name, package() / name
+    return installed if installed.is_dir() and not folder.is_dir() else folder
 
 
 def outputs() -> Path:
