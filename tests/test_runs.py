@@ -105,6 +105,13 @@ def test_begin_before_the_parameters_cell_says_so(namespace: Namespace) -> None:
         sbt.begin(globals_ | {"In": ["", "1 + 1"]})
 
 
+def test_a_front_end_that_keeps_no_history_is_read_from_the_notebooks_file(namespace: Namespace) -> None:
+    globals_ = namespace(In=[""], size=7)  # as under nbval
+    assert sbt.begin(globals_).p.size == 7
+    with pytest.raises(ParameterError, match="run the cell tagged `parameters` first"):
+        sbt.begin({**globals_, "step": "no such step"})
+
+
 def test_a_finished_run_is_cached_until_something_it_depends_on_changes(namespace: Namespace, project: Path) -> None:
     assert not finish(namespace()).folder.with_name("10_make.stale").exists()
     done = project / "outputs" / "tiny" / "10_make" / "DONE"

@@ -3,6 +3,7 @@
 Work that is still good is kept: a finished run is `cached`, an interrupted one is resumed, any other is set aside.
 """
 
+import contextlib
 import copy
 import math
 import time
@@ -43,7 +44,8 @@ def begin(namespace: dict) -> "Run":
     note(env.line(paths.outputs()))
     if previous := _begun.pop(id(namespace), None):
         previous.release()
-    declared, injected = params.declared_in_session(namespace.get("In", ()))
+    executed = namespace.get("In", ())
+    declared, injected = params.declared_in_session(executed) if any(executed) else (_declared_in_file(namespace), [])
     notebook = _notebook(declared)
     params.check(declared, dict.fromkeys([name for name in injected if name not in declared]), notebook)
     if missing := [name for name in ("study", "step", *declared) if name not in declared or name not in namespace]:
@@ -54,6 +56,16 @@ def begin(namespace: dict) -> "Run":
         raise Stopped(f"Dry run, nothing was done. It would take {estimate.step(notebook, values)}.")
     _begun[id(namespace)] = run = Run(notebook, values)
     return run
+
+
+def _declared_in_file(namespace: dict) -> dict[str, params.Parameter]:
+    """What the notebook of this step in `notebooks/` declares: nbval keeps no history of the cells that ran."""
+    for file in sorted(paths.notebooks().glob("*.ipynb")):
+        with contextlib.suppress(ParameterError, DataError):  # another notebook's fault
+            declared = params.declared(file)
+            if "step" in declared and declared["step"].default == namespace.get("step"):
+                return declared
+    raise ParameterError("run the cell tagged `parameters` first, the one that names `study` and `step`")
 
 
 def _notebook(declared: dict[str, params.Parameter]) -> str:
