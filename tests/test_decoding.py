@@ -41,11 +41,37 @@ def test_protocols() -> None:
     assert decoding("paper", 16) is PAPER
     assert (PAPER.max_new_tokens, PAPER.temperature, PAPER.top_k, PAPER.seed) == (10, 0.2, 50, 42)
     assert (UNICORN.max_new_tokens, UNICORN.conversation, UNICORN.temperature) == (25, None, 0.2)
+    assert (PAPER.min_new_tokens, UNICORN.min_new_tokens, Decoding(16).min_new_tokens) == (1, 0, 0)
+    with pytest.raises(ParameterError, match="min_new_tokens must lie between 0 and max_new_tokens"):
+        Decoding(2, min_new_tokens=3)
     assert PAPER.keep_stop and not UNICORN.keep_stop, "Unicorn's wrapper takes the end sign off"
     with pytest.raises(ParameterError, match="protocol"):
         decoding("papre", 16)
     with pytest.raises(ParameterError, match="temperature"):
         Decoding(temperature=-1)
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_an_arm_that_would_end_at_once_says_one_token_under_paper(
+    tmp_path: Path, small: SimpleNamespace, arm: models.Arm, share: bool  # noqa: F811
+) -> None:
+    language, tokenizer = models.language_model(arm)
+
+    def end(head: torch.nn.Module, given: tuple, logits: torch.Tensor) -> torch.Tensor:
+        logits[..., tokenizer.eos_token_id] += 1e4
+        return logits
+
+    hook = language.lm_head.register_forward_hook(end)
+    try:
+        how = {"cache": tmp_path / "a", "share": share}
+        assert set(generate(arm, asked(small.images), decoding=Decoding(6), **how)) == {""}
+        lengths = {
+            len(tokenizer(answer, add_special_tokens=False)["input_ids"])
+            for answer in generate(arm, asked(small.images), decoding=Decoding(6, min_new_tokens=1), **how)
+        }
+    finally:
+        hook.remove()
+    assert lengths <= {0, 1, 2} and lengths != {0}, "a token, which may be a blank, and the end"
 
 
 def test_the_seed_decides_and_nothing_else_draws(tmp_path: Path, small: SimpleNamespace, arm: models.Arm) -> None:  # noqa: F811

@@ -7,14 +7,16 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from PIL import Image
 
-from sbt.report import plots, tables
+from sbt.report import tables
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CONDITIONS = ("real", "shuffled", "blank")
 
@@ -133,8 +135,12 @@ def verdicts(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def figure(rows: pd.DataFrame, title: str, levels: Mapping[str, float] | None = None) -> Figure:
+def figure(rows: pd.DataFrame, title: str, levels: Mapping[str, float] | None = None) -> "Figure":
     """Scores with 95 % intervals by task, a panel a condition, a point an arm; `levels` (blind) are dotted."""
+    import matplotlib.pyplot as plt  # here, so that `sbt score` need not wait for it
+
+    from sbt.report import plots
+
     found = split(rows)
     tasks, arms = list(dict.fromkeys(found["task"])), list(dict.fromkeys(found["arm"]))
     step = 0.7 / len(arms)

@@ -27,7 +27,7 @@ from sbt.benchmarks.common.protocol import PAPER, Decoding, decoding
 from sbt.data import corruptions as corrupting
 from sbt.data import images as image_files
 from sbt.report import plots, stats, tables
-from sbt.utils import checks, paths
+from sbt.utils import paths
 from sbt.utils.errors import DataError
 
 CLEAN, ALL = "clean", "all corruptions"  # subsets of metric rows
@@ -56,11 +56,11 @@ class CorruptedImages:
     def names(self, pictures: Sequence[str], corruption: str, severity: int) -> list[str]:
         """Files in `folder`, in the order of the `pictures` (names in `images`), each made where it is not there yet.
 
-        DataError: a ready image is missing; a picture is missing, damaged or smaller than 32 pixels. ParameterError:
-        an unknown corruption or severity.
+        DataError: there are no ready images; a picture is missing, damaged or smaller than 32 pixels. ParameterError:
+        an unknown corruption or severity. Whether every ready image is there, `make` has looked.
         """
         if self.ready:
-            found = checks.image_folder(corrupting.find(self.ready, corruption, severity), pictures)
+            found = corrupting.find(self.ready, corruption, severity)
             return [(found / name).relative_to(self.folder).as_posix() for name in pictures]
         asked = self.folder, corruption, severity, self.seed
         made = {name: corrupting.cached(self.images / name, *asked) for name in dict.fromkeys(pictures)}

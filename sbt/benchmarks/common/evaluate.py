@@ -76,6 +76,12 @@ def noted(good: Mapping[str, Sequence[str]]) -> str:
     return ", ".join(notes) or "nothing unusual"
 
 
+def seeing_arms(run: Run) -> dict[str, str]:
+    """Name -> folder of the study's arms that can see, those that the run's parameters `arms` and `arm_steps` name."""
+    folders, p = run.upstreams(*run.p.arm_steps).values(), run.p
+    return models.list_arms(folders, p.arms, vision=True, study=p.study, steps=p.arm_steps)
+
+
 def question_files(run: Run, spec: Spec, parameter: str, world: str) -> Path:
     """Where the questions are: what the parameter names, the published ones where it is "hub", else the micro-world's.
 

@@ -12,12 +12,12 @@ import numpy as np
 from sbt.benchmarks import check_protocol
 from sbt.benchmarks.common import language
 from sbt.benchmarks.common import samples as common_samples
+from sbt.benchmarks.common.answers import matched, read, text
 from sbt.benchmarks.truthfulqa import metric
 from sbt.benchmarks.truthfulqa.files import NO_COMMENT, prepared, read_csv
 from sbt.report import stats
-from sbt.utils import checks, paths
-from sbt.utils.errors import DataError
-from sbt.utils.files import read_lines, read_text
+from sbt.utils import paths
+from sbt.utils.files import read_text
 
 # The "QA prompt" of Lin et al. (2022), letter for letter as lm-evaluation-harness has it in
 # lm_eval/tasks/truthfulqa/truthfulqa_mc1.yaml (4e7e0d4).
@@ -125,17 +125,11 @@ def samples(
 def score_files(answers: Path | str, references: Path | str, protocol: str = "standard") -> dict[str, float | int]:
     """Scores of a file of {"question", "answer"}, one a question of TruthfulQA.csv; an empty answer is an answer."""
     check_protocol(protocol, tuple(UNTIL))
-    docs, lines, name = (
-        prepared(read_csv(Path(references).absolute())),
-        read_lines(Path(answers)),
-        paths.shown(answers),
-    )
-    for number, row in lines:
-        if bad := [key for key in ("question", "answer") if not isinstance(row.get(key), str)]:
-            raise DataError(f"{name}:{number}: no text in {bad[0]!r}")
-    said, numbers = [row | {"question": row["question"].strip()} for _, row in lines], [number for number, _ in lines]
-    found = checks.matched(said, "question", {doc["question"]: doc for doc in docs}, name, numbers)
-    return score(docs, [row["answer"] for row in found], protocol)
+    docs, rows, name = prepared(read_csv(Path(references).absolute())), read(answers), paths.shown(answers)
+    for row in rows:
+        text(row, ["question"])
+    found = matched(rows, "question", {doc["question"]: doc for doc in docs}, name)
+    return score(docs, [text(row) for row in found], protocol)
 
 
 def item_scores(records: Sequence[dict]) -> dict:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from sbt.benchmarks import check_protocol
 from sbt.benchmarks.common import samples as common_samples
+from sbt.benchmarks.common.answers import matched, read
 from sbt.benchmarks.truthfulqa import generation
 from sbt.benchmarks.truthfulqa.files import Questions, load, read_items
 from sbt.benchmarks.truthfulqa.generation import preset_text
 from sbt.benchmarks.truthfulqa.metric import per_item, permuted
 from sbt.report import stats
-from sbt.utils import checks, paths
+from sbt.utils import paths
 from sbt.utils.errors import DataError
-from sbt.utils.files import read_lines
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -171,12 +171,11 @@ def score_files(answers: Path | str, references: Path | str, protocol: str = "st
     """Scores of a file of {"question", "mc1": [log-likelihoods in file order], "mc2": [...]}."""
     check_protocol(protocol)
     items, name = read_items(Path(references).absolute()), paths.shown(answers)
-    lines, known = read_lines(Path(answers)), {item["question"]: item for item in items}
-    found = checks.matched([row for _, row in lines], "question", known, name, [number for number, _ in lines])
-    for number, row in lines:
+    found = matched(read(answers), "question", {item["question"]: item for item in items}, name)
+    for item, (where, row) in zip(items, found, strict=True):
         for metric in ("mc1", "mc2"):
-            _check(row.get(metric), len(known[row["question"]][metric]), f"{name}:{number}: {metric}")
-    return score(items, found)
+            _check(row.get(metric), len(item[metric]), f"{where}: {metric}")
+    return score(items, [row for _, row in found])
 
 
 def _check(values: object, choices: int, where: str) -> None:
