@@ -296,7 +296,7 @@ def test_loading_and_saving_are_quiet(
     assert capfd.readouterr() == ("", "")
 
 
-# --- no code of a model folder runs; what is damaged is said in one line ----------------------------------------------
+# --- no code of a model folder runs; what is damaged is said in one line ------------------------------------------
 
 
 def test_every_from_pretrained_refuses_remote_code() -> None:

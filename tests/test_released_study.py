@@ -141,7 +141,7 @@ def steps(standins: Path, outputs: Path) -> list[dict]:
     asked = {"50_truthfulqa": read} | {name: {**given, "images": data / "images"} for name, given in look.items()}
     given = {name: json.loads(json.dumps(own | value, default=str)) for name, value in asked.items()}
     scored = [{"name": name, "notebook": name, "set": value, "needs": needs} for name, value in given.items()]
-    none = dict.fromkeys(("ethics", "language", "contribution", "data", "text_only"), "")
+    none = dict.fromkeys(("data", "text_only"), "")
     summed = none | {"images": str(data / "images"), "tuned": "MM-ft"}
     return [*made, *scored, {"name": "90_report", "notebook": "90_report", "set": summed, "needs": [*asked]}]
 

@@ -1,4 +1,4 @@
-"""What trains and what is frozen: a policy for each part of the model, and the table that shows it."""
+"""Freeze or train each part of a model (frozen, full or LoRA), and a table that shows which."""
 
 from collections.abc import Iterable
 

@@ -1,7 +1,4 @@
-"""Manners for libraries: silence on the screen, and one clear error where they cannot write.
-
-Executed notebooks show results, not progress bars and notices.
-"""
+"""Silence library logging and progress bars, and turn their errors on a full disk into one message."""
 
 import contextlib
 import logging
@@ -21,7 +18,7 @@ _LOUD = ("trl", "peft", "accelerate", "torch", "datasets", "lm_eval")
 
 @contextlib.contextmanager
 def silence_libraries() -> Iterator[None]:
-    """Errors only from the libraries below and from transformers; no progress bars, no warnings; restored after."""
+    """Show errors only of transformers and the libraries above: no progress bars, no warnings. Restored afterwards."""
     loggers = [logging.getLogger(name) for name in _LOUD]
     levels = [logger.level for logger in loggers]
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()

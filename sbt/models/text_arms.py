@@ -72,8 +72,8 @@ class TextArms:
     Each arm has its own vocabulary: a LLaVA's has a row more than its base's where `<image>` was added.
 
     Iteration yields the arms over one base together, at the place of the first of them (`order`), so no model is read
-    twice; `loads` lists the full models read. A model is good until one over other weights is asked for: then its
-    memory is freed, even while a variable still names it.
+    twice; `loads` lists the full models read. Loading an arm over another base frees the previous model's memory, even
+    while a variable still names it.
     """
 
     def __init__(

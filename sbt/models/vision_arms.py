@@ -21,9 +21,9 @@ Loaded = tuple[LlavaForConditionalGeneration, ProcessorMixin]
 def load_vision_models(references: Mapping[str, str], *, dtype: str | None = None) -> Iterator[tuple[str, Arm]]:
     """(name, arm in evaluation mode) of every arm, those over one base together, at the place of the first of them.
 
-    Where several share a base, the adapters of each are put on for its turn and taken off again, never merged: an arm
-    is good until the next is asked for. A LoRA arm alone is merged, which is faster. CheckpointError names what is
-    missing or damaged.
+    Where several share a base, the adapters of each are put on for its turn and taken off again, never merged: use an
+    arm before asking for the next. A LoRA arm alone is merged, which is faster. CheckpointError names what is missing
+    or damaged.
     """
     groups: dict[Parts | str, list[str]] = {}
     for name, reference in references.items():

@@ -18,6 +18,7 @@ from transformers import (
     LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    PretrainedConfig,
     PreTrainedTokenizerBase,
 )
 
@@ -92,9 +93,9 @@ def convert(
     """
     folder, out = paths.resolve(str(folder)), paths.resolve(str(out))
     what = kind(folder)
-    _check(what, out, language_model, vision_tower, conversation, dtype, text_lora)
     work = out.with_name(f".{out.name}.converting")
     job = _Job(folder, work, what, language_model, vision_tower, conversation, dtype, strip_markers, info)
+    _check(job, out, text_lora)
     make = {"projector": _connector, "lora": _adapter if text_lora == "adapter" else _merged}.get(what, _full)
     fresh = [parent for parent in out.parents if not parent.exists()]
     done = False
@@ -114,26 +115,18 @@ def convert(
     return arm
 
 
-def _check(
-    what: str,
-    out: Path,
-    language_model: str | Path | None,
-    vision_tower: str | Path | None,
-    conversation: str | None,
-    dtype: str,
-    text_lora: str,
-) -> None:
-    for name, value, known in (("dtype", dtype, DTYPES), ("text_lora", text_lora, TEXT_LORA)):
+def _check(job: _Job, out: Path, text_lora: str) -> None:
+    for name, value, known in (("dtype", job.dtype, DTYPES), ("text_lora", text_lora, TEXT_LORA)):
         if value not in known:
             raise ParameterError(f"{name}={value!r} is unknown{nearest(str(value), known)}")
-    if text_lora == "adapter" and what != "lora":
-        raise ParameterError(f"text_lora='adapter' is for LoRA checkpoints; this one is {what!r}")
-    if language_model is None and what in ("projector", "lora"):
-        raise ParameterError(f"language_model: name the base that this {what!r} checkpoint was trained on")
-    if vision_tower is None and text_lora != "adapter":
+    if text_lora == "adapter" and job.kind != "lora":
+        raise ParameterError(f"text_lora='adapter' is for LoRA checkpoints; this one is {job.kind!r}")
+    if job.language_model is None and job.kind in ("projector", "lora"):
+        raise ParameterError(f"language_model: name the base that this {job.kind!r} checkpoint was trained on")
+    if job.vision_tower is None and text_lora != "adapter":
         raise ParameterError("vision_tower: name the CLIP of the checkpoint, as its config.json has it")
-    if conversation is not None:
-        templates.load(conversation)
+    if job.conversation is not None:
+        templates.load(job.conversation)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ParameterError(f"{paths.shown(out)} exists and is not written over. Remove it or name another folder")
 
@@ -286,18 +279,18 @@ def _joined(job: _Job, projector: str, seen: read.Weights, ignored: list[str]) -
 
 def _base_config(job: _Job) -> LlamaConfig:
     """Configuration of the base; CheckpointError where it is none of a Llama."""
-    config = read_config(locate(job.language_model))
-    if not isinstance(config, LlamaConfig):
-        raise CheckpointError(f"{job.language_model}: is a {config.model_type!r} model, no llama")
-    return config
+    return _config_of(job.language_model, read_config(locate(job.language_model)), LlamaConfig)
 
 
 def _tower_config(job: _Job) -> CLIPVisionConfig:
     """Configuration of the vision tower; CheckpointError where it is none of a CLIP."""
     config = read_config(locate(job.vision_tower))
-    config = getattr(config, "vision_config", config)
-    if not isinstance(config, CLIPVisionConfig):
-        raise CheckpointError(f"{job.vision_tower}: is a {config.model_type!r} model, no CLIP")
+    return _config_of(job.vision_tower, getattr(config, "vision_config", config), CLIPVisionConfig)
+
+
+def _config_of(ref: str | Path, config: PretrainedConfig, kind: type) -> PretrainedConfig:
+    if not isinstance(config, kind):
+        raise CheckpointError(f"{ref}: is a {config.model_type!r} model, no {kind.__name__.removesuffix('Config')}")
     return config
 
 

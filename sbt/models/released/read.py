@@ -152,9 +152,12 @@ def kind(folder: str | Path) -> str:
     if len(found) == 1:
         return found[0]
     inside = f"; {len(listed)} keys, none or too many of a projector" if listed else ""
+    remedy = "Give each checkpoint a folder of its own"
+    if not found:
+        remedy += f". LLaVA's own layouts have {PROJECTOR_FILE}, {WHOLE} or its shards, or {ADAPTER_FILE}"
     raise CheckpointError(
         f"{paths.shown(folder)}: {'looks like ' + ' and '.join(found) if found else 'no checkpoint of LLaVA'} "
-        f"(files: {', '.join(names) or 'none'}{inside}). Give each checkpoint a folder of its own"
+        f"(files: {', '.join(names) or 'none'}{inside}). {remedy}"
     )
 
 
