@@ -183,4 +183,4 @@ def test_the_readme_says_what_the_plan_says(study: str) -> None:
     table = pipeline.plan_table(study)
     assert f"about {time} and {disk} GB of disk" in table
     assert f"{max(step.estimate.gpu_gb for step in steps(study).values()):.0f}" == gpu.split()[0]
-    assert f"{steps(study)['10_data'].estimate.disk_gb:.2f}" == data and data in table
+    assert f"{steps(study)['10_data'].estimate.disk_gb:.1f}" == data and data in table
