@@ -19,7 +19,7 @@ from huggingface_hub import errors as hub_errors
 
 from sbt import benchmarks
 from sbt.benchmarks.unicorn.metric import TASKS
-from sbt.data import conversations, download, image_zip, prepare, registry
+from sbt.data import conversations, download, image_zip, registry
 from sbt.data.download import RECORD, room
 from sbt.data.registry import SOURCES, File, Mirror, Source
 from sbt.utils import paths
@@ -233,12 +233,12 @@ def test_downloads_may_lie_apart_from_results(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("SBT_OUTPUTS", str(tmp_path / "drive"))
     assert paths.downloads() == tmp_path / "drive" / "downloads"
     assert paths.recorded(paths.downloads() / "a.zip") == "downloads/a.zip"
-    inside = prepare._kept(f"{paths.downloads()}/a.zip::b.jpg")
+    inside = image_zip.ImageFinder([]).kept(f"{paths.downloads()}/a.zip::b.jpg")
     assert inside == "downloads/a.zip::b.jpg" and image_zip.full(inside) == f"{tmp_path}/drive/downloads/a.zip::b.jpg"
     for apart in (tmp_path / "disk", paths.root() / "disk"):  # what `shown` shortens would be read below outputs
         monkeypatch.setenv("SBT_DOWNLOADS", str(apart))
         assert paths.downloads() == apart and paths.recorded(apart / "a.zip") == f"{apart}/a.zip"
-        kept = prepare._kept(f"{apart}/a.zip::b.jpg")
+        kept = image_zip.ImageFinder([]).kept(f"{apart}/a.zip::b.jpg")
         assert kept == image_zip.full(kept) == f"{apart}/a.zip::b.jpg"
 
 

@@ -162,6 +162,7 @@ class ImageFinder:
     def __init__(self, places: Sequence[Path]) -> None:
         self.places = [Path(place).absolute() for place in places]
         self.zips = {place: open_zip(str(place)) for place in self.places if place.suffix.lower() == ".zip"}
+        self._outputs = f"{paths.outputs()}/"
         self.path = lru_cache(maxsize=2**16)(self._path)
 
     def _path(self, name: str) -> str | None:
@@ -175,6 +176,10 @@ class ImageFinder:
             elif (place / name).is_file():
                 return str(place / name)
         return None
+
+    def kept(self, path: str) -> str:
+        """A path as prepared rows keep it: relative to the folder of outputs where it lies inside, which may move."""
+        return path.removeprefix(self._outputs)
 
     def shown(self) -> str:
         """The places for a message."""

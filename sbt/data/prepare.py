@@ -189,7 +189,7 @@ def _measure(job: _Job, batch: list[_Candidate], looking: ThreadPoolExecutor) ->
     """Fill in the tokens of the rows, and the images that cannot be used of those not looked at before."""
     good = [one for one in batch if one.row]
     if job.headers:
-        new = {path: "" for one in good for path in one.row["images"] if hash(_kept(path)) not in job.good}
+        new = {path: "" for one in good for path in one.row["images"] if hash(path) not in job.good}
         new.update(zip(new, looking.map(look, new), strict=True))
         for one in good:
             named = zip(one.names, one.row["images"], strict=True)
@@ -224,23 +224,18 @@ def _take(job: _Job, batch: list[_Candidate], measured: Future, faults: Faults) 
         job.counts["longest"] = max(job.counts["longest"], one.tokens)
         job.counts["tokens"] += one.tokens
         job.good.update(map(hash, row["images"]))
+        row["images"] = [job.find.kept(path) for path in row["images"]]
     job.counts["kept"] += len(kept)
     return kept
 
 
 def _good(job: _Job, one: _Candidate, faults: Faults) -> dict:
-    """The row of a candidate, with an id of its own and its images as prepared rows name them; BadRow."""
+    """The row of a candidate, with an id of its own; BadRow says what is wrong with it."""
     if one.bad:
         raise one.bad
     for name, problem in one.damaged.items():
         raise damaged(name, problem, faults)
-    one.row["images"] = [_kept(path) for path in one.row["images"]]
     return own_id(one.row, job.seen, faults, number_repeated=job.number_repeated)
-
-
-def _kept(path: str) -> str:
-    """A path as rows keep it: relative to the folder of outputs where it lies inside, which may move."""
-    return path.removeprefix(f"{paths.outputs()}/")
 
 
 def _drop(job: _Job, one: _Candidate, file: Path, error: BadRow) -> None:
