@@ -144,6 +144,12 @@ def test_every_path_that_is_not_here_is_named_at_once(asked: list[str], tmp_path
     assert "mme_data of 60, images of 63" in named[3] and "flickr of 62" in named[4]
 
 
+def test_the_text_sets_of_a_step_are_among_what_it_downloads() -> None:
+    asked_for = {"sources": {"mmlu": "hub", "gsm8k": "data/gsm8k"}, "truthfulqa_data": "hub", "ethics_data": ""}
+    names = [source.name for source in preflight.wanted(asked_for, benchmarks.sources())]
+    assert sorted(names) == ["mmlu", "truthfulqa"]
+
+
 @pytest.mark.parametrize("notebook", sorted(path.stem for path in paths.notebooks().glob("*.ipynb")))
 def test_every_parameter_that_names_a_path_is_looked_at(notebook: str) -> None:
     cells = json.loads((paths.notebooks() / f"{notebook}.ipynb").read_text())["cells"]

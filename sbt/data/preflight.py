@@ -70,13 +70,19 @@ def checks(steps: Iterable[dict], folder: Path, published: Mapping[str, Benchmar
 
 
 def wanted(values: Mapping[str, object], published: Mapping[str, BenchmarkFiles]) -> list[Source]:
-    """The benchmarks' sources that a step with these parameter values downloads, each once."""
+    """The benchmarks' sources that a step with these parameter values downloads, each once.
+
+    `published` has the parameter `sources.mmlu` for the key `mmlu` of a dict `sources`.
+    """
     sources: list[Source] = []
     for parameter, files in published.items():
-        value = values.get(parameter)
-        if isinstance(value, Mapping):
+        name, _, key = parameter.partition(".")
+        value = values.get(name)
+        if key:
+            sources += files.wanted(value.get(key) if isinstance(value, Mapping) else None, "")
+        elif isinstance(value, Mapping):
             sources += files.wanted(value.get("references"), value.get("images", ""))
-        elif parameter in values:
+        elif name in values:
             sources += files.wanted(value, values.get("images", ""), values.get("tasks", ()))
     return list(dict.fromkeys(sources))
 
@@ -171,7 +177,7 @@ def _repositories(steps: list[dict]) -> Iterable[tuple[str, str, bool, str]]:
 
 
 def _benchmarks(asked: Iterable[Source], folder: Path) -> Iterable[tuple[str, str, bool, str]]:
-    """Sources of the vision benchmarks that parameters take from the hub, each with its terms and where it is from."""
+    """Sources of the benchmarks that parameters take from the hub, each with its terms and where it is from."""
     for source in asked:
         files = download.plan(source, folder)
         terms = f". {source.note[:1].upper()}{source.note[1:]}" if source.note else ""

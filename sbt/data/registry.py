@@ -48,7 +48,7 @@ class File:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: its files, or the Hub repository `repo` that the `datasets` library reads it from.
+    """A data set and its files.
 
     `name` is what parameters call it and its folder below the downloads. `gated`: the Hub asks for consent first.
     `number_repeated`: its rows share ids. `page`: where to ask, or to fetch by hand; `note`: its terms.
@@ -61,7 +61,6 @@ class Source:
     number_repeated: bool = False
     page: str = ""
     note: str = ""
-    repo: str = ""
 
 
 @dataclass(frozen=True)
