@@ -11,7 +11,7 @@ from datasets import Dataset
 from tiny_fixtures import small  # noqa: F401 - a fixture
 
 from sbt import models
-from sbt.training import Collator, Settings, train
+from sbt.training import Collator, Settings, sft
 from sbt.training.sampler import Order, Padded, grouped, has_images, row_lengths
 
 LENGTHS = [1 + (7 * number) % 31 for number in range(103)]
@@ -112,7 +112,7 @@ def test_a_grouped_run_sees_the_groups_and_resumes_with_the_same_weights(
 
         model, processor = models.assemble(small.llm, small.clip)
         model = models.set_trainable(model, {"connector": "full", "language_model": "full"})
-        return train(model, processor, rows, tmp_path / name, chosen, progress=progress)
+        return sft(model, processor, rows, tmp_path / name, chosen, progress=progress)
 
     rows = tiny.rows(small.images, 12)
     monkeypatch.setattr(Collator, "__call__", look)

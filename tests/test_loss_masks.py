@@ -20,7 +20,7 @@ from transformers import LlavaProcessor, PreTrainedTokenizerBase, PreTrainedToke
 from sbt import templates
 from sbt.data import task_templates
 from sbt.models import assemble, set_trainable
-from sbt.training import Collator, Settings, labels, loss_mask, render_html, train
+from sbt.training import Collator, Settings, labels, loss_mask, render, sft
 from sbt.utils.errors import DataError, ParameterError
 
 BRIEF = "Answer briefly."
@@ -284,7 +284,7 @@ def test_a_row_without_an_answer_is_refused_though_its_instruction_trains(proces
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        ({"template": [BRIEF]}, "'template' is no knob; did you mean 'templates'"),
+        ({"template": [BRIEF]}, "'template' is unknown; did you mean 'templates'"),
         ({"on": "instructions"}, "on 'instructions' is unknown; did you mean 'instruction'"),
         ({"on": "instruction", "turns": "last"}, "turns 'last' is unknown"),
         ({"on": "instruction", "splitter": "words"}, "splitter 'words' is unknown"),
@@ -319,7 +319,7 @@ def test_training_uses_the_knobs(tmp_path: Path, small: SimpleNamespace) -> None
         model, processor = assemble(small.llm, small.clip)
         settings = Settings(learning_rate=1e-3, max_steps=1, batch_size=2, save_minutes=0, loss=variant(name))
         rows = [row("multi-turn", small.images), row("text-only", [])]
-        result = train(set_trainable(model, {"connector": "full"}), processor, rows, tmp_path, settings)
+        result = sft(set_trainable(model, {"connector": "full"}), processor, rows, tmp_path, settings)
         losses[name] = result.history["loss"][0]
         batch = Collator(processor, "v1", settings.loss)(rows)
         with torch.no_grad():
@@ -329,7 +329,7 @@ def test_training_uses_the_knobs(tmp_path: Path, small: SimpleNamespace) -> None
 
 
 def test_the_picture_of_a_row_has_a_colour_for_instructions(processor: LlavaProcessor, small: SimpleNamespace) -> None:  # noqa: F811
-    page = render_html(processor, row("multi-turn", small.images), "v1", variant("no_templates"))
+    page = render(processor, row("multi-turn", small.images), "v1", variant("no_templates"))
     marks = re.findall(r'<mark style="([^"]*)">(.*?)</mark>', page)
     assert [words for _, words in marks] == ["What colour?", " Red.&lt;/s&gt;", " A star?", " Yes.&lt;/s&gt;"]
     asked, answered = {style for style, _ in marks[::2]}, {style for style, _ in marks[1::2]}
@@ -337,7 +337,7 @@ def test_the_picture_of_a_row_has_a_colour_for_instructions(processor: LlavaProc
     words = {words: style for style, words in re.findall(r'<span style="([^"]*)">(trained as \w+)</span>', page)}
     assert words == {"trained as instruction": asked.pop(), "trained as response": answered.pop()}
     assert "the unmarked are only read" in page
-    assert "trained as instruction" not in render_html(processor, row("multi-turn", small.images), "v1")
+    assert "trained as instruction" not in render(processor, row("multi-turn", small.images), "v1")
 
 
 def asking(*instructions: str) -> list[dict]:

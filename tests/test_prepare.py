@@ -267,7 +267,7 @@ def test_every_form_becomes_the_same_kind_of_row(tmp_path: Path, images: Path, f
 def test_counted_lengths_are_those_of_the_collator(small: SimpleNamespace) -> None:  # noqa: F811
     from sbt.models import assemble
     from sbt.training.collator import Collator
-    from sbt.training.lengths import counter
+    from sbt.training.inspect import counter
 
     model, processor = assemble(small.llm, small.clip)
     rows = tiny.rows(small.images, 6)
@@ -280,7 +280,7 @@ def test_counted_lengths_are_those_of_the_collator(small: SimpleNamespace) -> No
 
 
 def test_marks_around_an_image_are_two_tokens(small: SimpleNamespace) -> None:  # noqa: F811
-    from sbt.training.lengths import counter_of
+    from sbt.training.inspect import counter_of
 
     rows = tiny.rows(small.images, 6)
     counters = [counter_of(str(small.llm), str(small.clip), "v1", image_markers=given) for given in (False, True)]

@@ -249,7 +249,7 @@ def test_images_and_placeholders_must_agree(processor: LlavaProcessor, small: Si
 
 
 def test_the_picture_of_the_labels_shows_them(processor: LlavaProcessor, small: SimpleNamespace) -> None:  # noqa: F811
-    page = training.render_html(processor, row("two turns", small.images), "v1")
+    page = training.render(processor, row("two turns", small.images), "v1")
     assert re.findall(r"<mark[^>]*>(.*?)</mark>", page) == [" Red.&lt;/s&gt;", " Yes, there is.&lt;/s&gt;"]
     assert "&lt;image&gt; ×9" in page
     assert page.count("&lt;image&gt;") == 1

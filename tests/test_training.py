@@ -17,9 +17,9 @@ from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from sbt import models, templates
-from sbt.data.conversations import text_twin
-from sbt.training import Collator, Settings, checkpoints, train, trainer
-from sbt.training.train import _arguments, _dataset
+from sbt.data.llava import text_twin
+from sbt.training import Collator, Settings, checkpoints, sft, trainer
+from sbt.training.train import _arguments, arrow_rows
 from sbt.utils.errors import CheckpointError, DataError, ParameterError, RunError
 
 POLICIES = {
@@ -51,7 +51,7 @@ def built(small: SimpleNamespace, policy: str) -> tuple:  # noqa: F811
 
 def run(folder: Path, small: SimpleNamespace, policy: str, settings: Settings = SETTINGS, **options: object):  # noqa: F811
     model, processor = built(small, policy)
-    return train(model, processor, tiny.rows(small.images), folder, settings, **options)
+    return sft(model, processor, tiny.rows(small.images), folder, settings, **options)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -76,7 +76,7 @@ def stock(folder: Path, small: SimpleNamespace, policy: str, data: object = None
     model, processor = built(small, policy)
     processor.chat_template = templates.load("v1")
     arguments = _arguments(SETTINGS, folder, steps)
-    data = _dataset(tiny.rows(small.images), vision=True) if data is None else data
+    data = arrow_rows(tiny.rows(small.images), vision=True) if data is None else data
     return SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=processor)
 
 
@@ -106,11 +106,11 @@ def test_a_batch_without_images_passes_when_only_the_connector_trains(
     rows = [row for row in mixed if not row["images"]] + [row for row in mixed if row["images"]]
     settings = Settings(learning_rate=1e-3, batch_size=1, epochs=1, save_minutes=0)
     model, processor = built(small, "connector")
-    result = train(model, processor, rows, tmp_path, settings)
+    result = sft(model, processor, rows, tmp_path, settings)
     assert result.steps == 12
     assert (result.history["grad_norm"] == 0).sum() == 4
     with models.silence_libraries():
-        trainer = stock(tmp_path / "o", small, "connector", _dataset(text_twin(rows), vision=True))
+        trainer = stock(tmp_path / "o", small, "connector", arrow_rows(text_twin(rows), vision=True))
         with pytest.raises(RuntimeError, match="does not require grad"):
             trainer.train()
 
@@ -118,7 +118,7 @@ def test_a_batch_without_images_passes_when_only_the_connector_trains(
 def test_nothing_but_text_is_an_error_in_stage_1(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
     model, processor = built(small, "connector")
     with pytest.raises(RunError, match="no parameter ever received a gradient"):
-        train(model, processor, text_twin(tiny.rows(small.images)), tmp_path, SETTINGS)
+        sft(model, processor, text_twin(tiny.rows(small.images)), tmp_path, SETTINGS)
 
 
 def test_damaged_checkpoints_are_passed_over(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
@@ -241,7 +241,7 @@ def test_a_row_with_nothing_to_learn_stops_the_run(tmp_path: Path, small: Simple
     rows[5] = {**rows[5], "messages": rows[5]["messages"][:1]}
     model, processor = built(small, "connector")
     with pytest.raises(DataError, match="'row5': no token is trained"):
-        train(model, processor, rows, tmp_path, SETTINGS)
+        sft(model, processor, rows, tmp_path, SETTINGS)
 
 
 def test_control_cut_answers_train_on_nothing_without_a_word(small: SimpleNamespace) -> None:  # noqa: F811
@@ -259,15 +259,15 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, small: SimpleNam
     with torch.no_grad():
         model.lm_head.weight[5] = float("nan")
     with pytest.raises(RunError, match="the loss is nan at step 1: lower learning_rate"):
-        train(model, processor, tiny.rows(small.images), tmp_path, SETTINGS)
+        sft(model, processor, tiny.rows(small.images), tmp_path, SETTINGS)
 
 
 def test_a_frozen_model_and_a_trained_tower_are_refused(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
     model, processor = models.assemble(small.llm, small.clip)
     with pytest.raises(ParameterError, match="every parameter is frozen"):
-        train(model.requires_grad_(False), processor, tiny.rows(small.images), tmp_path, SETTINGS)
+        sft(model.requires_grad_(False), processor, tiny.rows(small.images), tmp_path, SETTINGS)
     with pytest.raises(ParameterError, match="the vision tower and the identity layer stay frozen"):
-        train(model.requires_grad_(True), processor, tiny.rows(small.images), tmp_path, SETTINGS)
+        sft(model.requires_grad_(True), processor, tiny.rows(small.images), tmp_path, SETTINGS)
     assert not list(tmp_path.iterdir())
 
 
@@ -278,7 +278,7 @@ def test_only_what_should_train_changes(tmp_path: Path, small: SimpleNamespace, 
     changed = {name for name, tensor in result.model.named_parameters() if not torch.equal(tensor, before[name])}
     assert changed
     assert not any("vision_tower" in name or "linear_2" in name or "original_module" in name for name in changed)
-    assert {models.policy.part_of(name) for name in changed} == (
+    assert {models.freeze.part_of(name) for name in changed} == (
         {"connector"} if policy == "connector" else {"connector", "language model"}
     )
     if policy == "lora":
@@ -288,7 +288,7 @@ def test_only_what_should_train_changes(tmp_path: Path, small: SimpleNamespace, 
 def test_lora_settings_wrap_the_model(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
     model, processor = models.assemble(small.llm, small.clip)
     settings = Settings(**{**SETTINGS.__dict__, "lora": {"r": 2}})
-    result = train(model, processor, tiny.rows(small.images), tmp_path, settings)
+    result = sft(model, processor, tiny.rows(small.images), tmp_path, settings)
     table = models.freeze_table(result.model).set_index("part")["trained"]
     assert table["LoRA adapters"] > 0
     assert table["connector"] > 0
@@ -302,11 +302,11 @@ def test_a_language_model_trains_through_the_same_function(tmp_path: Path, small
 
     rows = tiny.rows(small.images)
     with pytest.raises(DataError, match=r"'row1': a language model cannot train on images. Use text_twin"):
-        train(*model(), rows, tmp_path / "x", SETTINGS)
-    whole = train(*model(), text_twin(rows), tmp_path / "whole", SETTINGS)
+        sft(*model(), rows, tmp_path / "x", SETTINGS)
+    whole = sft(*model(), text_twin(rows), tmp_path / "whole", SETTINGS)
     with pytest.raises(Killed):
-        train(*model(), text_twin(rows), tmp_path / "cut", SETTINGS, progress=killed_at(3))
-    resumed = train(*model(), text_twin(rows), tmp_path / "cut", SETTINGS)
+        sft(*model(), text_twin(rows), tmp_path / "cut", SETTINGS, progress=killed_at(3))
+    resumed = sft(*model(), text_twin(rows), tmp_path / "cut", SETTINGS)
     assert resumed.resumed_from == 2
     assert resumed.weights_sha256 == whole.weights_sha256
 
@@ -315,7 +315,7 @@ def test_training_lowers_the_loss_and_leaves_the_model_as_made(tmp_path: Path, s
     settings = Settings(learning_rate=1e-2, max_steps=30, batch_size=12, save_minutes=0, logging_steps=10)
     model, processor = built(small, "full")
     seen = []
-    result = train(
+    result = sft(
         model, processor, tiny.rows(small.images), tmp_path, settings, progress=lambda *a, loss: seen.append(a)
     )
     assert result.history["loss"].iloc[-1] < 0.6 * result.history["loss"].iloc[0]
@@ -344,12 +344,12 @@ def test_only_labelled_tokens_reach_the_head(
     settings = Settings(learning_rate=1e-3, batch_size=12, max_steps=1, save_minutes=0)
     model, processor = built(small, policy)
     batch = Collator(processor, "v1")(tiny.rows(small.images))
-    result = train(model, processor, tiny.rows(small.images), tmp_path / "ours", settings)
+    result = sft(model, processor, tiny.rows(small.images), tmp_path / "ours", settings)
     assert scored == [(batch["labels"][:, 1:] != -100).sum().item()]
 
-    monkeypatch.setattr(trainer.MendedTrainer, "compute_loss", SFTTrainer.compute_loss)
+    monkeypatch.setattr(trainer.LlavaSFTTrainer, "compute_loss", SFTTrainer.compute_loss)
     model, processor = built(small, policy)
-    control = train(model, processor, tiny.rows(small.images), tmp_path / "stock", settings)
+    control = sft(model, processor, tiny.rows(small.images), tmp_path / "stock", settings)
     assert scored[1] == batch["labels"][:, 1:].numel() > 2 * scored[0]
     for name in ("loss", "grad_norm", "accuracy"):
         assert result.history[name][0] == pytest.approx(control.history[name][0], rel=1e-5)

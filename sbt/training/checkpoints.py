@@ -1,14 +1,15 @@
-"""Checkpoints of a run in progress: the trained tensors and the trainer's state, complete or not there at all.
+"""Checkpoints of a run in progress: the trained tensors and the trainer's state, whole or not used at all.
 
-Only what trains is kept (8 MB for a connector, not 13 GB). A checkpoint is written aside, closed with a list of its
-files and renamed, so one cut off by a kill is never taken for whole.
+Only what trains is saved (8 MB for a connector, not 13 GB). A checkpoint is written aside, closed with the SHA-256 of
+each of its files, then renamed. One that a kill cut off, or whose files have changed since, is never resumed from.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,9 @@ from sbt.training.collator import parts_of
 from sbt.training.settings import Settings, World
 from sbt.utils import paths
 from sbt.utils.errors import CheckpointError, DataError
-from sbt.utils.files import read_json, sha256, write_json
+from sbt.utils.files import file_hash, read_json, sha256, write_json
 
-WEIGHTS, COMPLETE, STATE = "trained.safetensors", "complete.json", "trainer_state.json"
+WEIGHTS, COMPLETE, STATE, RUN = "trained.safetensors", "complete.json", "trainer_state.json", "run.json"
 _PREFIX = "checkpoint-"
 _BATCH = 10_000  # rows hashed at once
 
@@ -53,6 +54,13 @@ def save_weights(model: nn.Module, folder: Path, gathered: dict[str, torch.Tenso
     save_file(state, folder / WEIGHTS)
 
 
+def not_finite(model: nn.Module, gathered: dict[str, torch.Tensor] | None = None) -> str:
+    """The name of a trained tensor that holds a NaN or an infinity; "" if there is none. Computed where it lies."""
+    wanted = trained(model)
+    tensors = wanted if gathered is None else {name: gathered[name] for name in wanted if name in gathered}
+    return next((name for name, tensor in tensors.items() if not torch.isfinite(tensor.detach()).all()), "")
+
+
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Put the trained tensors back; CheckpointError unless they are exactly those that train now."""
     state, wanted = read_safetensors(Path(folder) / WEIGHTS), trained(model)
@@ -71,7 +79,7 @@ def publish(staged: Path, folder: Path, keep: int) -> None:
     """Close the checkpoint in `staged`, move it into `folder` in one step, then drop all but the newest `keep`."""
     final = folder / staged.name
     found = sorted(file for file in staged.rglob("*") if file.is_file())  # sharded engines write folders
-    files = {file.relative_to(staged).as_posix(): file.stat().st_size for file in found}
+    files = {file.relative_to(staged).as_posix(): file_hash(file) for file in found}
     write_json(staged / COMPLETE, files)
     shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
     os.replace(staged, final)
@@ -79,14 +87,52 @@ def publish(staged: Path, folder: Path, keep: int) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def newest(folder: Path) -> Path | None:
-    """The newest checkpoint whose files are all there at their full size; None if there is none."""
-    return next((checkpoint for checkpoint in _numbered(folder) if _whole(checkpoint)), None)
+def newest(folder: Path, say: Callable[[str], None] = lambda words: None) -> Path | None:
+    """The newest checkpoint whose files all have their recorded SHA-256; None if there is none.
+
+    `say` gets a sentence for every damaged checkpoint that is passed over.
+    """
+    for checkpoint in _numbered(folder):
+        if not (wrong := _damage(checkpoint)):
+            return checkpoint
+        say(f"{paths.shown(checkpoint)} is damaged ({wrong}): training goes on from the checkpoint before, or anew")
+    return None
 
 
-def step_of(checkpoint: Path) -> int:
-    """Optimizer steps done at a checkpoint."""
-    return int(checkpoint.name.removeprefix(_PREFIX))
+def step_of(checkpoint: Path | None) -> int:
+    """Optimizer steps done at a checkpoint; 0 for None."""
+    return int(checkpoint.name.removeprefix(_PREFIX)) if checkpoint else 0
+
+
+def record(folder: Path, identity: dict) -> list[str]:
+    """Record a run's settings in its `folder`; how they differ from those of each other run with a checkpoint.
+
+    A run with other settings, rows or weights has another folder, so it starts from step 0. `dtype: auto` can do that
+    on another card. Nothing is said once the run has checkpoints of its own.
+    """
+    said = []
+    for other in sorted(folder.parent.glob(f"*/{RUN}")):
+        if _numbered(folder) or other.parent == folder or not (kept := _numbered(other.parent)):
+            continue
+        with contextlib.suppress(DataError):
+            before = read_json(other)
+            names = [name for name in sorted({*before, *identity}) if before.get(name) != identity.get(name)]
+            changes = ", ".join(f"{name} {before.get(name)!r} -> {identity.get(name)!r}" for name in names)
+            remedy = " To go on from it, set dtype to its format." if {"bf16", "fp16"} & set(names) else ""
+            said.append(
+                f"{paths.shown(kept[0])} is of a run that differs in {changes or 'its rows or starting weights'}: "
+                f"this one starts from step 0.{remedy}"
+            )
+    write_json(folder / RUN, identity)
+    return said
+
+
+def identity_of(settings: Settings, world: World | None = None) -> dict:
+    """The settings that decide the weights, as JSON values; with several processes, their number and engine too."""
+    identity = settings.identity()
+    if world is not None and world.processes > 1:
+        identity |= {"processes": world.processes, "engine": world.engine}
+    return json.loads(json.dumps(identity, default=str))
 
 
 def fingerprint(
@@ -94,12 +140,10 @@ def fingerprint(
 ) -> str:
     """16 hex digits that name the run: settings, rows (images by file name) and a sample of the starting weights.
 
-    The same rows have the same name as a list, a file or a prepared data set. With several processes, their number and
+    The same rows give the same name as a list, a file or a prepared data set. With several processes, their number and
     engine count too: optimizer state and random numbers are kept by process.
     """
-    identity = settings.identity()
-    if world is not None and world.processes > 1:
-        identity |= {"processes": world.processes, "engine": world.engine}
+    identity = identity_of(settings, world)
     if settings.group_by_length and isinstance(rows, Dataset) and TOKENS in rows.column_names:
         identity |= {"lengths": TOKENS}  # other lengths, another order
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode())
@@ -110,7 +154,7 @@ def fingerprint(
 
 
 def _pieces(rows: Sequence[dict] | Dataset) -> Iterator[bytes | memoryview]:
-    """What the rows say, by columns: row by row half a million of a data set take a minute."""
+    """The contents of the rows, column by column: row by row, half a million rows take a minute."""
     for column in _table_columns(rows) if isinstance(rows, Dataset) else _row_columns(rows):
         if pa.types.is_integer(column.type):
             yield np.ascontiguousarray(column.fill_null(0).to_numpy(zero_copy_only=False), np.int64).tobytes()
@@ -180,11 +224,15 @@ def _numbered(folder: Path) -> list[Path]:
     return sorted(found, key=step_of, reverse=True)
 
 
-def _whole(checkpoint: Path) -> bool:
+def _damage(checkpoint: Path) -> str:
+    """What is wrong with a checkpoint's files; "" if nothing is."""
     try:
-        files = read_json(checkpoint / COMPLETE)
-        state = read_json(checkpoint / STATE)
-    except DataError:
-        return False
-    sizes = {name: (checkpoint / name).stat().st_size for name in files if (checkpoint / name).is_file()}
-    return sizes == files and state.get("global_step") == step_of(checkpoint)
+        files, state = read_json(checkpoint / COMPLETE), read_json(checkpoint / STATE)
+        for name, digest in files.items():
+            if not (checkpoint / name).is_file():
+                return f"{name} is missing"
+            if file_hash(checkpoint / name) != digest:
+                return f"{name} has changed since it was written"
+        return "" if state["global_step"] == step_of(checkpoint) else f"{STATE} is of another step"
+    except (DataError, OSError, AttributeError, KeyError, TypeError) as error:
+        return f"{COMPLETE} or {STATE} cannot be read: {type(error).__name__}"

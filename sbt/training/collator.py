@@ -1,8 +1,10 @@
-"""Rows to batches: the tokens of the conversation template, the loss on assistant turns (and by `loss_masks`).
+"""Rows to batches: the tokens of the conversation template, the loss on assistant turns (and by `loss_mask`).
 
-Every check names the row. `labels` uses the same collator, so what a notebook shows is what the trainer trains.
+Every check names the row. `labels` uses the same collator, so a notebook shows exactly what the trainer trains.
 """
 
+import json
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -10,6 +12,7 @@ from functools import partial
 import numpy as np
 import torch
 from PIL import Image
+from tokenizers import Tokenizer
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -25,10 +28,82 @@ from sbt.utils.files import sha256
 
 IGNORED = -100
 Encoded = dict[str, torch.Tensor]
+_HIDDEN = 0xFDD2  # first of 30 noncharacters: Unicode reserves them for a program's own use, so no text has them
+
+
+class ControlTokens:
+    """Keeps a row's words from being read as control tokens: `</s>` in an answer is four characters and ends nothing.
+
+    `hide` swaps the first character of every control token in the words for a noncharacter, before the template adds
+    its own. `encode` swaps back, and reads such texts with a copy of the tokenizer whose control tokens have hidden
+    names. A text without hidden characters is encoded as ever, to the same ids.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        self.names = sorted(added | set(tokenizer.all_special_tokens), key=len, reverse=True)
+        self.tokenizer, self.copy = tokenizer, None
+        firsts = sorted({name[0] for name in self.names})
+        self.swap = {first: chr(_HIDDEN + number) for number, first in enumerate(firsts)}
+        self.swap |= {hidden: first for first, hidden in self.swap.items()}
+        self.control = re.compile("|".join(map(re.escape, self.names)) or r"(?!)")
+        self.hidden = re.compile(f"[{chr(_HIDDEN)}-{chr(_HIDDEN + 29)}]")
+
+    def hide(self, row: dict) -> dict:
+        """The row, its words without control tokens; the very same object where there were none."""
+        texts = [part["text"] for turn in row["messages"] for part in parts_of(turn) if part["type"] == "text"]
+        if not any(map(self.control.search, texts)):
+            return row
+        if any(map(self.hidden.search, texts)):
+            raise DataError(f"row {row.get('id')!r}: a text holds a character of U+FDD2 to U+FDEF. Remove it")
+        return {
+            **row,
+            "messages": [{**turn, "content": [*map(self._hide, parts_of(turn))]} for turn in row["messages"]],
+        }
+
+    def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids of a rendered conversation and the (start, end) of each in it."""
+        if not self.hidden.search(text):
+            made = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+            return made["input_ids"], made["offset_mapping"]
+        self.copy = self.copy or self._renamed()
+        swapped = re.sub(f"{self.control.pattern}|{self.hidden.pattern}", lambda found: self._swap(found[0]), text)
+        made = self.copy.encode(swapped, add_special_tokens=False)
+        return made.ids, made.offsets
+
+    def _hide(self, part: dict) -> dict:
+        if part["type"] != "text":
+            return part
+        return {**part, "text": self.control.sub(lambda found: self._swap(found[0]), part["text"])}
+
+    def _swap(self, name: str) -> str:
+        return self.swap.get(name[0], name[0]) + name[1:]
+
+    def _renamed(self) -> Tokenizer:
+        core = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        model, names = core["model"], {name: self._swap(name) for name in self.names}
+        for token in core["added_tokens"]:
+            token["content"] = names.get(token["content"], token["content"])
+        if isinstance(model["vocab"], dict):
+            model["vocab"] = {names.get(piece, piece): number for piece, number in model["vocab"].items()}
+        else:
+            model["vocab"] = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
+        if model.get("unk_token"):
+            model["unk_token"] = names.get(model["unk_token"], model["unk_token"])
+        if "merges" in model:  # Llama's pieces `</` and `s>` would merge into the end token
+            model["merges"] = [pair for pair in model["merges"] if not _parts(pair) & names.keys()]
+        core["post_processor"] = None  # it names control tokens, and none is added here
+        return Tokenizer.from_str(json.dumps(core))
+
+
+def _parts(pair: list[str] | str) -> set[str]:
+    """The two pieces of a merge, and the one they make."""
+    left, right = pair.split(" ") if isinstance(pair, str) else pair
+    return {left, right, left + right}
 
 
 class Memory:
-    """Encoded rows by their content, the least recently used dropped beyond `limit` bytes."""
+    """Encoded rows by their content; beyond `limit` bytes the least recently used are dropped."""
 
     def __init__(self, limit: int = 256 * 2**20) -> None:
         self.limit, self.size = limit, 0
@@ -49,12 +124,12 @@ class Memory:
 class Collator:
     """Batch of `input_ids`, `attention_mask`, `labels` (batch, length) and `pixel_values`; right-padded, never cut.
 
-    To the bit what TRL's collator for vision makes of a template with `{% generation %}` spans, and quicker (it looks
-    at the tokens one by one for every span); for a tokenizer alone too, which TRL's does not take. Each row is encoded
-    once and padded to its batch. `<im_start>` and `<im_end>` stand around an image where the vocabulary has them, as
-    in generation. `loss` (the knobs of `loss_masks`) trains instructions beside the response. DataError names the row
-    that has no supervised token, whose images and placeholders disagree, or whose image cannot be read;
-    ParameterError a tokenizer that does not say where its tokens stand.
+    Bit for bit what TRL's vision collator makes of a template with `{% generation %}` spans, but quicker (TRL's looks
+    at every token for every span), and also for a tokenizer alone, which TRL's does not take. Each row is encoded once
+    and padded to its batch. A row's words never become control tokens. `<im_start>` and `<im_end>` stand around an
+    image where the vocabulary has them, as in generation. `loss` (values of `loss_mask.LossMaskConfig`) trains
+    instructions beside the response. Raises DataError for a row without a trained token, whose images and placeholders
+    disagree, or whose image cannot be read; ParameterError for a tokenizer that gives no offsets.
     """
 
     def __init__(
@@ -65,14 +140,15 @@ class Collator:
         self.tokenizer = processor.tokenizer if self.vision else processor
         if not self.tokenizer.is_fast:
             raise ParameterError(
-                "training needs a fast tokenizer: a slow one does not say where tokens stand, so answers cannot be "
-                "told from questions. Load the model's fast one"
+                "training needs a fast tokenizer: a slow one does not give the offsets by which answers are told from "
+                "questions. Load the model's fast one"
             )
         self.template = self._template(_features(processor) if self.vision else 1)
-        self.pad, knobs = self.tokenizer.pad_token_id, parse(loss)
-        self.instructed = None
-        if knobs.on != "response":
-            self.instructed = InstructionMask(self.tokenizer, self._template(1), conversation, knobs)
+        self.pad, config = self.tokenizer.pad_token_id, parse(loss)
+        self.control, self.instructed = ControlTokens(self.tokenizer), None
+        if config.on != "response":
+            encode = self.control.encode
+            self.instructed = InstructionMask(self.tokenizer, self._template(1), conversation, config, encode)
 
     def __call__(self, rows: Sequence[dict]) -> Encoded:
         encoded = [self.memory.get(_content(row), partial(self._encode, row)) for row in rows]
@@ -85,11 +161,11 @@ class Collator:
         return batch | ({"pixel_values": torch.cat(pixels)} if pixels else {})
 
     def _template(self, features: int) -> str:
-        """The conversation template in which an image is so many tokens."""
+        """The conversation template with `features` tokens for an image."""
         return templates.load(self.conversation).replace("'<image>'", f"'{image_text(self.tokenizer, features)}'")
 
     def _encode(self, row: dict) -> Encoded:
-        images = self._images(row)
+        images, row = self._images(row), self.control.hide(row)
         ids, answers = self._tokens(row)
         if not answers.any():
             raise DataError(
@@ -113,18 +189,18 @@ class Collator:
             return_assistant_tokens_mask=True,
             **self.tokenizer.special_tokens_map,
         )
-        made = self.tokenizer(texts[0], add_special_tokens=False, return_offsets_mapping=True)
-        begins, ends = np.array(made["offset_mapping"], int).reshape(-1, 2).T
+        ids, offsets = self.control.encode(texts[0])
+        begins, ends = np.array(offsets, int).reshape(-1, 2).T
         answers = np.zeros(len(begins), bool)
         for start, end in spans[0]:
             answers |= (begins < end) & (ends > start)
-        return np.array(made["input_ids"], int), answers
+        return np.array(ids, int), answers
 
     def _pixels(self, images: list[Image.Image]) -> torch.Tensor:
         return self.processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
 
     def _images(self, row: dict) -> list[Image.Image]:
-        """The opened images of a row, after all that can be wrong with them and their placeholders."""
+        """The opened images of a row; DataError where they and their placeholders disagree."""
         placeholders, images = _count_images(row), row.get("images") or []
         if not self.vision and (placeholders or images):
             raise DataError(f"row {row.get('id')!r}: a language model cannot train on images. Use text_twin(rows)")
@@ -151,7 +227,7 @@ def labels(
 
 
 def _features(processor: ProcessorMixin) -> int:
-    """How many tokens one image is: every image has the size of the tower's input."""
+    """Tokens of one image; all images are resized to the tower's input."""
     made = processor.image_processor(images=[Image.new("RGB", (8, 8))], return_tensors="pt")
     return processor.replace_image_token(made, 0).count(processor.image_token)
 
@@ -178,7 +254,7 @@ def _in_parts(row: dict) -> list[dict]:
 
 
 def _content(row: dict) -> str:
-    """What tells rows apart. Opened images by their pixels: their `repr` is an address, which the next one may get."""
+    """A key for a row. Opened images count by their pixels: their `repr` is an address that may be used again."""
     images = [
         image if isinstance(image, str) else (image.size, sha256(image.tobytes())) for image in row.get("images") or []
     ]

@@ -1,12 +1,25 @@
-"""A conversation as the model reads it, the trained tokens marked; made from the labels the trainer uses."""
+"""What a row becomes in training: `render` shows it, `counter` counts its tokens, `response_logprobs` scores it.
+
+All three agree with the collator that the trainer uses.
+"""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
-from transformers import PreTrainedTokenizerBase, ProcessorMixin
+import numpy as np
+import torch
+from transformers import AutoConfig, PreTrainedTokenizerBase, ProcessorMixin
 
-from sbt.training.collator import IGNORED, labels
+from sbt import templates
+from sbt.data.llava import PLACEHOLDER
+from sbt.models import Arm
+from sbt.models.image_markers import image_text
+from sbt.models.llava import locate
+from sbt.models.silence import silence_libraries
+from sbt.models.tokenizer import END, START, load_tokenizer
+from sbt.training.collator import IGNORED, Collator, ControlTokens, labels
+from sbt.utils.errors import DataError, ParameterError
 
 _BOX = (
     "font-family:monospace;font-size:12px;line-height:1.6;white-space:pre-wrap;border:1px solid #ccc;padding:6px 8px"
@@ -15,13 +28,13 @@ _MARKS = {"response": "background:#ffe08a;color:#000", "instruction": "backgroun
 _BADGE = "background:#cfe3ff;color:#024;border-radius:3px;padding:0 3px"
 
 
-def render_html(
+def render(
     processor: ProcessorMixin | PreTrainedTokenizerBase, row: dict, conversation: str, loss: Mapping | None = None
 ) -> str:
-    """HTML of one row: trained tokens highlighted, the tokens of an image as one badge with their number.
+    """HTML of one row, trained tokens highlighted; the tokens of an image are one badge with their number.
 
-    Tokens trained as instruction (with the knobs `loss`) have another colour than those trained as response; a line
-    above says in words what the colours mean and how many tokens have each.
+    Tokens trained as instruction (by `loss`, values of LossMaskConfig) have another colour than those of the response.
+    A line above explains the colours and counts the tokens.
     """
     ids, answers = labels(processor, [row], conversation)[0]
     targets = labels(processor, [row], conversation, loss)[0][1]
@@ -60,6 +73,103 @@ def _legend(row: dict, looks: list[str]) -> str:
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    # sentencepiece drops the space a piece begins with when it comes first
+    # SentencePiece drops the space before the first piece
     begins = str(tokenizer.convert_ids_to_tokens(ids[0])).startswith("▁")
     return " " + text if begins and not text.startswith(" ") else text
+
+
+def counter(
+    tokenizer: PreTrainedTokenizerBase, conversation: str, image_tokens: int = 0
+) -> Callable[[list[dict]], list[int]]:
+    """The function rows -> tokens of each row in the conversation format, with `image_tokens` for an image.
+
+    It counts what the collator makes of the row, before padding; no image is opened. ParameterError where rows have
+    images and `image_tokens` is 0, or the tokenizer has no token for an image.
+    """
+    template, one_image = templates.load(conversation), image_text(tokenizer, 1)
+    control = ControlTokens(tokenizer)
+    if image_tokens and PLACEHOLDER not in tokenizer.get_vocab():
+        raise ParameterError(f"the tokenizer has no token {PLACEHOLDER}: give that of an assembled model")
+
+    def count(rows: list[dict]) -> list[int]:
+        if not image_tokens and any(row["images"] for row in rows):
+            raise ParameterError("the rows have images: say how many tokens one takes in `image_tokens`")
+        hidden = [control.hide(row) for row in rows]
+        messages = [row["messages"] for row in hidden]
+        texts = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False)
+        texts = [text.replace(PLACEHOLDER, one_image) for text in texts]
+        ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False)
+        lengths = [
+            len(one if new is old else control.encode(text)[0])
+            for one, new, old, text in zip(ids["input_ids"], hidden, rows, texts, strict=True)
+        ]
+        return [length + (image_tokens - 1) * len(row["images"]) for length, row in zip(lengths, rows, strict=True)]
+
+    return count
+
+
+def counter_of(
+    tokenizer: str, vision_tower: str, conversation: str, image_markers: bool = False
+) -> Callable[[list[dict]], list[int]]:
+    """`counter` for the tokenizer and vision tower of these names (folder, `assets/...`, hub id); loads no weights.
+
+    `image_markers`: `<im_start>` and `<im_end>` stand around every image, as in a model assembled with them.
+    """
+    words, _ = load_tokenizer(locate(tokenizer))
+    wanted = (PLACEHOLDER, START, END) if image_markers else (PLACEHOLDER,)
+    if missing := [name for name in wanted if name not in words.get_vocab()]:
+        words.add_special_tokens({"additional_special_tokens": missing}, replace_extra_special_tokens=False)
+    with silence_libraries():
+        config = AutoConfig.from_pretrained(locate(vision_tower), trust_remote_code=False)
+    seen = getattr(config, "vision_config", config)
+    return counter(words, conversation, (seen.image_size // seen.patch_size) ** 2)
+
+
+def response_logprobs(
+    arm: Arm,
+    rows: Sequence[dict],
+    conversation: str,
+    batch_size: int,
+    *,
+    change: Callable[[dict], dict] = dict,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Summed log-probability (nats) of the response tokens of each row, and their number; both (rows,).
+
+    -sums / tokens is the loss on rows that were held out. The labels are response-only, whatever loss the arm was
+    trained with, so that arms compare. `change` is applied to each row, batch by batch. DataError for no rows; else
+    raises as `Collator` does.
+    """
+    if len(rows) == 0:
+        raise DataError("no rows to measure on")
+    collate = Collator(arm.processor, conversation)
+    order = sorted(range(len(rows)), key=lambda number: len(str(rows[number]["messages"])))  # less padding
+    sums, tokens = np.zeros(len(rows)), np.zeros(len(rows))
+    training = arm.model.training
+    arm.model.eval()  # dropout would give another number every time
+    try:
+        for start in range(0, len(rows), batch_size):
+            places = order[start : start + batch_size]
+            sums[places], tokens[places] = _score(arm.model, collate([change(rows[place]) for place in places]))
+            if progress is not None:
+                progress(start + len(places), len(rows))
+    finally:
+        arm.model.train(training)
+    return sums, tokens
+
+
+@torch.inference_mode()
+def _score(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    targets = batch.pop("labels")[:, 1:]
+    wanted = targets != IGNORED
+    positions = wanted.any(dim=0).nonzero()[:, 0]  # the vocabulary only where some row of the batch has a response
+    inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    if "pixel_values" in inputs:
+        inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+    logits = model(**inputs, logits_to_keep=positions.to(model.device), use_cache=False).logits
+    wanted, targets = wanted[:, positions], targets[:, positions]
+    row, place = (index.to(model.device) for index in wanted.nonzero(as_tuple=True))
+    chosen = logits[row, place].float().log_softmax(dim=-1)
+    chosen = chosen.gather(1, targets[wanted].to(model.device)[:, None])[:, 0].double().cpu()
+    sums = torch.zeros(len(wanted), dtype=torch.float64).index_add_(0, row.cpu(), chosen)
+    return sums.numpy(), wanted.sum(dim=1).numpy()

@@ -1,11 +1,11 @@
-"""Which tokens of an instruction are trained beside the response: the L2T mask, its knobs and its four variants.
+"""Which tokens of an instruction are trained beside the response: the L2T mask, its settings, its four variants.
 
 Made in the collator and not by more chat templates: a `{% generation %}` span marks every token it touches, so a role
 would come along with the word it is merged with, and a template per variant would double every prompt and its hash.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 
@@ -31,8 +31,8 @@ _SPLIT = re.compile(f"([{_OPEN}{_CLOSE}])")
 
 
 @dataclass(frozen=True)
-class Knobs:
-    """What is trained. Source: L2T / LIT, arXiv 2503.22215; what it leaves open is a knob here.
+class LossMaskConfig:
+    """Which tokens are trained. Source: L2T / LIT, arXiv 2503.22215; what the paper leaves open can be set here.
 
     `on`: "response" (the baseline: answers and their end), "instruction" (also the user's words), or
     "instruction_with_system" (everything but image placeholders and padding: system prompt and roles too). No weight
@@ -69,29 +69,29 @@ class Knobs:
                 )
 
 
-def parse(loss: Mapping | None) -> Knobs:
-    """The knobs of `Settings.loss`; None is response only. ParameterError for an unknown key or value."""
-    known = [field.name for field in fields(Knobs)]
+def parse(loss: Mapping | None) -> LossMaskConfig:
+    """`Settings.loss` as a LossMaskConfig; None is response only. ParameterError for an unknown key or value."""
+    known = [field.name for field in fields(LossMaskConfig)]
     if loss is not None and not isinstance(loss, Mapping):
         raise ParameterError(f"loss must be a mapping of {', '.join(known)}, found {loss!r}")
     for name in loss or {}:
         if name not in known:
-            raise ParameterError(f"loss: {name!r} is no knob{nearest(str(name), known)}")
+            raise ParameterError(f"loss: {name!r} is unknown{nearest(str(name), known)}")
     given = dict(loss or {})
     if not isinstance(given.setdefault("templates", ()), list | tuple):
         raise ParameterError(f"loss: templates must be a list of sentences, found {given['templates']!r}")
-    return Knobs(**given | {"templates": tuple(given["templates"])})
+    return LossMaskConfig(**given | {"templates": tuple(given["templates"])})
 
 
-def variant(name: str, templates: Iterable[str] = (), **knobs: object) -> dict:
+def variant(name: str, templates: Iterable[str] = (), **more: object) -> dict:
     """`Settings.loss` of one of the paper's four variants; `templates` (for "no_templates") as `mine` finds them.
 
-    `knobs` are added. ParameterError for an unknown name, for "no_templates" without sentences (it would silently be
-    "no_system") and for unknown knobs.
+    `more` are further values of LossMaskConfig. ParameterError for an unknown name or value, and for "no_templates"
+    without sentences, which would silently be "no_system".
     """
     if name not in VARIANTS:
         raise ParameterError(f"loss variant {name!r} is unknown{nearest(str(name), VARIANTS)}")
-    made = {**VARIANTS[name], **knobs}
+    made = {**VARIANTS[name], **more}
     if "templates" in VARIANTS[name]:
         made["templates"] = list(templates)
         if not made["templates"]:
@@ -103,15 +103,20 @@ def variant(name: str, templates: Iterable[str] = (), **knobs: object) -> dict:
 class InstructionMask:
     """Finds the instruction tokens of a row to train, by characters of the rendered conversation.
 
-    ParameterError where the conversation format leaves instructions out (`plain`: L2T is for instruction tuning, not
-    for connector pretraining), or where the tokenizer cannot say where a token stands.
+    `encode` gives token ids and offsets of a rendered text. ParameterError where the conversation format leaves
+    instructions out (`plain`: L2T is for instruction tuning, not for connector pretraining).
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str, conversation: str, knobs: Knobs) -> None:
-        self.tokenizer, self.template, self.knobs = tokenizer, template, knobs
-        self.whole, self.templates = knobs.on == "instruction_with_system", frozenset(knobs.templates)
-        if not tokenizer.is_fast:
-            raise ParameterError("instruction loss needs a fast tokenizer: a slow one does not say where tokens stand")
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template: str,
+        conversation: str,
+        config: LossMaskConfig,
+        encode: Callable[[str], tuple[list[int], list[tuple[int, int]]]],
+    ) -> None:
+        self.tokenizer, self.template, self.config, self.encode = tokenizer, template, config, encode
+        self.whole, self.templates = config.on == "instruction_with_system", frozenset(config.templates)
         probe = [{"role": "user", "content": [{"type": "text", "text": f"{_OPEN}a{_CLOSE}"}]}]
         if _OPEN not in self._render(probe):
             raise ParameterError(
@@ -120,7 +125,7 @@ class InstructionMask:
             )
         words = tokenizer.get_vocab()
         self.never = [words[token] for token in (IMAGE_TOKEN, START, END) if token in words]
-        if not knobs.bos and tokenizer.bos_token_id is not None:
+        if not config.bos and tokenizer.bos_token_id is not None:
             self.never.append(tokenizer.bos_token_id)
 
     def __call__(self, row: dict, ids: np.ndarray, answers: np.ndarray) -> np.ndarray:
@@ -131,12 +136,12 @@ class InstructionMask:
         names a row with characters that Unicode forbids in texts.
         """
         nothing = np.zeros(len(ids), bool)
-        if not (self.knobs.text_only or row["images"]):
+        if not (self.config.text_only or row["images"]):
             return nothing
         marked = self._render([self._marked(message, number, row) for message, number in _numbered(row["messages"])])
         text, inside, offsets = self._aligned(marked, ids, row)
         found = _covered(text, inside != self.whole, offsets)
-        if self.whole and self.knobs.turns == "first":
+        if self.whole and self.config.turns == "first":
             found[int(answers.argmax()) :] = False
         return found & ~np.isin(ids, self.never) & ~answers
 
@@ -151,7 +156,7 @@ class InstructionMask:
         texts = [part["text"] for part in message["content"] if part["type"] == "text"]
         if any(mark in words for words in texts for mark in (_OPEN, _CLOSE)):
             raise DataError(f"row {row.get('id')!r}: a text holds U+FDD0 or U+FDD1, which no text may. Remove it")
-        if message["role"] != "user" or (self.knobs.turns == "first" and number > 0):
+        if message["role"] != "user" or (self.config.turns == "first" and number > 0):
             return message
         parts = [
             {**part, "text": self._mark(part["text"])} if part["type"] == "text" else part
@@ -161,7 +166,7 @@ class InstructionMask:
 
     def _mark(self, text: str) -> str:
         made, last = "", 0
-        sentences = task_templates.spans(text, self.knobs.splitter)
+        sentences = task_templates.spans(text, self.config.splitter)
         for is_template, run in groupby(sentences, key=lambda span: text[slice(*span)] in self.templates):
             if is_template == self.whole:
                 ends = list(run)
@@ -180,13 +185,13 @@ class InstructionMask:
         images = len(row["images"])
         count = int((ids == self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)).sum()) // images if images else 0
         text, inside = _unmarked(marked.replace(IMAGE_TOKEN, IMAGE_TOKEN * count) if images else marked)
-        made = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        if made["input_ids"] != ids.tolist():
+        made, offsets = self.encode(text)
+        if made != ids.tolist():
             raise RunError(
                 f"row {row.get('id')!r}: the conversation has other tokens by itself than in training, so its "
                 "instruction cannot be found in them. Train it with loss on: response"
             )
-        return text, inside, np.array(made["offset_mapping"]).reshape(-1, 2)
+        return text, inside, np.array(offsets).reshape(-1, 2)
 
 
 def _numbered(messages: list[dict]) -> Iterator[tuple[dict, int]]:

@@ -1,10 +1,19 @@
-"""Speed and memory of training: LLaVA shapes with random weights on generated rows, plain TRL beside ours.
+"""Cost of data preparation and training at full size: speed, memory, padding; LLaVA shapes with random weights.
 
-frame = measure(partial(llava, tokenizer, 4096, 32, dtype="bfloat16"), run.path("scratch"), batch_size=16)
+measure_preparation(folder, rows=665_000)
+measure_training(partial(random_llava, tokenizer, 4096, 32, dtype="bfloat16"), run.path("scratch"), batch_size=16)
 """
 
+import io
+import json
+import random
+import shutil
+import subprocess
+import sys
 import tempfile
+import threading
 import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,23 +21,38 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
-from peft import PeftModel
+from PIL import Image
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from sbt import templates
-from sbt.inference import profiling, profiling_vision
-from sbt.models import Arm, set_trainable, silence_libraries
-from sbt.training import Settings, labels, train
-from sbt.training.collator import IGNORED
-from sbt.training.profiling_data import generated_rows
+from sbt.data import prepare
+from sbt.data.jsonlist import reader
+from sbt.data.llava import PLACEHOLDER
+from sbt.models import Arm, silence_libraries, set_trainable
+from sbt.training.collator import IGNORED, labels
+from sbt.training.inspect import counter
 from sbt.training.sampler import Order
-from sbt.training.train import _dataset
-from sbt.training.trainer import Watch
-from sbt.utils import env
+from sbt.training.settings import Settings
+from sbt.training.train import arrow_rows, sft
+from sbt.training.trainer import TrainingMonitor, core_of
+from sbt.utils import env, paths
+from sbt.utils.errors import RunError
 
 MODES = {
     "stage 1": {"connector": "full"},
@@ -36,6 +60,113 @@ MODES = {
     "full": {"connector": "full", "language_model": "full"},
 }
 OURS, THEIRS, ALIKE = "ours", "TRL default", "TRL, answers only"
+WAYS = ("parsed", "parsed and validated", "with the headers of images", "with token lengths")
+IMAGE_TOKENS = 256  # of ViT-L/14 at 224 px
+_WORDS = (
+    *("the", "a", "of", "and", "in", "is", "on", "with", "man", "woman", "dog", "red", "street", "table", "image"),
+    *("people", "two", "small", "large", "near", "sitting", "standing", "white", "black", "holding", "wearing"),
+    *("looking", "bench", "grass", "water", "building", "several", "which", "appears", "while", "suggest", "activity"),
+)
+_SHORT = ("the", "red", "star", "circle", "stands", "above", "left", "near", "two", "what", "where", "is")
+
+
+def measure_preparation(
+    folder: Path,
+    rows: int = 665_000,
+    *,
+    images: int = 100_000,
+    ways: Sequence[str] = WAYS,
+    tokenizer: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Cost of each way of preparing a generated LLaVA file of so many `rows`: `rows/s`, `CPU seconds`, `peak GB` ...
+
+    Rows have the kind and size of the 80k file's (1.6 kB; half conversations, half one long answer) on `images` JPEGs
+    in a zip. Each way runs in its own process, so its peak memory is measured separately; imports are not counted.
+    `tokenizer` is a folder; by default one of LLaMA's kind is made. The last way leaves its rows in `folder/prepared`.
+    RunError, with the end of its output, for a way that fails.
+    """
+    folder = Path(folder)
+    chat, pictures = generate(folder, rows, images)
+    costs, out = [], folder / "prepared"
+    for number, way in enumerate(ways, start=1):
+        for old in (out, out.with_name(f".{out.name}.partial")):
+            shutil.rmtree(old, ignore_errors=True)  # else nothing would be prepared again
+        command = [sys.executable, "-c", "from sbt.training.profiling import _main; _main()"]
+        command += [way, str(chat), str(pictures), str(out), str(tokenizer or "")]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=paths.package().parent)
+        if done.returncode:
+            raise RunError(f"measuring {way!r} failed:\n{done.stderr[-2000:]}")
+        cost = json.loads(done.stdout.splitlines()[-1])
+        costs.append({"way": way, "rows": rows, "GB": chat.stat().st_size / env.GB, **cost})
+        if progress:
+            progress(number, len(ways))
+    frame = pd.DataFrame(costs)
+    frame.insert(4, "rows/s", frame.rows / frame.seconds)
+    return frame
+
+
+def generate(folder: Path, rows: int, images: int, seed: int = 0) -> tuple[Path, Path]:
+    """A LLaVA file of `rows` rows and a zip with `images` JPEGs, the same for the same arguments; kept if there."""
+    chat, pictures = Path(folder) / f"chat-{rows}.json", Path(folder) / f"images-{images}.zip"
+    chat.parent.mkdir(parents=True, exist_ok=True)
+    if not pictures.is_file():
+        part, data = pictures.with_suffix(".part"), io.BytesIO()
+        noise = np.random.default_rng(seed).integers(0, 256, (72, 96, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(data, "JPEG")
+        with zipfile.ZipFile(part, "w") as packed:
+            for number in range(images):
+                packed.writestr(f"train2017/{number:012}.jpg", data.getvalue())
+        part.replace(pictures)
+    if not chat.is_file():
+        part, rng = chat.with_suffix(".part"), random.Random(seed)
+        said = [" ".join(rng.choices(_WORDS, k=length)) for length in (12, 25, 30, 180, 210) for _ in range(40)]
+        with open(part, "w", encoding="utf-8") as file:
+            for number in range(rows):
+                file.write(f"{',' if number else '['}\n" + json.dumps(_row(number, images, said, rng), indent=2))
+            file.write("\n]\n")
+        part.replace(chat)
+    return chat, pictures
+
+
+def _row(number: int, images: int, said: Sequence[str], rng: random.Random) -> dict:
+    """Half of the rows hold four to six short turns of each side, half one question and a long answer."""
+    short, long = said[:120], said[120:]
+    pairs = [(rng.choice(short[:40]), rng.choice(short)) for _ in range(rng.randint(4, 6))]
+    if number % 2:
+        pairs = [(rng.choice(short), rng.choice(long))]
+    turns = []
+    for index, (asked, answer) in enumerate(pairs):
+        turns.append({"from": "human", "value": f"{asked}?\n<image>" if index == 0 else f"{asked}?"})
+        turns.append({"from": "gpt", "value": f"{answer}."})
+    return {"id": f"{number:012}", "image": f"{number % images:012}.jpg", "conversations": turns}
+
+
+def generated_rows(folder: Path, count: int, *, words: tuple[int, int] = (40, 160), seed: int = 0) -> list[dict]:
+    """Rows with an image each (JPEG, 640 x 480) and two questions with answers of `words` random words in all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng, rows = np.random.default_rng(seed), []
+    for number in range(count):
+        small = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        small.resize((640, 480), Image.Resampling.BICUBIC).save(folder / f"{number}.jpg")
+        text = rng.choice(_SHORT, int(rng.integers(*words)))
+        turns = [" ".join(part) for part in np.array_split(text, [4, len(text) // 2, len(text) // 2 + 6])]
+        messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": f"\n{turns[0]}?"}]}]
+        for role, turn in zip(("assistant", "user", "assistant"), turns[1:], strict=True):
+            messages.append({"role": role, "content": [{"type": "text", "text": f"{turn}."}]})
+        rows.append({"id": str(number), "images": [str(folder / f"{number}.jpg")], "messages": messages})
+    return rows
+
+
+def llama_like(words: Sequence[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer that works as LLaMA's does (byte-pair merges over whole texts, not by word) and knows `words`."""
+    made = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    made.train_from_iterator([" ".join(words)] * 2, trainers.BpeTrainer(special_tokens=special, show_progress=False))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    made.pre_tokenizer = None  # merged over the whole text from here on
+    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
 def padding(
@@ -65,19 +196,19 @@ def padding(
     return pd.DataFrame(rows).assign(saved=lambda frame: 1 - frame["tokens"] / frame["tokens"].iloc[0])
 
 
-def grouping(
+def measure_grouping(
     make: Callable[[], Arm], rows: Sequence[dict], folder: Path, settings: Settings, *, mode: str = "full"
 ) -> pd.DataFrame:
     """Runs in plain and in grouped order: `seconds` of all `steps` but the first, `tokens` with padding, `peak_gb`."""
-    found = []
+    runs = []
     for name, group in (("plain", False), ("grouped", True)):
         chosen = replace(settings, group_by_length=group, save_minutes=0)
         clock, cost = _trained(Path(folder), _ours, *_prepared(make, mode, None), rows, chosen)
-        found.append({"order": name, "steps": clock.steps(1), "seconds": clock.seconds(1), **cost})
-    return pd.DataFrame(found)
+        runs.append({"order": name, "steps": clock.steps(1), "seconds": clock.seconds(1), **cost})
+    return pd.DataFrame(runs)
 
 
-def llava(
+def random_llava(
     tokenizer: PreTrainedTokenizerBase,
     hidden: int = 512,
     layers: int = 8,
@@ -87,19 +218,45 @@ def llava(
     dtype: str = "float32",
     seed: int = 0,
 ) -> Arm:
-    """A LLaVA with random weights of `performance_vision.random_llava`'s shapes, made on the device it trains on.
+    """A LLaVA with random weights, made on the device: ViT-L/14 at 224 px over a Llama of 7B's proportions.
 
-    `vocabulary` is the rows of embeddings and head, as many as the tokenizer has if that is more.
+    `tower` holds values of CLIPVisionConfig to change. Heads are 128 wide from a width of 4096 on, 64 below.
+    Embeddings and head have `vocabulary` rows, or as many as the tokenizer has tokens, its new `<image>` included.
     """
-    with torch.device(env.device().value):
-        arm = profiling_vision.random_llava(tokenizer, hidden, layers, tower=tower, seed=seed)
-    arm.model.resize_token_embeddings(max(vocabulary, len(tokenizer)), mean_resizing=False)
-    arm.model.to(getattr(torch, dtype))
-    arm.model.config.dtype = arm.model.dtype
-    return arm
+    tokenizer.add_special_tokens({"additional_special_tokens": [PLACEHOLDER]}, replace_extra_special_tokens=False)
+    shape = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    vision = CLIPVisionConfig(**({**shape, "image_size": 224, "patch_size": 14} | (tower or {})))
+    text = LlamaConfig(
+        vocab_size=max(vocabulary, len(tokenizer)),
+        hidden_size=hidden,
+        intermediate_size=hidden * 43 // 16,  # LLaMA-7B's 11008 / 4096
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // (128 if hidden >= 4096 else 64),
+        max_position_embeddings=4096,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    patches = (vision.image_size // vision.patch_size) ** 2
+    image = {"image_token_index": tokenizer.convert_tokens_to_ids(PLACEHOLDER), "image_seq_length": patches}
+    features = {"vision_feature_layer": -2, "vision_feature_select_strategy": "default"}
+    config = LlavaConfig(vision_config=vision, text_config=text, **image, **features)
+    with torch.random.fork_rng(devices=[]), torch.device(env.device().value):
+        torch.manual_seed(seed)
+        model = LlavaForConditionalGeneration(config).eval().to(getattr(torch, dtype))
+    model.config.dtype = model.dtype
+    size = vision.image_size
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size}),
+        tokenizer=tokenizer,
+        patch_size=vision.patch_size,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+    return Arm(model, processor, "llava", "v1")
 
 
-def measure(
+def measure_training(
     make: Callable[[], Arm],
     folder: Path,
     *,
@@ -117,16 +274,16 @@ def measure(
     """By mode and trainer: `samples_s`, `tokens_s` (without padding), `mfu`, `peak_gb`, `step_s`, `loss` (first step).
 
     `make` gives a fresh arm each time. Every row is seen once, as in an epoch over real data; the first `warmup` steps
-    do not count. `settings` are values of `Settings` (bf16, workers ...). `mfu` is `flops` over what matrix products
-    alone reach here. THEIRS is TRL's trainer with its defaults, but for `max_length`, which cuts image tokens off: it
-    trains on every token. ALIKE is told to train on what ours does, in the same precision: its loss must be ours.
+    do not count. `settings` are values of `Settings` (bf16, workers ...). `mfu` is `flops` over `matrix_rate`. THEIRS
+    is TRL's trainer with its defaults except `max_length`, which cuts image tokens off: it trains on every token.
+    ALIKE trains on the same tokens as ours, in the same precision: its loss must equal ours.
     """
     rows = generated_rows(Path(folder) / "images", batch_size * accumulation * (steps + warmup), words=words)
     size = {"max_steps": steps + warmup, "batch_size": batch_size, "accumulation": accumulation, "save_minutes": 0}
     chosen = Settings(**{**size, **(settings or {})})
     same = {name: getattr(chosen, name) for name in ("bf16", "fp16", "gradient_checkpointing")}
     runs = {OURS: _ours, THEIRS: _theirs, ALIKE: partial(_theirs, assistant_only_loss=True, **same)}
-    found: list[dict] = []
+    costs: list[dict] = []
     for mode in modes:
         for trainer in trainers:
             model, processor = _prepared(make, mode, lora)
@@ -135,14 +292,14 @@ def measure(
             clock, cost = _trained(Path(folder), runs[trainer], model, processor, rows, chosen)
             step = clock.seconds(warmup) / clock.steps(warmup)
             speed = 1 / (step * (steps + warmup))  # how often a second all rows go through
-            found.append(
+            costs.append(
                 {"mode": mode, "trainer": trainer, "samples_s": speed * len(rows), "tokens_s": speed * tokens}
                 | {"mfu": speed * needed / rate, "peak_gb": cost["peak_gb"], "step_s": step, "loss": cost["loss"]}
             )
             del model, processor  # before the next one is made
             if progress is not None:
-                progress(len(found), len(modes) * len(trainers))
-    return pd.DataFrame(found)
+                progress(len(costs), len(modes) * len(trainers))
+    return pd.DataFrame(costs)
 
 
 def flops(
@@ -153,7 +310,7 @@ def flops(
     Two a weight and token forward, two backward for what lies below, two for a weight that trains (Kaplan et al.
     2020). Attention: what the causal mask leaves. Head: on trained tokens (`all_tokens`: on all). Tower: no backward.
     """
-    core = _core(model)
+    core = core_of(model)
     text, tower = core.config.text_config, core.config.vision_config
     patches = (tower.image_size // tower.patch_size) ** 2 + 1
     made = labels(processor, rows, "v1")
@@ -181,13 +338,13 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, *, size: int = 0, repe
 
 
 class Clock:
-    """When each step was over."""
+    """The times at which steps ended; the first entry is the start."""
 
     def __init__(self) -> None:
         self.times = [time.perf_counter()]
 
     def tick(self, *args: object, **numbers: object) -> None:
-        """A step is over."""
+        """A step has ended."""
         self.times.append(time.perf_counter())
 
     def seconds(self, after: int) -> float:
@@ -199,6 +356,32 @@ class Clock:
         return len(self.times) - 1 - after
 
 
+class _Peak:
+    """Peak memory (GB) while the context is open: the GPU's where there is one, else the process's."""
+
+    def __enter__(self) -> "_Peak":
+        self.gb, self._open = 0.0, True
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        self._watch = threading.Thread(target=self._look, daemon=True)
+        self._watch.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open = False
+        self._watch.join()
+        if torch.cuda.is_available():
+            self.gb = torch.cuda.max_memory_allocated() / 1e9
+
+    def _look(self) -> None:
+        process = psutil.Process()
+        while True:  # at least once, however short the call
+            self.gb = max(self.gb, process.memory_info().rss / 1e9)
+            if not self._open:
+                return
+            time.sleep(0.005)
+
+
 def _prepared(make: Callable[[], Arm], mode: str, lora: Mapping | None) -> tuple[nn.Module, object]:
     arm = make()
     return set_trainable(arm.model, MODES[mode], dict(lora or {})), arm.processor
@@ -207,15 +390,21 @@ def _prepared(make: Callable[[], Arm], mode: str, lora: Mapping | None) -> tuple
 def _trained(
     folder: Path, run: Callable[..., float], model: nn.Module, *given: object
 ) -> tuple[Clock, dict[str, float]]:
+    """The clock of a run, and its first `loss`, its `tokens` with padding and its `peak_gb`."""
     folder.mkdir(parents=True, exist_ok=True)
-    clock = Clock()
-    with tempfile.TemporaryDirectory(dir=folder) as empty:  # where a run had been, it would be resumed
-        loss, cost = profiling.measure(_core(model), partial(run, model, *given, Path(empty), clock))
-    return clock, {"loss": loss, "tokens": cost["tokens"], "peak_gb": cost["peak_gb"]}
+    tokens = 0
 
+    def count(module: nn.Module, args: tuple, inputs: dict) -> None:
+        nonlocal tokens
+        tokens += (inputs["input_ids"] if inputs.get("input_ids") is not None else args[0]).numel()
 
-def _core(model: nn.Module) -> nn.Module:
-    return model.get_base_model() if isinstance(model, PeftModel) else model
+    clock, hook = Clock(), core_of(model).model.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder) as empty, _Peak() as peak:  # in a used folder it would resume
+            loss = run(model, *given, Path(empty), clock)
+    finally:
+        hook.remove()
+    return clock, {"loss": loss, "tokens": tokens, "peak_gb": peak.gb}
 
 
 def _size(module: nn.Module) -> int:
@@ -223,11 +412,11 @@ def _size(module: nn.Module) -> int:
 
 
 def _ours(model: nn.Module, processor: object, rows: list, settings: Settings, folder: Path, clock: Clock) -> float:
-    return train(model, processor, rows, folder, settings, progress=clock.tick).history["loss"].iloc[0]
+    return sft(model, processor, rows, folder, settings, progress=clock.tick).history["loss"].iloc[0]
 
 
 def _theirs(
-    model: nn.Module, processor: object, rows: list, settings: Settings, folder: Path, clock: Clock, **told: object
+    model: nn.Module, processor: object, rows: list, settings: Settings, folder: Path, clock: Clock, **more: object
 ) -> float:
     processor.chat_template = templates.load("v1")
     with silence_libraries():
@@ -243,10 +432,29 @@ def _theirs(
             report_to="none",
             disable_tqdm=True,
             seed=settings.seed,  # the same rows in each step as ours
-            **told,
+            **more,
         )
-        given = {"args": arguments, "train_dataset": _dataset(rows, vision=True), "processing_class": processor}
-        trainer = SFTTrainer(model=model, **given, callbacks=[Watch(settings.max_steps, 0, clock.tick)])
+        given = {"args": arguments, "train_dataset": arrow_rows(rows, vision=True), "processing_class": processor}
+        trainer = SFTTrainer(model=model, **given, callbacks=[TrainingMonitor(settings.max_steps, 0, clock.tick)])
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     return trainer.state.log_history[0]["loss"]
+
+
+def _main() -> None:
+    """One way, in a process of its own; prints its cost as JSON."""
+    way, chat, pictures, out, words = sys.argv[1:]
+    settings: dict = {"images": [Path(pictures)], "headers": WAYS.index(way) >= 2}
+    if way == WAYS[3]:
+        tokenizer = AutoTokenizer.from_pretrained(words) if words else llama_like(_WORDS)
+        tokenizer.add_special_tokens({"additional_special_tokens": [PLACEHOLDER]})
+        count = counter(tokenizer, "v1", IMAGE_TOKENS)
+        settings |= {"lengths": count, "counted_by": "measured", "limit": 2048}
+    start, worked = time.perf_counter(), time.process_time()
+    if way == WAYS[0]:
+        rows = sum(1 for _ in reader(Path(chat)))
+    else:
+        rows = prepare.prepare([Path(chat)], Path(out), **settings)["counts"]["read"]
+    seconds, worked = time.perf_counter() - start, time.process_time() - worked
+    assert rows > 0
+    print(json.dumps({"seconds": seconds, "CPU seconds": worked, "peak GB": env.peak_memory_gb()}))

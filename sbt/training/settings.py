@@ -1,4 +1,4 @@
-"""What a training run is told (`Settings`) and what it hands back (`Result`)."""
+"""The values of a training run (`Settings`) and what the run returns (`Result`)."""
 
 import importlib.util
 import math
@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 import pandas as pd
 import torch
 from torch import nn
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.training_args import OptimizerNames
 
 from sbt.training import loss_mask
@@ -20,7 +21,7 @@ _OF_BITSANDBYTES = re.compile(r"adamw_8bit|.*(bnb|paged|lion|ademamix).*")
 
 @dataclass(frozen=True)
 class World:
-    """The processes that train one model together: how many there are, which one this is, by which engine.
+    """The processes that train one model together: their number, the rank of this one, their engine.
 
     `engine` is "" for one process in the notebook, else "ddp", "fsdp", "zero2" or "zero3".
     """
@@ -34,10 +35,11 @@ class World:
 class Settings:
     """Values of one run. The schedule is over `max_steps`, or `epochs` over the rows where that is 0.
 
-    `lora` (LoraConfig values, {} for the paper's) wraps a model that has no adapters yet. `loss` says
-    what is trained on, by the knobs of `loss_masks`, None being the response only. `save_steps` and `save_minutes`
-    add checkpoints on the way, 0 being never; the last step is always saved. `logging_steps` averages
-    the history over that many steps. `threads` 0 leaves torch's own number; `workers` are processes that read rows.
+    `lora` (LoraConfig values, {} for the paper's) wraps a model that has no adapters yet. `loss` holds values of
+    `loss_mask.LossMaskConfig`; None trains the response only. `save_steps` and `save_minutes` write a checkpoint every
+    so many steps or minutes, 0 being never; the last step is always saved; the newest `save_total_limit` are kept.
+    `logging_steps` averages the history over that many steps. `threads` 0 leaves torch's own number; `workers` are
+    processes that read rows. `report_to` is a tracker of transformers' (tensorboard, wandb), or "none".
 
     `batch_size` is one process's: a step sees `batch_size * accumulation` rows of each process. `group_by_length`
     draws each step from rows with an image or from rows without one, rows of similar length together. `bf16` and
@@ -70,6 +72,7 @@ class Settings:
     logging_steps: int = 1
     threads: int = 0
     workers: int = 0
+    report_to: str = "none"
 
     def __post_init__(self) -> None:
         positive = {"learning_rate", "batch_size", "accumulation", "logging_steps", "save_total_limit"}
@@ -81,16 +84,17 @@ class Settings:
             raise ParameterError("either max_steps or epochs must be above 0")
         if self.bf16 and self.fp16:
             raise ParameterError("bf16 and fp16 exclude each other: set one of them to false")
-        known = [name.value for name in OptimizerNames]
-        if self.optimizer not in known:
-            raise ParameterError(f"optimizer {self.optimizer!r} is unknown{nearest(self.optimizer, known)}")
+        known = {"optimizer": [name.value for name in OptimizerNames], "report_to": ["none", *INTEGRATION_TO_CALLBACK]}
+        for name, values in known.items():
+            if (value := getattr(self, name)) not in values:
+                raise ParameterError(f"{name} {value!r} is unknown{nearest(str(value), values)}")
 
     @classmethod
     def of(cls, values: object, precision: str, **more: object) -> "Settings":
-        """Settings from the attributes of `values` that are named as its fields, a notebook's parameters say.
+        """Settings from those attributes of `values` (a notebook's parameters) that are named as fields.
 
-        `precision` is what is computed in (`env.choose_dtype`). `more` goes before `values`; what `set_trainable` has
-        applied, and `loss`, which names a variant there, come by it or not at all.
+        `precision` is the format to compute in (`env.choose_dtype`). Values in `more` win. `lora` and `loss` are only
+        taken from `more`: in a notebook they mean something else (what `set_trainable` has applied; a variant's name).
         """
         apart = {"lora", "loss", "bf16", "fp16"}
         named = {field.name for field in fields(cls)} - apart
@@ -98,7 +102,7 @@ class Settings:
         return cls(**{**given, "bf16": precision == "bfloat16", "fp16": precision == "float16", **more})
 
     def check_available(self) -> None:
-        """ParameterError where this machine lacks what the settings ask for, with what to install or to set."""
+        """Raise ParameterError where this machine lacks what the settings need; it says what to install or set."""
         gpu = torch.cuda.is_available()
         if self.fp16 and not gpu:
             raise ParameterError("fp16 needs a GPU: set fp16 to false, or bf16 to true")
@@ -110,6 +114,10 @@ class Settings:
             _need("liger_kernel", "liger", "training is the same without it, only slower")
             if not gpu:
                 raise ParameterError("liger needs a GPU: set liger to false")
+        if self.report_to not in ("none", *get_available_reporting_integrations()):
+            raise ParameterError(
+                f"report_to {self.report_to!r} needs its package: pip install {self.report_to}, or set it to none"
+            )
 
     def rows_per_step(self, processes: int = 1) -> int:
         """Rows of one optimizer step over all processes."""
@@ -131,7 +139,7 @@ class Settings:
 
     def identity(self) -> dict:
         """The values that decide the weights; a run with others is another run."""
-        free = {"save_steps", "save_minutes", "save_total_limit", "logging_steps", "threads", "workers"}
+        free = {"save_steps", "save_minutes", "save_total_limit", "logging_steps", "threads", "workers", "report_to"}
         return {name: value for name, value in asdict(self).items() if name not in free}
 
 
@@ -139,8 +147,8 @@ class Settings:
 class Result:
     """A finished run: `history` (step, epoch, loss, learning_rate, grad_norm, accuracy), complete after a resume too.
 
-    `model` is the trained one (with `Settings.lora`, the wrapped one); `weights_sha256` is over what trained;
-    `resumed_from` is the step a checkpoint brought the run to, 0 if none.
+    `model` is the trained one (with `Settings.lora`, the wrapped one); `weights_sha256` is over the trained tensors;
+    `resumed_from` is the step of the checkpoint that the run went on from, 0 if none.
     """
 
     model: nn.Module
@@ -149,6 +157,13 @@ class Result:
     samples_seen: int
     weights_sha256: str
     resumed_from: int = 0
+
+    def loss_sentence(self) -> str:
+        """How far the loss fell: the mean of the first five logged steps against that of the last five."""
+        losses = self.history["loss"]
+        first, last = losses.iloc[:5].mean(), losses.iloc[-5:].mean()
+        verb = "fell" if last < first else "did not fall: it went"
+        return f"The loss {verb} from {first:.2f} to {last:.2f} ({last / first - 1:+.0%}) in {self.steps} steps."
 
 
 def _need(module: str, what: str, instead: str) -> None:

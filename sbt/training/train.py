@@ -15,23 +15,25 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig
 
 from sbt import templates
-from sbt.models import set_trainable, silence_libraries, weights_sha256
+from sbt.models import silence_libraries, set_trainable, weights_sha256
 from sbt.models.freeze import check_frozen
 from sbt.training import checkpoints
 from sbt.training.collator import Collator, parts_of
 from sbt.training.sampler import Order, Padded, has_images, row_lengths
 from sbt.training.settings import Result, Settings, World
-from sbt.training.trainer import MendedTrainer, Progress, Watch, own_forward, threads, whole_forward
+from sbt.training.trainer import LlavaSFTTrainer, Progress, TrainingMonitor, model_restored, threads, whole_forward
 from sbt.utils.errors import DataError, ParameterError, RunError
 from sbt.utils.files import read_json, writing
+from sbt.utils.progress import note
 
+HISTORY = "history.jsonl"  # grows in the trainer's folder while a run trains
 _NEVER = 10**9
 _COLUMNS = {"learning_rate": "learning_rate", "grad_norm": "grad_norm", "mean_token_accuracy": "accuracy"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run ready to train: its model (wrapped where `lora` asks for it), folder and checkpoint to go on from."""
+    """A run ready to train. `model` is wrapped where `lora` asks for it; `last` is the checkpoint to go on from."""
 
     model: nn.Module
     processor: ProcessorMixin | PreTrainedTokenizerBase
@@ -40,12 +42,12 @@ class Run:
     settings: Settings
     world: World
     total: int
-    found: Path | None
+    last: Path | None
 
     @property
     def start(self) -> int:
         """Optimizer steps done before."""
-        return checkpoints.step_of(self.found) if self.found else 0
+        return checkpoints.step_of(self.last)
 
 
 def sft(
@@ -61,9 +63,10 @@ def sft(
 
     What trains is what `set_trainable` left free (or LoRA, with `settings.lora`). Checkpoints go to
     `folder/checkpoints/<fingerprint>`: the same call after a kill resumes there and ends with the very same weights;
-    after a finished run it loads them and takes no step. `progress(step, total, loss=...)` is called each step.
-    DataError names a row that cannot be trained on; RunError a loss that is not finite, or weights without gradient;
-    ParameterError what the settings ask for and this machine lacks.
+    after a finished run it loads them and takes no step. `folder/history.jsonl` grows with every step.
+    `progress(step, total, loss=...)` is called each step. Raises DataError for a row that cannot be trained on,
+    RunError for a loss or weights that are not finite and for weights that never get a gradient, ParameterError for
+    settings that this machine cannot serve.
     """
     run = prepare(model, processor, rows, folder, settings)
     log = train(run, progress) if run.start < run.total else load(run)
@@ -84,8 +87,7 @@ def prepare(
         raise DataError("no rows to train on")
     settings.check_available()
     if settings.lora is not None and not isinstance(model, PeftModel):
-        connector = "full" if isinstance(processor, ProcessorMixin) else "frozen"
-        policy = {"connector": connector, "language_model": "lora"}
+        policy = {"connector": "full" if isinstance(processor, ProcessorMixin) else "frozen", "language_model": "lora"}
         model = set_trainable(model, policy, settings.lora, seed=settings.seed)
     check_frozen(model)
     trained = checkpoints.trained(model)
@@ -97,18 +99,20 @@ def prepare(
     own = Path(folder) / "checkpoints" / checkpoints.fingerprint(model, rows, settings, world)
     with writing(own):
         own.mkdir(parents=True, exist_ok=True)
+    for words in checkpoints.record(own, checkpoints.identity_of(settings, world)) if world.rank == 0 else ():
+        note(words)
     total = settings.total_steps(len(rows), world.processes)
-    return Run(model, processor, rows, own, settings, world, total, checkpoints.newest(own))
+    return Run(model, processor, rows, own, settings, world, total, checkpoints.newest(own, note))
 
 
 def load(run: Run) -> list[dict]:
-    """Put the weights of a finished run into its model; its log. The stock trainer would take one more step."""
-    checkpoints.load_weights(run.model, run.found)
-    return read_json(run.found / checkpoints.STATE)["log_history"]
+    """Load the weights of a finished run into its model; return its log. The stock trainer would train a step more."""
+    checkpoints.load_weights(run.model, run.last)
+    return read_json(run.last / checkpoints.STATE)["log_history"]
 
 
 def result(run: Run, log: list[dict]) -> Result:
-    """What a finished run hands back; RunError if it had nothing to learn from."""
+    """The Result of a finished run; RunError if no trained parameter ever got a gradient."""
     run.model.eval()
     history = _history(log, run.settings.logging_steps)
     if not (history["grad_norm"] > 0).any():
@@ -119,32 +123,32 @@ def result(run: Run, log: list[dict]) -> Result:
 
 
 def train(run: Run, progress: Progress | None = None) -> list[dict]:
-    """Train from the checkpoint found to the end, in each process of the run's world; the log of all steps."""
+    """Train from the run's last checkpoint to the end, in each process of its world; return the log of all steps."""
     settings, several = run.settings, run.world.processes > 1
+    watched = (progress, run.folder.parents[1] / HISTORY) if run.world.rank == 0 else (None, None)
     collator = Collator(run.processor, settings.conversation, settings.loss)
-    data = _dataset(run.rows, vision=collator.vision, stand_in=several)
-    forward = own_forward(run.model), whole_forward(run.model)
-    with writing(run.folder), silence_libraries(), threads(settings.threads), forward[0], forward[1]:
+    data = arrow_rows(run.rows, vision=collator.vision, stand_in=several)
+    with writing(run.folder), silence_libraries(), threads(settings.threads), model_restored(run.model), whole_forward(run.model):
         set_seed(settings.seed)
-        trainer = MendedTrainer(
+        trainer = LlavaSFTTrainer(
             model=run.model,
             args=_arguments(settings, run.folder, run.total, several),
             train_dataset=data,
             processing_class=run.processor,
             data_collator=Padded(collator) if several else collator,
-            callbacks=[Watch(run.total, settings.save_minutes, progress if run.world.rank == 0 else None)],
+            callbacks=[TrainingMonitor(run.total, settings.save_minutes, *watched)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.folder, trainer.keep = run.folder, settings.save_total_limit
         trainer.order = _order(run, trainer)
         if several:  # it would drop the numbers of some processes at the end of an epoch, for rows they do not repeat
             trainer.accelerator.gather_for_metrics = trainer.accelerator.gather
-        trainer.train(resume_from_checkpoint=str(run.found) if run.found else None)
+        trainer.train(resume_from_checkpoint=str(run.last) if run.last else None)
         return trainer.state.log_history
 
 
-def _order(run: Run, trainer: MendedTrainer) -> Order | None:
-    """The order of the rows; None, the trainer's own, for one process that does not group them."""
+def _order(run: Run, trainer: LlavaSFTTrainer) -> Order | None:
+    """The order of the rows; None (the trainer's own) for one process that does not group them."""
     settings, processes = run.settings, run.world.processes
     if processes == 1 and not settings.group_by_length:
         return None
@@ -189,7 +193,7 @@ def _arguments(settings: Settings, folder: Path, total: int, several: bool = Fal
         ddp_find_unused_parameters=False if several else None,  # `whole_forward` leaves none unused
         save_strategy="steps",
         save_steps=settings.save_steps or _NEVER,
-        report_to="none",
+        report_to=settings.report_to,
         disable_tqdm=True,
     )
     if not several and arguments.device.type == "cuda":
@@ -208,10 +212,10 @@ def _history(log: list[dict], every: int) -> pd.DataFrame:
     return table
 
 
-def _dataset(rows: Sequence[dict] | Dataset, *, vision: bool, stand_in: bool = False) -> Dataset:
-    """The rows in Arrow, which TRL insists on; without the images column where the model has no eyes.
+def arrow_rows(rows: Sequence[dict] | Dataset, *, vision: bool, stand_in: bool = False) -> Dataset:
+    """The rows as an Arrow data set, which TRL needs; without the images column for a text-only model.
 
-    A prepared data set is taken as it is, from its files. `stand_in` appends a row without id, for `Padded`.
+    A prepared data set stays mapped from its files. `stand_in` appends a row without id, for `Padded`.
     """
     if isinstance(rows, Dataset):
         if not vision and any(has_images(rows)):

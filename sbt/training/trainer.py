@@ -1,9 +1,10 @@
-"""TRL's SFTTrainer with its known faults mended.
+"""A subclass of TRL's SFTTrainer that works around faults of TRL 1.16 and transformers 5.23.
 
-Each override says which fault; a test for every one of them shows that the stock trainer has it.
+Each override names the fault. For each there is a test that shows the stock trainer has it.
 """
 
 import contextlib
+import json
 import math
 import shutil
 import time
@@ -29,15 +30,16 @@ from sbt.models.silence import safe_save
 from sbt.training import checkpoints
 from sbt.training.collator import IGNORED
 from sbt.utils.errors import RunError
+from sbt.utils.files import write_jsonl, writing
 
 Progress = Callable[..., None]
 
 
-class MendedTrainer(SFTTrainer):
-    """Resumes with the very same weights; set `folder` and `keep` (number of checkpoints) after making it.
+class LlavaSFTTrainer(SFTTrainer):
+    """SFTTrainer that resumes with the very same weights. Set `folder` and `keep` (checkpoints to keep) after init.
 
-    `order`, if set, draws the rows. It asks for the epoch itself: the stock loader of several processes, when it skips
-    what was trained before a resume, begins with the order of the first epoch again.
+    `order`, if set, draws the rows. It asks for the epoch itself, because accelerate's loader for several processes
+    starts again with the order of epoch 0 after a resume (transformers PR #40691, accelerate #2016).
     """
 
     folder: Path
@@ -48,7 +50,7 @@ class MendedTrainer(SFTTrainer):
         return self.order if self.order is not None else super()._get_train_sampler(*args, **kwargs)
 
     def compute_loss(self, model: nn.Module, inputs: dict, *args: object, **kwargs: object) -> object:
-        """Mended: without a GPU the stock one computes the head of every token, also of those without a label."""
+        """On the CPU, compute the head for labelled tokens only: TRL's chunked loss computes it for every token."""
         if inputs["labels"].device.type != "cpu":
             return super().compute_loss(model, inputs, *args, **kwargs)
         following = inputs.pop("labels")[:, 1:]
@@ -59,19 +61,27 @@ class MendedTrainer(SFTTrainer):
             output.last_hidden_state = output.last_hidden_state[:, :-1][labelled][None]
             return output
 
-        hook = _core(self.accelerator.unwrap_model(model)).base_model.register_forward_hook(keep)
+        hook = core_of(self.accelerator.unwrap_model(model)).base_model.register_forward_hook(keep)
         try:
             return super().compute_loss(model, inputs, *args, **kwargs)
         finally:
             hook.remove()
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Only what trains. Sharded engines hand over the state that they gathered."""
-        if self.args.should_save:
-            checkpoints.save_weights(self.accelerator.unwrap_model(self.model), Path(output_dir), state_dict)
+        """Save the trained tensors only; sharded engines pass the gathered state. RunError for a NaN or infinity."""
+        if not self.args.should_save:
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        if wrong := checkpoints.not_finite(model, state_dict):
+            sound = checkpoints.step_of(checkpoints.newest(self.folder))
+            raise RunError(
+                f"weights are not finite after step {self.state.global_step} ({wrong}) and are not saved; the last "
+                f"sound checkpoint is of step {sound}: lower learning_rate, or train in float32 or bf16"
+            )
+        checkpoints.save_weights(model, Path(output_dir), state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Mended: the stock one restores no weight of a fully trained LLaVA (its keys have other names on disk)."""
+        """Load by parameter name: transformers looks for the names on disk and restores nothing of a full LLaVA."""
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
@@ -79,7 +89,10 @@ class MendedTrainer(SFTTrainer):
             checkpoints.load_weights(target, Path(resume_from_checkpoint))
 
     def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
-        """Mended: written aside and renamed, so a kill leaves no half one. The last needs no optimizer state."""
+        """Write aside and rename: transformers writes in place, so a kill leaves half a checkpoint.
+
+        The last checkpoint needs no optimizer state.
+        """
         staging = self.folder / "writing"
         final = self.state.global_step >= self.state.max_steps
         if self.args.should_save:
@@ -98,22 +111,34 @@ class MendedTrainer(SFTTrainer):
         self.accelerator.wait_for_everyone()
 
     def create_model_card(self, *args: object, **kwargs: object) -> None:
-        """None: a checkpoint is no release."""
+        """Write no model card: a checkpoint is not a release."""
 
     def _send_telemetry(self) -> None:
-        """None: a run reports to nobody."""
+        """Send no telemetry."""
 
 
-def _core(model: nn.Module) -> nn.Module:
+def core_of(model: nn.Module) -> nn.Module:
+    """The model under PEFT's wrapper, if there is one."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-class Watch(TrainerCallback):
-    """Stops at a loss that is no number, asks for timed checkpoints, tells progress."""
+class TrainingMonitor(TrainerCallback):
+    """Stops at a loss that is not finite, asks for timed checkpoints, reports progress, appends to `history` (a file).
 
-    def __init__(self, total: int, save_minutes: float, progress: Progress | None) -> None:
-        self.total, self.every, self.progress = total, save_minutes * 60, progress
+    Pass `progress` and `history` in the first process only. A resumed run rewrites `history` up to its checkpoint.
+    """
+
+    def __init__(
+        self, total: int, save_minutes: float, progress: Progress | None, history: Path | None = None
+    ) -> None:
+        self.total, self.every, self.progress, self.history = total, save_minutes * 60, progress, history
         self.saved = time.monotonic()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        if self.history is not None:
+            write_jsonl(self.history, [entry for entry in state.log_history if "loss" in entry])
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -139,12 +164,15 @@ class Watch(TrainerCallback):
                 f"the loss is {logs['loss']} at step {state.global_step}: "
                 "lower learning_rate, or train in float32 or bf16"
             )
+        if self.history is not None:
+            with writing(self.history), open(self.history, "a", encoding="utf-8") as file:
+                file.write(json.dumps(state.log_history[-1]) + "\n")
         if self.progress is not None:
             self.progress(state.global_step, self.total, loss=logs["loss"])
 
 
 def _agreed(wanted: bool, device: torch.device) -> bool:
-    """What the first process wants: clocks differ, and a checkpoint that one of them alone begins never ends."""
+    """The first process's wish: clocks differ, and a checkpoint that only one process begins would never end."""
     if not dist.is_initialized():
         return wanted
     flag = torch.tensor(int(wanted), device=device)
@@ -154,13 +182,13 @@ def _agreed(wanted: bool, device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def whole_forward(model: nn.Module) -> Iterator[None]:
-    """While open, tower and connector also run on a batch without images, on a black one that counts nothing.
+    """While open, a batch without images also runs tower and connector, on a black image of weight 0.
 
-    Mended: such a batch has no path to the connector, and stage 1 has nothing else to train; and processes that
-    exchange gradients, or parts of layers, wait for each other at every module: one that leaves the connector out
-    stops them all. haotian-liu/LLaVA has a dummy image for it. Nothing changes for a language model.
+    Without it such a batch has no path to the connector, so stage 1 has nothing to train; and processes that exchange
+    gradients or shards wait for each other at every module, so one that skips the connector hangs them all
+    (haotian-liu/LLaVA #699, which uses a dummy image too). Nothing changes for a language model.
     """
-    core = _core(model)
+    core = core_of(model)
     if not isinstance(core, LlavaForConditionalGeneration):
         yield
         return
@@ -188,9 +216,11 @@ def whole_forward(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def own_forward(model: nn.Module) -> Iterator[None]:
-    """Every trainer wraps `forward` of the object once more; take the wrapping off before and after."""
-    core = _core(model)
+def model_restored(model: nn.Module) -> Iterator[None]:
+    """Undo what a trainer does to a model: it wraps `forward` once more each time and sets `config.use_cache`."""
+    core = core_of(model)
+    config = vars(core.config)
+    before = {"use_cache": config["use_cache"]} if "use_cache" in config else {}
     for module in (core, model):
         module.__dict__.pop("forward", None)
     try:
@@ -198,11 +228,13 @@ def own_forward(model: nn.Module) -> Iterator[None]:
     finally:
         for module in (core, model):
             module.__dict__.pop("forward", None)
+        config.pop("use_cache", None)
+        config.update(before)
 
 
 @contextlib.contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Let torch use so many threads, 0 for as many as before."""
+    """Let torch use `number` threads; 0 keeps the present number."""
     before = torch.get_num_threads()
     if number > 0:
         torch.set_num_threads(number)

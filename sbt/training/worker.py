@@ -1,6 +1,6 @@
-"""One of several training processes, started by `accelerate launch` (see `launch`): python -m sbt.training.worker JOB
+"""One of several training processes, started by `accelerate launch` (see `distributed`): -m sbt.training.worker JOB
 
-Says on a file of its own what happens: that it began, each step, how it ended.
+It writes its events (start, each step, end or error) to `events.<rank>.jsonl` beside the job.
 """
 
 import json
@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from sbt.training.distributed import build_model_and_rows
 from sbt.training.settings import Settings, World
-from sbt.training.spec import build, rows_of
 from sbt.training.train import prepare, train
 
 SECONDS = 0.5  # between two looks at the process that started the run
@@ -35,13 +35,13 @@ class Events:
 
 
 def follow_parent(pid: int, created: float, end: Callable[[], None] = lambda: os._exit(1)) -> threading.Thread:
-    """End this process as soon as the notebook's has ended, however: a kill leaves it no time to end others."""
+    """End this process as soon as the notebook's process is gone: if that one is killed, it cannot end others."""
 
     def look() -> None:
         while True:
             try:
                 if abs(psutil.Process(pid).create_time() - created) > 1:
-                    break  # the number is another process's by now
+                    break  # another process has this number by now
             except psutil.NoSuchProcess:
                 break
             time.sleep(SECONDS)
@@ -53,26 +53,26 @@ def follow_parent(pid: int, created: float, end: Callable[[], None] = lambda: os
 
 
 def work(job: dict, rank: int, events: Events) -> None:
-    """Train the job's share of this process."""
+    """Train this process's share of the job."""
 
     def progress(step: int, total: int, **numbers: float) -> None:
         events.write(step=step, total=total, numbers=numbers)
 
     world = World(job["processes"], rank, job["engine"])
-    model, processor = build(job["spec"])
-    settings = Settings(**job["settings"])
-    run = prepare(model, processor, rows_of(job["spec"]), Path(job["folder"]), settings, world)
+    model, processor, rows = build_model_and_rows(job["spec"])
+    run = prepare(model, processor, rows, Path(job["folder"]), Settings(**job["settings"]), world)
     if run.start < run.total:
         train(run, progress)
 
 
 def main(arguments: list[str]) -> int:
-    """Run one process of the job in the file that the arguments name; the exit status."""
+    """Run one process of the job in the file that the arguments name; return the exit status."""
     job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     rank = int(os.environ.get("RANK", "0"))
     events = Events(Path(arguments[0]).parent, rank)
     events.write(began=os.getpid())
-    follow_parent(**job["parent"])
+    if os.environ.get("GROUP_RANK", "0") == "0":  # the notebook runs on the first machine only
+        follow_parent(**job["parent"])
     try:
         if torch.cuda.is_available():  # before a weight is loaded: those of 4 bits stay on the GPU they are put on
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    # at once: a process group that waits for one which has failed would never let go
+    # exit at once: a process group that waits for a failed member would never let go
     status = main(sys.argv[1:])
     sys.stdout.flush()
     os._exit(status)
