@@ -1,10 +1,12 @@
 """Training: the known traps of the libraries, each with a control that shows the stock trainer falling into it."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import tiny
 import torch
@@ -19,7 +21,9 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from sbt import models, templates
 from sbt.data.llava import text_twin
 from sbt.training import Collator, Settings, checkpoints, sft, trainer
-from sbt.training.train import _arguments, arrow_rows
+from sbt.training import settings as settings_module
+from sbt.training.settings import Result
+from sbt.training.train import _arguments, arrow_rows, prepare
 from sbt.utils.errors import CheckpointError, DataError, ParameterError, RunError
 
 POLICIES = {
@@ -121,22 +125,170 @@ def test_nothing_but_text_is_an_error_in_stage_1(tmp_path: Path, small: SimpleNa
         sft(model, processor, text_twin(tiny.rows(small.images)), tmp_path, SETTINGS)
 
 
-def test_damaged_checkpoints_are_passed_over(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
+def test_damaged_checkpoints_are_passed_over(
+    tmp_path: Path,
+    small: SimpleNamespace,  # noqa: F811
+    capsys: pytest.CaptureFixture,
+) -> None:
     settings = Settings(**{**SETTINGS.__dict__, "save_steps": 1, "save_total_limit": 9})
     whole = run(tmp_path, small, "full", settings)
     own = next((tmp_path / "checkpoints").iterdir())
-    assert [checkpoints.step_of(path) for path in sorted(own.iterdir())] == [1, 2, 3, 4, 5]
+    assert [checkpoints.step_of(path) for path in sorted(own.glob("checkpoint-*"))] == [1, 2, 3, 4, 5]
     weights = own / "checkpoint-5" / checkpoints.WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-10])  # cut short
     (own / "checkpoint-4" / "optimizer.pt").unlink()  # a file gone
     (own / "checkpoint-3" / checkpoints.COMPLETE).unlink()  # never closed
     (own / "checkpoint-9").mkdir()  # begun
     (own / "writing" / "checkpoint-4").mkdir(parents=True)  # killed while written
+    capsys.readouterr()
     resumed = run(tmp_path, small, "full", settings)
+    said = capsys.readouterr().err
+    assert "checkpoint-5 is damaged (trained.safetensors has changed since it was written): training goes on" in said
+    assert "checkpoint-4 is damaged (optimizer.pt is missing)" in said
+    assert "checkpoint-3 is damaged (complete.json or trainer_state.json cannot be read" in said
     assert resumed.resumed_from == 2
     assert resumed.weights_sha256 == whole.weights_sha256
     assert checkpoints.newest(own).name == "checkpoint-5"
     assert not (own / "writing").exists()
+
+
+def flip(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def test_a_changed_byte_in_any_file_of_a_checkpoint_means_not_whole(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
+    settings = Settings(**{**SETTINGS.__dict__, "save_total_limit": 9})
+    whole = run(tmp_path / "whole", small, "full", settings)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", small, "full", settings, progress=killed_at(5))
+    own = next((tmp_path / "cut" / "checkpoints").iterdir())
+    assert checkpoints.newest(own).name == "checkpoint-4"
+    files = [path for path in sorted((own / "checkpoint-4").rglob("*")) if path.is_file()]
+    assert {"optimizer.pt", "rng_state.pth", "scheduler.pt", checkpoints.WEIGHTS} <= {path.name for path in files}
+    for file in files:
+        content = file.read_bytes()
+        for damaged in (flip(content), bytes(len(content)), b""):
+            file.write_bytes(damaged)
+            assert checkpoints.newest(own).name == "checkpoint-2", file.name
+        file.write_bytes(content)
+    assert checkpoints.newest(own).name == "checkpoint-4"
+    (own / "checkpoint-4" / "optimizer.pt").write_bytes(flip((own / "checkpoint-4" / "optimizer.pt").read_bytes()))
+    resumed = run(tmp_path / "cut", small, "full", settings)
+    assert (resumed.resumed_from, resumed.weights_sha256) == (2, whole.weights_sha256)
+
+
+@pytest.mark.parametrize(("step", "sound"), [(5, 4), (4, 2)])
+def test_weights_that_are_not_finite_are_never_saved(
+    tmp_path: Path,
+    small: SimpleNamespace,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    sound: int,
+) -> None:
+    """At the last step, and at one where a checkpoint is due: the loss of the step itself is finite."""
+
+    def spoil(
+        self: object, args: object, state: object, control: object, model: torch.nn.Module, **more: object
+    ) -> None:
+        if state.global_step == step - 1:
+            model.lm_head.weight.grad[0, 0] = float("nan")
+
+    monkeypatch.setattr(trainer.TrainingMonitor, "on_pre_optimizer_step", spoil)
+    words = rf"not finite after step {step} \(lm_head.weight\) and are not saved; the last sound checkpoint is of step"
+    for _ in range(2):  # the same call goes on from the sound one
+        with pytest.raises(RunError, match=f"{words} {sound}: lower learning_rate") as error:
+            run(tmp_path, small, "full")
+        assert "\n" not in str(error.value)
+        own = next((tmp_path / "checkpoints").iterdir())
+        assert [path.name for path in own.glob("checkpoint-*")] == [f"checkpoint-{sound}"]
+    monkeypatch.undo()
+    resumed = run(tmp_path, small, "full")
+    assert resumed.resumed_from == sound
+    assert resumed.weights_sha256 == run(tmp_path / "whole", small, "full").weights_sha256
+
+
+def test_a_step_that_a_scaler_skips_is_no_fault(small: SimpleNamespace) -> None:  # noqa: F811
+    model, _ = built(small, "full")
+    model.lm_head.weight.grad = torch.full_like(model.lm_head.weight, float("nan"))
+    assert checkpoints.not_finite(model) == ""
+    with torch.no_grad():
+        model.lm_head.weight[3, 2] = float("inf")
+    assert checkpoints.not_finite(model) == "lm_head.weight"
+    assert checkpoints.not_finite(model, {"lm_head.weight": torch.zeros(1)}) == ""  # what an engine gathered
+
+
+def test_a_finished_run_that_is_called_again_leaves_the_same_files(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
+    """As after a kill between the last checkpoint and the end: config.json, too."""
+    before = built(small, "full")[0].config.to_dict()
+    for name in ("first", "again"):
+        model, processor = built(small, "full")
+        trained = sft(model, processor, tiny.rows(small.images), tmp_path / "trainer", SETTINGS).model
+        assert trained.config.to_dict() == before
+        parts = {"language_model": str(small.llm), "vision_tower": str(small.clip)}
+        models.save_arm(tmp_path / name, trained, processor, conversation="v1", arm="x", **parts)
+    first, again = (
+        {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("first", "again")
+    )
+    assert "config.json" in first
+    assert first == again
+
+
+def test_the_history_grows_while_a_run_trains(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
+    lengths = []
+
+    def look(step: int, total: int, loss: float) -> None:
+        lines = (tmp_path / "history.jsonl").read_text().splitlines()
+        assert json.loads(lines[-1])["loss"] == loss
+        lengths.append((step, len(lines)))
+        if step == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(tmp_path, small, "connector", progress=look)
+    assert lengths == [(step, step) for step in (1, 2, 3, 4)]
+    result = run(tmp_path, small, "connector")  # from step 2: what came after it is written anew
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert losses == list(result.history["loss"])
+
+
+def test_a_run_that_differs_from_one_with_checkpoints_says_so(
+    tmp_path: Path,
+    small: SimpleNamespace,  # noqa: F811
+    capsys: pytest.CaptureFixture,
+) -> None:
+    rows = tiny.rows(small.images)
+    run(tmp_path, small, "connector")
+    assert capsys.readouterr().err == ""
+    half = Settings(**{**SETTINGS.__dict__, "bf16": True})
+    for chosen, given, words in (
+        (half, rows, "differs in bf16 False -> True: this one starts from step 0. To go on from it, set dtype"),
+        (SETTINGS, rows[1:], "differs in its rows or starting weights: this one starts from step 0."),
+    ):
+        prepare(*built(small, "connector"), given, tmp_path, chosen)
+        said = capsys.readouterr().err
+        assert "checkpoint-5 is of a run that" in said and words in said
+    prepare(*built(small, "connector"), rows, tmp_path, SETTINGS)  # a run with checkpoints of its own
+    assert capsys.readouterr().err == ""
+
+
+def test_how_far_the_loss_fell_is_a_sentence() -> None:
+    history = pd.DataFrame({"loss": [4.0] * 5 + [3.0] * 5})
+    assert Result(torch.nn.Identity(), history, 10, 10, "").loss_sentence() == (
+        "The loss fell from 4.00 to 3.00 (-25%) in 10 steps."
+    )
+    rising = Result(torch.nn.Identity(), history[::-1], 10, 10, "")
+    assert rising.loss_sentence() == "The loss did not fall: it went from 3.00 to 4.00 (+33%) in 10 steps."
+
+
+def test_a_tracker_is_transformers_and_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ParameterError, match="report_to 'tensorbord' is unknown; did you mean 'tensorboard'"):
+        Settings(report_to="tensorbord")
+    monkeypatch.setattr(settings_module, "get_available_reporting_integrations", list)
+    with pytest.raises(ParameterError, match="report_to 'wandb' needs its package: pip install wandb"):
+        Settings(report_to="wandb").check_available()
+    Settings().check_available()
+    assert Settings(report_to="wandb").identity() == Settings(workers=2).identity() == Settings().identity()
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(
