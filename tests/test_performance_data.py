@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
+from sbt.training.profiling_data import WAYS, generate, llama_like, measure
 
 from sbt.data import prepare
 from sbt.data.json_stream import reader
 from sbt.training import profiling_data
-from sbt.training.profiling_data import WAYS, generate, llama_like, measure
 from sbt.utils.errors import RunError
 
 

@@ -19,7 +19,7 @@ from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from sbt import models, templates
-from sbt.data.llava import text_twin
+from sbt.data.conversations import text_twin
 from sbt.training import Collator, Settings, checkpoints, sft, trainer
 from sbt.training import settings as settings_module
 from sbt.training.settings import Result

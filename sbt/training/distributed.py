@@ -30,7 +30,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-from sbt.data import arrowfolder, samples
+from sbt.data import prepare as prepared_data
 from sbt.models import assemble, load_arm, load_language_model, set_trainable
 from sbt.models.quantize import make_room
 from sbt.training.settings import EXTRA, Result, Settings, World
@@ -74,7 +74,7 @@ def build_model_and_rows(spec: Mapping) -> Built:
         raise ParameterError("spec: no 'rows': name a JSON-lines file or a folder of a prepared data set")
     if isinstance(rows, str | Path):
         path = paths.resolve(str(rows))
-        rows = arrowfolder.load(path) if path.is_dir() else read_jsonl(path)
+        rows = prepared_data.load(path) if path.is_dir() else read_jsonl(path)
     given = dict(spec.get("model") or {})
     if "arm" in given:
         arm = _call(load_arm, "model", given.pop("arm"), **given)
@@ -226,7 +226,7 @@ def _rows_file(spec: Mapping, rows: Rows, folder: Path) -> Path | str:
         return given
     if not isinstance(rows, Dataset):
         return write_jsonl(folder / "rows.jsonl", rows)
-    with writing(folder / "rows"), samples.quiet():
+    with writing(folder / "rows"), prepared_data.quiet():
         rows.save_to_disk(str(folder / "rows"))
     return folder / "rows"
 

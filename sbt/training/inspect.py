@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 from sbt import templates
-from sbt.data.llava import PLACEHOLDER
+from sbt.data.conversations import PLACEHOLDER
 from sbt.models import Arm
 from sbt.models.image_markers import image_text
 from sbt.models.llava import locate

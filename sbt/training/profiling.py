@@ -42,9 +42,9 @@ from trl import SFTConfig, SFTTrainer
 
 from sbt import templates
 from sbt.data import prepare
-from sbt.data.jsonlist import reader
-from sbt.data.llava import PLACEHOLDER
-from sbt.models import Arm, silence_libraries, set_trainable
+from sbt.data.conversations import PLACEHOLDER
+from sbt.data.json_stream import reader
+from sbt.models import Arm, set_trainable, silence_libraries
 from sbt.training.collator import IGNORED, labels
 from sbt.training.inspect import counter
 from sbt.training.sampler import Order
@@ -446,7 +446,7 @@ def _main() -> None:
     way, chat, pictures, out, words = sys.argv[1:]
     settings: dict = {"images": [Path(pictures)], "headers": WAYS.index(way) >= 2}
     if way == WAYS[3]:
-        tokenizer = AutoTokenizer.from_pretrained(words) if words else llama_like(_WORDS)
+        tokenizer = AutoTokenizer.from_pretrained(words, trust_remote_code=False) if words else llama_like(_WORDS)
         tokenizer.add_special_tokens({"additional_special_tokens": [PLACEHOLDER]})
         count = counter(tokenizer, "v1", IMAGE_TOKENS)
         settings |= {"lengths": count, "counted_by": "measured", "limit": 2048}

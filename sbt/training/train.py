@@ -15,7 +15,7 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig
 
 from sbt import templates
-from sbt.models import silence_libraries, set_trainable, weights_sha256
+from sbt.models import set_trainable, silence_libraries, weights_sha256
 from sbt.models.freeze import check_frozen
 from sbt.training import checkpoints
 from sbt.training.collator import Collator, parts_of
@@ -128,7 +128,13 @@ def train(run: Run, progress: Progress | None = None) -> list[dict]:
     watched = (progress, run.folder.parents[1] / HISTORY) if run.world.rank == 0 else (None, None)
     collator = Collator(run.processor, settings.conversation, settings.loss)
     data = arrow_rows(run.rows, vision=collator.vision, stand_in=several)
-    with writing(run.folder), silence_libraries(), threads(settings.threads), model_restored(run.model), whole_forward(run.model):
+    with (
+        writing(run.folder),
+        silence_libraries(),
+        threads(settings.threads),
+        model_restored(run.model),
+        whole_forward(run.model),
+    ):
         set_seed(settings.seed)
         trainer = LlavaSFTTrainer(
             model=run.model,

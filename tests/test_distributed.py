@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,11 +22,9 @@ from tiny_fixtures import small  # noqa: F401 - a fixture
 
 from sbt import models
 from sbt.models.quantize import make_room
-from sbt.training import Settings, build, checkpoints, join, launch, worker
-from sbt.training.launch import ENGINES, _command, _free_port
-from sbt.training.processes import _error, _events, follow, machine_folder
+from sbt.training import Settings, build_model_and_rows, checkpoints, distributed, launch, worker
+from sbt.training.distributed import ENGINES, _command, _error, _events, _free_port, follow
 from sbt.training.settings import Result, World
-from sbt.training.spec import rows_of
 from sbt.training.trainer import whole_forward
 from sbt.utils import paths
 from sbt.utils.errors import CheckpointError, DataError, ParameterError, RunError
@@ -83,7 +82,7 @@ def test_two_processes_give_what_one_gives_and_go_on_after_one_is_killed(
     def kill(step: int, total: int, loss: float) -> None:
         steps.append((step, total))
         if step == last:
-            began = (machine_folder(tmp_path / "two", 0) / "events.1.jsonl").read_text().splitlines()[0]
+            began = (tmp_path / "two" / "launch" / "events.1.jsonl").read_text().splitlines()[0]
             os.kill(json.loads(began)["began"], signal.SIGKILL)
 
     with pytest.raises(RunError, match=r"process 1 of 2 was killed by signal 9 .*goes on from the last checkpoint"):
@@ -93,11 +92,13 @@ def test_two_processes_give_what_one_gives_and_go_on_after_one_is_killed(
     two = launch(given, tmp_path / "two", two_at_once)
     assert last - 1 <= two.resumed_from < total
     close(two, one)
-    again = launch(listed, tmp_path / "two", two_at_once, built=build(given))  # finished: starts no process
+    again = launch(
+        listed, tmp_path / "two", two_at_once, built=build_model_and_rows(given)
+    )  # finished: starts no process
     assert (again.resumed_from, again.weights_sha256) == (total, two.weights_sha256)
     other = {**given, "rows": tiny.rows(small.images, 14)}  # other rows are not resumed
-    model, _ = build(other)
-    assert checkpoints.fingerprint(model, other["rows"], two_at_once, World(2, 0, "ddp")) not in [
+    model, _, rows = build_model_and_rows(other)
+    assert checkpoints.fingerprint(model, rows, two_at_once, World(2, 0, "ddp")) not in [
         path.name for path in (tmp_path / "two" / "checkpoints").iterdir()
     ]
 
@@ -107,28 +108,29 @@ def test_two_machines_give_what_one_process_gives(
     small: SimpleNamespace,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The second one joins, after a run of both of which a file was left; every process counts over both."""
-    monkeypatch.setattr(sys.modules["sbt.training.launch"], "PORT", _free_port())
+    """The printed command, run by a second launcher, trains the other half of the processes."""
+    monkeypatch.setattr(distributed, "PORT", _free_port())
     few = {"max_steps": 4, "save_steps": 0}
     one = launch(spec(small), tmp_path / "one", dataclasses.replace(ONE, **few), engine="")
-    left = machine_folder(tmp_path / "two", 1) / "rows.jsonl"
-    left.parent.mkdir(parents=True)
-    left.touch()
-    words = [sys.executable, "-m", "sbt.training.join", str(tmp_path / "two"), "1"]
-    other = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    others = []
+
+    def run_it(words: str) -> None:
+        command = words.splitlines()[-1].replace("MACHINE_RANK", "1")
+        others.append(subprocess.Popen(shlex.split(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+
+    monkeypatch.setattr(distributed, "note", run_it)
     try:
         settings = dataclasses.replace(TWO, **few)
         two = launch(spec(small), tmp_path / "two", settings, machines=2, main_address="127.0.0.1")
-        assert other.communicate(timeout=60)[0].endswith("the run has ended; its results are the first machine's\n")
-        assert other.returncode == 0
+        assert others[0].wait(timeout=60) == 0
     finally:
-        other.kill()
+        for other in others:
+            other.kill()
     close(two, one)
-    assert not left.exists()
-    for rank in (0, 1):
-        own = machine_folder(tmp_path / "two", rank)
-        assert [path.name for path in own.glob("events.*")] == [f"events.{rank}.jsonl"]
-        assert json.loads((own / "job.json").read_text())["parent"]["pid"] == (other.pid if rank else os.getpid())
+    assert [path.name for path in sorted((tmp_path / "two" / "launch").glob("events.*"))] == [
+        "events.0.jsonl",
+        "events.1.jsonl",
+    ]
 
 
 def job(folder: Path, small: SimpleNamespace, rows: list[dict]) -> Path:  # noqa: F811
@@ -137,7 +139,7 @@ def job(folder: Path, small: SimpleNamespace, rows: list[dict]) -> Path:  # noqa
     value = {
         "spec": {**spec(small), "rows": rows},
         "settings": dataclasses.asdict(TWO),
-        "folder": str(folder.parents[1]),
+        "folder": str(folder.parent),
         "processes": 1,
         "engine": "",
         "parent": {"pid": me.pid, "created": me.create_time()},
@@ -154,7 +156,7 @@ def test_an_error_in_a_process_is_raised_as_itself(
     rows = tiny.rows(small.images)
     rows[5]["messages"] = rows[5]["messages"][:1]
     monkeypatch.setenv("RANK", "1")
-    own = machine_folder(tmp_path, 0)
+    own = tmp_path / "launch"
     assert worker.main([str(job(own, small, rows))]) == 1
     worker.Events(own, 0).write(error="DistError", module="torch", message="connection closed by peer")
     (own / "launch.log").write_text("exitcode  : -15 (pid: 3)\n")
@@ -164,7 +166,7 @@ def test_an_error_in_a_process_is_raised_as_itself(
 
 
 def test_errors_of_others_and_of_the_launcher_are_told_too(tmp_path: Path) -> None:
-    own = machine_folder(tmp_path, 0)
+    own = tmp_path / "launch"
     own.mkdir(parents=True)
     (own / "launch.log").write_text("Traceback\nImportError: no module\n\n")
     assert "could not be started (status 1): ImportError: no module" in str(_error(own, 2, 1))
@@ -178,46 +180,14 @@ def test_errors_of_others_and_of_the_launcher_are_told_too(tmp_path: Path) -> No
     ):
         (own / "launch.log").write_text(f"exitcode  : -15 (pid: 4)\n{said}")
         assert "process 0 of 2 was killed by signal 9" in str(_error(own, 2, 1))
-    (own / "launch.log").write_text("failed (exitcode: -9) local_rank: 1 (pid: 3)\n")
-    assert "process 3 of 4 was killed by signal 9" in str(_error(own, 4, 1, first=2))  # of the second machine
     (own / "launch.log").write_text("exitcode  : -9 (pid: 3)\n")
     assert "one of 2 processes was killed by signal 9" in str(_error(own, 2, 1))
 
 
-def test_another_machines_events_count_unless_an_earlier_run_left_them(tmp_path: Path) -> None:
-    own, other = machine_folder(tmp_path, 0), machine_folder(tmp_path, 1)
-    for folder, rank in ((own, 0), (other, 1)):
-        folder.mkdir(parents=True)
-        worker.Events(folder, rank).write(error="OSError", module="builtins", message=f"of {rank}")
-    (own / "launch.log").touch()
-    os.utime(other / "events.1.jsonl", (100, 100))
-    assert [event["message"] for event in _events(own, 1, 50)] == ["of 1"]
-    assert _events(own, 1, 150) == []
-    assert "of 0" in str(_error(own, 2, 1, since=150))
-
-
-def test_a_machine_joins_only_a_run_that_is_at_work(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    first = machine_folder(tmp_path, 0)
-    first.mkdir(parents=True)
-    (first / "job.json").write_text(json.dumps({"machines": 2}))
-    (first / "beat").touch()  # a notebook that was killed leaves both
-    with pytest.raises(RunError, match=r"the first machine is not training\. Start its notebook, then this"):
-        join.join(tmp_path, 1, 0.5)
-    assert join.main([str(tmp_path)]) == 1
-    assert "two values are needed" in capsys.readouterr().err
-    ended = threading.Event()
-
-    def beat() -> None:
-        while not ended.wait(0.05):
-            (first / "beat").touch()
-
-    threading.Thread(target=beat, daemon=True).start()
-    try:
-        with pytest.raises(ParameterError, match="the run has 2 machines: RANK 2"):
-            join.join(tmp_path, 2, 10)
-    finally:
-        ended.set()
-    assert not machine_folder(tmp_path, 2).exists()
+def test_a_line_that_is_being_written_is_left_for_later(tmp_path: Path) -> None:
+    assert _events(tmp_path, 0) == []
+    (tmp_path / "events.0.jsonl").write_text('{"step": 1}\n{"st')
+    assert _events(tmp_path, 0) == [{"step": 1}]
 
 
 def test_a_process_takes_its_own_gpu_before_a_model_is_built(
@@ -228,9 +198,11 @@ def test_a_process_takes_its_own_gpu_before_a_model_is_built(
     told = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", told.append)
-    monkeypatch.setattr(worker, "build", lambda spec: told.append("build") or (_ for _ in ()).throw(DataError("end")))
+    monkeypatch.setattr(
+        worker, "build_model_and_rows", lambda spec: told.append("build") or (_ for _ in ()).throw(DataError("end"))
+    )
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert worker.main([str(job(machine_folder(tmp_path, 0), small, tiny.rows(small.images)))]) == 1
+    assert worker.main([str(job((tmp_path / "launch"), small, tiny.rows(small.images)))]) == 1
     assert told == [1, "build"]
 
 
@@ -258,14 +230,14 @@ def test_launch_makes_room_before_the_processes_begin(
     small: SimpleNamespace,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told, module = [], sys.modules["sbt.training.launch"]
-    monkeypatch.setattr(module, "make_room", lambda model: told.append("room"))
+    told = []
+    monkeypatch.setattr(distributed, "make_room", lambda model: told.append("room"))
 
     def end(*args: object, **kwargs: object) -> None:
         told.append("processes")
         raise RunError("end")
 
-    monkeypatch.setattr(module, "follow", end)
+    monkeypatch.setattr(distributed, "follow", end)
     with pytest.raises(RunError, match="end"):
         launch(spec(small), tmp_path, TWO)
     assert told == ["room", "processes"]
@@ -281,7 +253,7 @@ time.sleep(60)
 
 
 def test_an_interrupt_leaves_nothing_running(tmp_path: Path) -> None:
-    own = machine_folder(tmp_path, 0)
+    own = tmp_path / "launch"
     own.mkdir(parents=True)
     before = set(children())  # of other tests in this process
 
@@ -324,15 +296,14 @@ def test_the_configurations_are_accelerates(engine: str) -> None:
 
 
 def test_the_command_names_machines_and_precision(tmp_path: Path) -> None:
-    values = {"settings": dataclasses.asdict(dataclasses.replace(TWO, bf16=True)), "port": 29500}
-    values |= {"processes": 16, "machines": 2, "engine": "fsdp", "main_address": "10.0.0.1"}
-    words = _command(tmp_path / "job.json", values, 1)
+    settings = dataclasses.replace(TWO, bf16=True)
+    words = _command(tmp_path / "job.json", settings, World(16, 0, "fsdp"), 2, "10.0.0.1")
     given = dict(zip(words[3:-3:2], words[4:-3:2], strict=True))
-    wanted = {"--num_processes": "16", "--num_machines": "2", "--machine_rank": "1", "--main_process_port": "29500"}
+    wanted = {"--num_processes": "16", "--num_machines": "2", "--machine_rank": "0", "--main_process_port": "29500"}
     wanted |= {"--main_process_ip": "10.0.0.1", "--mixed_precision": "bf16"}
     assert wanted.items() <= given.items()
     assert Path(given["--config_file"]).name == "fsdp.yaml"
-    alone = _command(tmp_path / "job.json", {**values, "machines": 1, "engine": "ddp", "main_address": ""}, 0)
+    alone = _command(tmp_path / "job.json", settings, World(2, 0, "ddp"), 1, "")
     assert "--main_process_ip" not in alone
     assert _free_port() > 1023
 
@@ -349,7 +320,7 @@ def test_what_is_missing_is_named(tmp_path: Path, small: SimpleNamespace, monkey
         go(engine="fsdp")
     with pytest.raises(ParameterError, match="engine 'dp' is unknown; did you mean 'ddp'"):
         go(engine="dp")
-    with pytest.raises(ParameterError, match="as many on each machine"):
+    with pytest.raises(ParameterError, match="the same number on each machine"):
         go(processes=3, machines=2, main_address="10.0.0.1")
     with pytest.raises(ParameterError, match="need main_address"):
         go(processes=4, machines=2)
@@ -378,14 +349,16 @@ def test_settings_that_this_machine_cannot_serve(monkeypatch: pytest.MonkeyPatch
 
 def test_a_spec_builds_what_the_notebook_builds(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
     lora = {"policy": {"connector": "full", "language_model": "lora"}, "lora": {"r": 2}, "seed": 3}
-    ours, _ = build({**spec(small), "train": lora})
+    ours, _, _ = build_model_and_rows({**spec(small), "train": lora})
     theirs = models.set_trainable(models.assemble(small.llm, small.clip)[0], **lora)
     assert models.weights_sha256(ours) == models.weights_sha256(theirs)
     assert models.weights_sha256(ours, trained_only=True) == models.weights_sha256(theirs, trained_only=True)
-    text, processor = build({"model": {"language_model": small.llm}, "train": {"policy": {"language_model": "full"}}})
+    free = {"policy": {"language_model": "full"}}
+    text, processor, _ = build_model_and_rows({"model": {"language_model": small.llm}, "train": free, "rows": []})
     assert all(parameter.requires_grad for parameter in text.parameters())
     models.save_arm(tmp_path / "arm", text, processor, conversation="v1", language_model=small.llm)
-    arm, _ = build({"model": {"arm": tmp_path / "arm", "dtype": "bfloat16"}, "train": {"policy": {}}})
+    loaded = {"arm": tmp_path / "arm", "dtype": "bfloat16"}
+    arm, _, _ = build_model_and_rows({"model": loaded, "train": {"policy": {}}, "rows": []})
     assert arm.dtype == torch.bfloat16
     for wrong, words in (
         ({"modl": {}}, "'modl' is unknown; did you mean 'model'"),
@@ -393,12 +366,15 @@ def test_a_spec_builds_what_the_notebook_builds(tmp_path: Path, small: SimpleNam
         ({"model": {"arm": "x", "dtyp": 1}}, r"model\['dtyp'\] is unknown; did you mean 'dtype'"),
     ):
         with pytest.raises(ParameterError, match=words):
-            build(wrong)
+            build_model_and_rows({"rows": [], **wrong})
     with pytest.raises(CheckpointError, match="does not exist"):
-        build({"model": {"arm": "outputs/none"}})
+        build_model_and_rows({"model": {"arm": "outputs/none"}, "rows": []})
 
 
 def test_rows_come_from_a_file_a_folder_or_a_list(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
+    def rows_of(given: dict) -> object:
+        return build_model_and_rows({**spec(small), **given})[2]
+
     rows = tiny.rows(small.images)
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
@@ -409,7 +385,7 @@ def test_rows_come_from_a_file_a_folder_or_a_list(tmp_path: Path, small: SimpleN
     with pytest.raises(DataError, match="no prepared data. Run the data preparation first"):
         rows_of({"rows": tmp_path})
     with pytest.raises(ParameterError, match="no 'rows'"):
-        rows_of({})
+        rows_of({"rows": None})
 
 
 def test_a_prepared_data_set_trains_as_its_rows_do(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
@@ -421,7 +397,7 @@ def test_a_prepared_data_set_trains_as_its_rows_do(tmp_path: Path, small: Simple
 
 
 def test_every_module_runs_and_counts_nothing_on_a_batch_without_images(small: SimpleNamespace) -> None:  # noqa: F811
-    model, processor = build(spec(small))
+    model, processor, _ = build_model_and_rows(spec(small))
     ids = processor.tokenizer("Is there a red star?", return_tensors="pt").input_ids
     ran = []
     model.model.multi_modal_projector.register_forward_hook(lambda *args: ran.append(True))

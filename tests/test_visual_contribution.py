@@ -8,9 +8,10 @@ import tiny
 import torch
 from tiny_fixtures import small  # noqa: F401 - a fixture
 
+from sbt.benchmarks.visual_contribution.task import noise, visual_contribution, with_images
 from sbt.data.conversations import text_twin
 from sbt.models import Arm, assemble, load_language_model
-from sbt.training import Collator, diagnostics
+from sbt.training import Collator, response_logprobs
 from sbt.utils.errors import DataError, ParameterError
 
 
@@ -29,39 +30,46 @@ def by_hand(arm: Arm, row: dict) -> list[float]:
     return [logged[place - 1, target].item() for place, target in enumerate(targets.tolist()) if target != -100]
 
 
-def test_held_out_loss_is_that_of_each_row_alone(arm: Arm, small: SimpleNamespace) -> None:  # noqa: F811
+def measured(arm: Arm, rows: list[dict], batch_size: int = 3, seed: int = 0, draw: int = 0) -> dict:
+    """As the notebook does it."""
+    rows = with_images(rows)
+    sums, tokens = response_logprobs(arm, rows, "v1", batch_size)
+    noisy, _ = response_logprobs(arm, rows, "v1", batch_size, change=noise(arm, seed, draw))
+    return visual_contribution(rows, sums, noisy, tokens, seed)
+
+
+def test_log_probabilities_are_those_of_each_row_alone(arm: Arm, small: SimpleNamespace) -> None:  # noqa: F811
     rows, steps = tiny.rows(small.images), []
     arm.model.train()
-    found = diagnostics.heldout_loss(arm, rows, "v1", 5, progress=lambda *step: steps.append(step))
+    sums, tokens = response_logprobs(arm, rows, "v1", 5, progress=lambda *step: steps.append(step))
     assert arm.model.training
     arm.model.eval()
-    assert found == pytest.approx([-np.mean(by_hand(arm, row)) for row in rows], abs=1e-4)
-    assert len(set(found.round(4))) > 6
+    alone = [by_hand(arm, row) for row in rows]
+    assert sums == pytest.approx([sum(one) for one in alone], abs=1e-3)
+    assert list(tokens) == [len(one) for one in alone]
+    assert len(set((sums / tokens).round(4))) > 6
     assert steps == [(5, 12), (10, 12), (12, 12)]
-    assert found == pytest.approx(diagnostics.heldout_loss(arm, rows, "v1", 1), abs=1e-4)
 
 
-def test_held_out_loss_of_a_language_model(small: SimpleNamespace) -> None:  # noqa: F811
+def test_a_language_model_has_log_probabilities_and_no_contribution(small: SimpleNamespace) -> None:  # noqa: F811
     arm = Arm(*load_language_model(small.llm), "lm", None)
     rows = text_twin(tiny.rows(small.images))
-    assert diagnostics.heldout_loss(arm, rows, "v1", 4).shape == (12,)
+    assert response_logprobs(arm, rows, "v1", 4)[0].shape == (12,)
     with pytest.raises(ParameterError, match="no vision tower"):
-        diagnostics.visual_contribution(arm, rows, "v1", 4)
+        noise(arm)
     with pytest.raises(DataError, match="no rows to measure on"):
-        diagnostics.heldout_loss(arm, [], "v1", 4)
+        response_logprobs(arm, [], "v1", 4)
+    with pytest.raises(DataError, match="no row has an image"):
+        with_images(rows)
 
 
 def test_visual_contribution_is_the_gain_over_noise(arm: Arm, small: SimpleNamespace) -> None:  # noqa: F811
-    rows = tiny.rows(small.images)
-    found = diagnostics.visual_contribution(arm, rows, "v1", 3, seed=4)
-    seen = [row for row in rows if row["images"]]
-    side = {"height": 24, "width": 24}
-    gained = [
-        sum(by_hand(arm, row)) - sum(by_hand(arm, diagnostics._with_noise(row, side, draw=0, seed=4))) for row in seen
-    ]
-    tokens = [len(by_hand(arm, row)) for row in seen]
-    assert (found["rows"], found["without_image"], found["ids"]) == (8, 4, [row["id"] for row in seen])
-    assert found["tokens"].tolist() == tokens
+    rows = with_images(tiny.rows(small.images))
+    found = measured(arm, tiny.rows(small.images), seed=4)
+    assert len(rows) == 8
+    change = noise(arm, seed=4)
+    gained = [sum(by_hand(arm, row)) - sum(by_hand(arm, change(row))) for row in rows]
+    tokens = [len(by_hand(arm, row)) for row in rows]
     assert found["values"] == pytest.approx(np.divide(gained, tokens), abs=1e-4)
     assert np.abs(found["values"]).max() > 1e-4
     assert found["per_token"][0] == pytest.approx(sum(gained) / sum(tokens), abs=1e-4)
@@ -72,27 +80,25 @@ def test_visual_contribution_is_the_gain_over_noise(arm: Arm, small: SimpleNames
 
 
 def test_noise_depends_on_seed_row_and_draw_alone(arm: Arm, small: SimpleNamespace) -> None:  # noqa: F811
-    rows = tiny.rows(small.images)
-    first = diagnostics.visual_contribution(arm, rows, "v1", 3)["values"]
+    row = {**tiny.rows(small.images)[1], "images": small.images[:2]}
+
+    def pixels(seed: int = 0, draw: int = 0, name: str = "row1") -> list[bytes]:
+        return [image.tobytes() for image in noise(arm, seed, draw)({**row, "id": name})["images"]]
+
+    first = pixels()
     np.random.seed(7)
-    again = diagnostics.visual_contribution(arm, rows, "v1", 3)["values"]
-    assert (first == again).all()
-    turned = diagnostics.visual_contribution(arm, rows[::-1], "v1", 3)["values"][::-1]
-    assert first == pytest.approx(turned, abs=1e-5)
-    assert (first != diagnostics.visual_contribution(arm, rows, "v1", 3, seed=1)["values"]).any()
-    assert (first != diagnostics.visual_contribution(arm, rows, "v1", 3, draws=2)["values"]).any()
-    two = diagnostics._with_noise({**rows[1], "images": small.images[:2]}, {"height": 8, "width": 9}, 0, 0)["images"]
-    assert two[0].tobytes() != two[1].tobytes()
-    assert two[0].size == (9, 8)
+    assert pixels() == first and first[0] != first[1]
+    assert first not in (pixels(seed=1), pixels(draw=1), pixels(name="row2"))
+    assert noise(arm)(row)["images"][0].size == (24, 24)
 
 
 def test_control_an_arm_that_ignores_the_image_gains_nothing(arm: Arm, small: SimpleNamespace) -> None:  # noqa: F811
     with torch.no_grad():
         for parameter in arm.model.model.multi_modal_projector.parameters():
             parameter.zero_()
-    found = diagnostics.visual_contribution(arm, tiny.rows(small.images), "v1", 3)
+    found = measured(arm, tiny.rows(small.images))
     assert (found["values"] == 0).all()
-    assert found["per_token"] == (0, 0, 0)
+    assert found["per_token"][0] == found["per_row"][0] == 0
 
 
 def test_a_model_that_reads_the_image_gains(arm: Arm, small: SimpleNamespace) -> None:  # noqa: F811
@@ -108,13 +114,5 @@ def test_a_model_that_reads_the_image_gains(arm: Arm, small: SimpleNamespace) ->
         optimizer.zero_grad()
         arm.model(**batch).loss.backward()
         optimizer.step()
-    found = diagnostics.visual_contribution(arm, rows, "v1", 3, draws=2)
+    found = measured(arm, rows)
     assert found["per_token"][0] > 0.1
-
-
-def test_errors(arm: Arm, small: SimpleNamespace) -> None:  # noqa: F811
-    rows = tiny.rows(small.images)
-    with pytest.raises(DataError, match="no row has an image"):
-        diagnostics.visual_contribution(arm, text_twin(rows), "v1", 4)
-    with pytest.raises(ParameterError, match="draws must be 1 or more"):
-        diagnostics.visual_contribution(arm, rows, "v1", 4, draws=0)

@@ -1,4 +1,4 @@
-"""Measuring training: the numbers are there, add up, and the formula of the FLOPs is what torch counts."""
+"""Measuring preparation and training: the numbers are there, add up, and the FLOPs are those that torch counts."""
 
 from pathlib import Path
 
@@ -11,10 +11,29 @@ from tiny_fixtures import small  # noqa: F401 - a fixture
 from torch.utils.flop_counter import FlopCounterMode
 
 from sbt import models
+from sbt.data import prepare
+from sbt.data.json_stream import reader
 from sbt.models import Arm
 from sbt.training import Collator, Settings
-from sbt.training.profiling import ALIKE, MODES, OURS, THEIRS, flops, grouping, llava, matrix_rate, measure, padding
-from sbt.training.profiling_data import generated_rows
+from sbt.training.profiling import (
+    ALIKE,
+    IMAGE_TOKENS,
+    MODES,
+    OURS,
+    THEIRS,
+    WAYS,
+    flops,
+    generate,
+    generated_rows,
+    llama_like,
+    matrix_rate,
+    measure_grouping,
+    measure_preparation,
+    measure_training,
+    padding,
+    random_llava,
+)
+from sbt.utils.errors import RunError
 
 TOWER = {
     "hidden_size": 48,
@@ -29,13 +48,13 @@ TOWER = {
 def make() -> Arm:
     words = tiny.tokenizer()
     words.pad_token = words.unk_token
-    return llava(words, 64, 2, tower=TOWER)
+    return random_llava(words, 64, 2, tower=TOWER)
 
 
 def test_a_small_measurement_has_every_number(tmp_path: Path) -> None:
     seen = []
     trainers = (OURS, THEIRS, ALIKE)
-    frame = measure(
+    frame = measure_training(
         make, tmp_path, batch_size=2, steps=2, warmup=1, words=(12, 20), lora={"r": 4}, trainers=trainers,
         progress=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
@@ -84,7 +103,7 @@ def test_grouping_saves_padding_where_a_step_has_several_batches() -> None:
 def test_grouped_batches_are_really_smaller(tmp_path: Path) -> None:
     rows = generated_rows(tmp_path / "images", 24, words=(12, 120))
     settings = Settings(max_steps=2, batch_size=3, accumulation=4, learning_rate=1e-3)
-    plain, grouped = grouping(make, rows, tmp_path, settings, mode="stage 1").itertuples()
+    plain, grouped = measure_grouping(make, rows, tmp_path, settings, mode="stage 1").itertuples()
     assert grouped.tokens < 0.9 * plain.tokens
     assert plain.steps == grouped.steps == 1 and min(plain.seconds, grouped.seconds) > 0
 
@@ -93,7 +112,7 @@ def test_a_vocabulary_may_be_larger_than_the_tokenizer() -> None:
     words = tiny.tokenizer()
     words.pad_token = words.unk_token
     for wanted in (0, 3, 200):
-        model = llava(words, 64, 1, tower=TOWER, vocabulary=wanted).model
+        model = random_llava(words, 64, 1, tower=TOWER, vocabulary=wanted).model
         assert model.lm_head.out_features == model.config.text_config.vocab_size == max(wanted, len(words))
 
 
@@ -106,3 +125,33 @@ def test_generated_rows_are_ordinary_rows(tmp_path: Path) -> None:
 
 def test_the_matrix_rate_is_a_rate() -> None:
     assert 1e7 < matrix_rate(torch.device("cpu"), torch.float32, size=256, repeats=2) < 1e15
+
+
+def test_generated_rows_are_of_the_80k_kind_and_the_same_again(tmp_path: Path) -> None:
+    chat, images = generate(tmp_path / "a", 400, 30)
+    assert [path.read_bytes() for path in generate(tmp_path / "b", 400, 30)] == [
+        chat.read_bytes(),
+        images.read_bytes(),
+    ]
+    assert 1400 < chat.stat().st_size / 400 < 1800  # 131 MB of 80,000
+    turns = [len(row["conversations"]) for _, row in reader(chat)]
+    assert turns[1::2] == [2] * 200 and set(turns[0::2]) == {8, 10, 12}
+
+
+def test_a_tokenizer_of_llamas_kind_knows_its_words() -> None:
+    tokenizer = llama_like(["table", "red"])
+    found = tokenizer.tokenize("red table")
+    assert found == ["▁red", "▁table"] and tokenizer.tokenize("é")[-2:] == ["<0xC3>", "<0xA9>"]
+
+
+def test_a_way_runs_in_a_process_of_its_own_and_a_failure_is_said(tmp_path: Path) -> None:
+    frame = measure_preparation(tmp_path, 300, images=30, ways=WAYS[2:3])
+    (row,) = frame.to_dict("records")
+    assert row["rows"] == 300 and row["rows/s"] == pytest.approx(300 / row["seconds"]) and 0.05 < row["peak GB"] < 1.5
+    again = measure_preparation(tmp_path, 300, images=30, ways=WAYS[2:3])
+    assert again["CPU seconds"][0] > 0.3 * row["CPU seconds"], "what was prepared before was not prepared again"
+    assert len(prepare.load(tmp_path / "prepared")) == 300
+    (tmp_path / "images-30.zip").write_bytes(b"no zip")
+    with pytest.raises(RunError, match="(?s)measuring.*no whole zip file"):
+        measure_preparation(tmp_path, 300, images=30, ways=WAYS[1:2])
+    assert IMAGE_TOKENS == (224 // 14) ** 2
