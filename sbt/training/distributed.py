@@ -33,7 +33,7 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from sbt.data import prepare as prepared_data
 from sbt.models import assemble, load_arm, load_language_model, set_trainable
 from sbt.models.quantize import make_room
-from sbt.training.settings import EXTRA, Result, Settings, World
+from sbt.training.settings import Result, Settings, World
 from sbt.training.train import load, prepare, result, sft
 from sbt.training.trainer import Progress
 from sbt.utils import errors, paths
@@ -194,7 +194,7 @@ def _world(engine: str, processes: int, machines: int, main_address: str) -> Wor
         raise ParameterError("several machines need main_address, the address of the machine this notebook runs on")
     gpus, here = torch.cuda.device_count(), processes // machines
     if engine.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
-        raise ParameterError(f"engine {engine!r} needs DeepSpeed: {EXTRA}; 'fsdp' shards without it")
+        raise ParameterError(f"engine {engine!r} needs DeepSpeed: pip install -e '.[multi-gpu]'; 'fsdp' does without")
     if engine != "ddp" and not gpus:
         raise ParameterError(f"engine {engine!r} needs GPUs: without one there is 'ddp', or '' for one process")
     if 0 < gpus < here:
