@@ -31,7 +31,6 @@ QUICK = ("", "utils", "study", "__main__")  # these import nothing heavy before 
 RUNS_STUDIES = {"sbt.study.pipeline"}  # only the command line may start whole studies
 STILL_OPEN = {  # (module, what it imports) that the rule forbids
     ("data/vision_sources.py", "benchmarks"),
-    ("training/diagnostics.py", "report"), ("training/profiling.py", "inference"),
 }  # fmt: skip
 each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(PACKAGE).as_posix())
 
