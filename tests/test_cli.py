@@ -76,5 +76,6 @@ def test_claims_and_metrics_of_a_study_are_printed(project: Path, capsys: pytest
     report = project / "outputs" / "tiny" / "90_report"
     report.mkdir()
     (report / "DONE").touch()
-    (report / "claims.csv").write_text("verdict,arms,delta,low,high,why,claim\nsupported,a - b,0.1,0.05,0.15,,It is.\n")
+    header, row = "verdict,arms,delta,low,high,why,claim", "supported,a - b,0.1,0.05,0.15,,It is."
+    (report / "claims.csv").write_text(f"{header}\n{row}\n")
     assert cli.main(["claims", "tiny"]) == 0 and "+0.100 [+0.050, +0.150]" in capsys.readouterr().out

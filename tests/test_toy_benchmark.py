@@ -116,7 +116,7 @@ def per_item(samples):
     return {"ToySight": table.pivot(index="id", columns="arm", values="correct")}
 '''
 ASK_TEXT = """from sbt import models
-from sbt.benchmarks.common.evaluate import TextTask, evaluate_text
+from sbt.benchmarks.common.evaluate_text import TextTask, evaluate_text
 from sbt.benchmarks.toyqa import task
 
 p = run.p
@@ -145,10 +145,10 @@ dry_run: bool = False  # stop after the estimate"""
 def write_notebook(file: Path, like: dict, title: str, work: str) -> None:
     """A notebook with the setup and begin cells of another one."""
     code = [cell for cell in like["cells"] if cell["cell_type"] == "code"]
-    setup = next(params.cell_source(cell) for cell in code if "import sbt" in params.cell_source(cell))
+    setup = next(params.cell_source(cell) for cell in code if "setup" in cell["metadata"].get("tags", ()))
     begin = next(params.cell_source(cell) for cell in code if "sbt.begin(" in params.cell_source(cell))
     declared = DECLARED.format(step=file.stem)
-    cells = [("markdown", f"# {title}", []), ("code", setup, []), ("code", declared, ["parameters"]),
+    cells = [("markdown", f"# {title}", []), ("code", setup, ["setup"]), ("code", declared, ["parameters"]),
              ("code", begin, []), ("code", work, [])]  # fmt: skip
     written = []
     for number, (kind, source, tags) in enumerate(cells):
