@@ -274,6 +274,8 @@ def offline_mode() -> bool:
 
 
 def _words(error: Exception) -> str:
+    if isinstance(error, hub_errors.LocalEntryNotFoundError) and error.__cause__:
+        error = error.__cause__  # the status or the broken connection, which the Hub's client calls a lost connection
     """Why a mirror did not give a file, in one line."""
     if isinstance(error, hub_errors.GatedRepoError):
         return "gated: accept its terms on that page and set HF_TOKEN"
