@@ -58,8 +58,8 @@ class FakeHub:
                 ]  # fmt: skip
 
             def _file(self, path: str) -> None:
-                _, kind, owner, name, verb, revision, *rest = path.split("/")
-                file = hub.root / owner / name / "/".join(rest)
+                _, kind, owner, name, verb, revision, *rest = path.split("/") + [""] * 4
+                file = hub.root / owner / name / "/".join(filter(None, rest))
                 if (kind, verb) != ("datasets", "resolve") or not file.is_file():
                     code = "EntryNotFound" if (hub.root / owner / name).is_dir() else "RepoNotFound"
                     return self._send(404, X_Error_Code=code, X_Error_Message=f"{code} at the fake hub")

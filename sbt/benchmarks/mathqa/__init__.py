@@ -8,8 +8,8 @@ SOURCE = Source(
     "mathqa",
     "MathQA, test and train",
     (
-        hub_file(_HUB, "data/test-00000-of-00001.parquet", 899_000),
-        hub_file(_HUB, "data/train-00000-of-00001.parquet", 8_960_000),
+        hub_file(_HUB, "data/test-00000-of-00001.parquet", 0),
+        hub_file(_HUB, "data/train-00000-of-00001.parquet", 0),
     ),
     page="https://math-qa.github.io",
 )
