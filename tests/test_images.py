@@ -141,7 +141,7 @@ def test_a_large_image_is_not_decoded(folder: Path, monkeypatch: pytest.MonkeyPa
 def test_stop_counts_names_and_says_what_to_do(folder: Path) -> None:
     files = [folder / name for name in ("good.png", "missing.jpg", "text.jpg", "truncated.jpg", "one.png", "line.png")]
     with pytest.raises(DataError) as caught:
-        images.resolve(files)
+        images.settle(images.check(files))
     lines = str(caught.value).splitlines()
     count = "5 of 6 images cannot be used (1 missing, 1 damaged, 1 not_an_image, 2 too_small):"
     assert lines[0] == count
@@ -152,17 +152,17 @@ def test_stop_counts_names_and_says_what_to_do(folder: Path) -> None:
 
 def test_skip_leaves_them_out(folder: Path) -> None:
     files = [folder / name for name in ("good.png", "one.png", "good.jpg")]
-    good, bad = images.resolve(files, "skip")
+    good, bad = images.settle(images.check(files), "skip")
     assert (good, [problem.path.name for problem in bad]) == ([files[0], files[2]], ["one.png"])
-    assert images.resolve(files, "stop", min_side=1) == (files, [])
-    assert images.resolve([]) == ([], [])
+    assert images.settle(images.check(files, min_side=1)) == (files, [])
+    assert images.settle(images.check([])) == ([], [])
     with pytest.raises(DataError, match="(?s)1 of 1 images cannot be used .*no other is left"):
-        images.resolve([files[1]], "skip")
+        images.settle(images.check([files[1]]), "skip")
 
 
 def test_an_unknown_choice(folder: Path) -> None:
     with pytest.raises(ParameterError, match="on_bad must be one of stop, skip, not 'ignore'"):
-        images.resolve([folder / "good.png"], "ignore")
+        images.settle(images.check([folder / "good.png"]), "ignore")
 
 
 # damaged.png may decode: only the check compares checksums. Small ones open, and so do strips.

@@ -1,1 +1,1 @@
-"""Data in the formats of the real thing: loaders with checks, and the micro-world of the embedded study."""
+"""Real data: registry of published sources, download, preparation of training rows, images, corruptions, preflight."""

@@ -54,7 +54,7 @@ def corrupt(image: Image.Image, name: str, severity: int, seed: int = 0) -> Imag
     if min(image.size) < MIN_SIDE:
         raise DataError(
             f"an image of {image.width} x {image.height} pixels cannot be corrupted: each side must have {MIN_SIDE} "
-            f"or more. Enlarge it, or leave it out: images.resolve(..., on_bad='skip', min_side={MIN_SIDE})"
+            "or more. Enlarge it, or leave it out"
         )
     image = images.to_rgb(image)
     function, number = _library()[name], derived_seed(image, name, severity, seed)

@@ -93,11 +93,6 @@ def check(
     return Report(problems, good, counts, noted)
 
 
-def resolve(files: Iterable[Path | str], on_bad: str = "stop", **limits) -> tuple[list[Path], list[Problem]]:
-    """(good, bad) files, each once, in order: `settle` of a `check` with these `limits` (its keywords)."""
-    return settle(check(files, **limits), on_bad)
-
-
 def settle(report: Report, on_bad: str = "stop") -> tuple[list[Path], list[Problem]]:
     """(good, bad) files of a report; `on_bad` "stop": DataError if any is bad, "skip": only if none is good.
 
