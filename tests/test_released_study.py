@@ -124,7 +124,7 @@ def steps(standins: Path, outputs: Path) -> list[dict]:
     made = []
     for name, more in FAMILY.items():
         given = {"arm": f"MM-{name}", "checkpoint": str(standins / LAYOUT[name]), "conversation": "v1"}
-        given |= {"language_model": str(standins / "base"), "strip_markers": True, **more}
+        given |= {"language_model": str(standins / "base"), "strip_markers": True, "stand_in_of": "", **more}
         made.append({"name": f"25_x_{name}", "notebook": CONVERT, "set": given})
     data = outputs / "tiny" / "10_data"
     needs, own = ["10_data", *(step["name"] for step in made)], {"arm_steps": ["25_x_"], "max_new_tokens": 4}
