@@ -17,22 +17,18 @@ from sbt.models import Arm
 from sbt.training import Collator, Settings
 from sbt.training.profiling import (
     ALIKE,
-    IMAGE_TOKENS,
     MODES,
     OURS,
     THEIRS,
-    WAYS,
     flops,
-    generate,
     generated_rows,
-    llama_like,
     matrix_rate,
     measure_grouping,
-    measure_preparation,
     measure_training,
     padding,
     random_llava,
 )
+from sbt.training.profiling_data import IMAGE_TOKENS, WAYS, generate, llama_like, measure_preparation
 from sbt.utils.errors import RunError
 
 TOWER = {
