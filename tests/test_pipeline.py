@@ -206,7 +206,8 @@ def test_a_parameter_that_names_no_step_of_the_plan_is_found_before_anything_sta
 ) -> None:
     assert main(["run", "tiny", "--set", "scores=50_frist"]) == 2
     err = capsys.readouterr().err
-    assert "scores names 50_frist, which is no step of tiny; did you mean '50_first'? Set scores to" in err
+    assert "scores names 50_frist, which is no step of tiny: set it to another one" in err
+    assert "did you mean '50_first'?" in err
     assert not (arms / "outputs").exists()
 
 

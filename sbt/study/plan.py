@@ -201,8 +201,8 @@ def _check_named_steps(steps: Iterable[Step], study: str) -> None:
             if name == "step" or not isinstance(value, str) or not STEP.fullmatch(value) or value in names:
                 continue
             raise ParameterError(
-                f"{step.name}: {name} names {value}, which is no step of {study}{text.nearest(value, names)}. "
-                f"Set {name} to another step, or to '' where there is none"
+                f"{step.name}: {name} names {value}, which is no step of {study}: set it to another one, "
+                f"or to '' where there is none{text.nearest(value, names)}"
             )
 
 
