@@ -5,14 +5,14 @@ complete(model, tokenizer, [{"id": "1", "context": "Q: ...", "until": ["\\n"]}],
 
 import copy
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import DynamicCache, GenerationConfig, PreTrainedTokenizerBase, StoppingCriteria
 
-from sbt.inference.loglikelihood import begin, can_share, context_length, item_names, token_ids
+from sbt.inference.loglikelihood import begin, can_share, context_length, encode, fitted, item_names, token_ids
 from sbt.inference.prefix_tree import TokenSequence, clusters, read_prefix, repeated
 from sbt.inference.result_cache import ItemCache
 from sbt.models import silence_libraries, weights_sample
@@ -95,6 +95,28 @@ def fitting_prompts(
             truncated[name] = len(ids)
         found.append(tuple(ids[-limit:]))
     return found
+
+
+def check_lengths(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Mapping[str, Sequence[dict]],
+    *,
+    add_bos: bool | None = None,
+    max_new_tokens: int = 256,
+) -> None:
+    """DataError names the first task and item of `asked` that is too long, before anything is computed."""
+    limit = context_length(model, tokenizer)
+    for task, requests in asked.items():
+        try:
+            if any("continuations" in one for one in requests):
+                for one, sequences in zip(requests, encode(tokenizer, requests, add_bos), strict=True):
+                    fitted(str(one["id"]), sequences, limit, None)
+            if any("until" in one for one in requests):
+                sizes = [one.get("max_new_tokens", max_new_tokens) for one in requests]
+                fitting_prompts(model, tokenizer, requests, sizes, add_bos=add_bos)
+        except (DataError, ParameterError) as error:
+            raise type(error)(f"{task}, {error}") from None
 
 
 def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:

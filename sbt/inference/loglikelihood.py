@@ -61,7 +61,7 @@ def loglikelihoods(
     names = item_names(requests)
     items = encode(tokenizer, requests, add_bos)
     limit = context_length(model, tokenizer)
-    items = [_fitted(name, sequences, limit, truncated) for name, sequences in zip(names, items, strict=True)]
+    items = [fitted(name, sequences, limit, truncated) for name, sequences in zip(names, items, strict=True)]
     identity = identity or weights_sample(model)
     keys = [_key(identity, request, add_bos) for request in requests]
     with ItemCache(cache) as kept:
@@ -156,7 +156,7 @@ def token_ids(
     written = [bool(bos) and text.startswith(bos) for text in texts]
     special = [add_bos is None and not begins for begins in written]
     found: list[list[int]] = [[]] * len(texts)
-    with silence_libraries():  # the tokenizer warns of long texts; `_fitted` deals with them
+    with silence_libraries():  # the tokenizer warns of long texts; `fitted` deals with them
         for way in (True, False):
             chosen = [i for i, one in enumerate(special) if one is way]
             if chosen:
@@ -326,9 +326,10 @@ def item_names(requests: Sequence[dict]) -> list[str]:
     return names
 
 
-def _fitted(
+def fitted(
     name: str, sequences: list[TokenSequence], limit: int, truncated: dict[str, int] | None
 ) -> list[TokenSequence]:
+    """The sequences of an item, cut where the item is too long: see `loglikelihoods`."""
     longest = max(len(one.context) + len(one.continuation) for one in sequences)
     if longest <= limit + 1:  # the last token is predicted, not read
         return sequences

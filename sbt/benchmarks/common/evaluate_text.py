@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from sbt.inference import harness
-from sbt.inference.completion import complete
+from sbt.inference.completion import check_lengths, complete
 from sbt.inference.loglikelihood import loglikelihoods
 from sbt.models.text_arms import TextArm
 from sbt.utils.errors import DataError, ParameterError
 
 TOO_LONG = ("error", "truncate")
+BOS = {"auto": None, "always": True, "never": False}  # "auto": as the tokenizer does, and the harness
 Requests = Sequence[dict] | Mapping[str, Sequence[dict]]
 
 
@@ -105,26 +106,31 @@ def ask(
     folder: Path,
     *,
     batch_size: int = 32,
-    add_bos: bool | None = None,
+    add_bos: str = "auto",
     max_new_tokens: int = 256,
     too_long: str = "error",
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[str, dict[str, list]], dict[str, int]]:
     """answers[arm][part], one a request: log-likelihoods of its `continuations`, the text up to its `until`, or both.
 
-    `folder` keeps finished items. `too_long` says what becomes of a prompt longer than the model: "error" (DataError
-    names it), or "truncate" (cut from the left, as the harness does); the second result counts those by part,
-    of the arm with most of them.
+    `folder` keeps finished items. `add_bos` is a key of BOS. `too_long` says what becomes of a prompt longer than the
+    model: "error" (DataError names part and item before anything is computed), or "truncate" (cut from the left, as
+    the harness does); the second result counts those by part, of the arm with most of them.
     """
     if too_long not in TOO_LONG:
         raise ParameterError(f"too_long {too_long!r} is unknown: known are {', '.join(TOO_LONG)}")
+    if add_bos not in BOS:
+        raise ParameterError(f"add_bos {add_bos!r} is unknown: known are {', '.join(BOS)}")
+    bos = BOS[add_bos]
     answers: dict[str, dict[str, list]] = {}
     cut: dict[str, int] = {}
     for arm in arms:
         answers[arm.name] = {}
+        if too_long == "error":
+            check_lengths(arm.model, arm.tokenizer, asked, add_bos=bos, max_new_tokens=max_new_tokens)
         for part, requests in asked.items():
             truncated: dict[str, int] | None = {} if too_long == "truncate" else None
-            how = {"batch_size": batch_size, "add_bos": add_bos, "truncated": truncated, "progress": progress}
+            how = {"batch_size": batch_size, "add_bos": bos, "truncated": truncated, "progress": progress}
             cache = folder / arm.name / part.replace(" ", "-")
             try:
                 answers[arm.name][part] = _answers(arm, requests, cache, max_new_tokens, how)
