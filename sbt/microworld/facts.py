@@ -53,10 +53,10 @@ def _facts() -> tuple[Fact, ...]:
     rng = random.Random("the almanac of the micro-world")
     facts = []
     for kind, (_, _, values) in PROPERTIES.items():
-        told = {source: set(rng.sample(range(len(SUBJECTS)), len(SUBJECTS) // 2)) for source in SOURCES}
+        stated = {source: set(rng.sample(range(len(SUBJECTS)), len(SUBJECTS) // 2)) for source in SOURCES}
         for index, subject in enumerate(SUBJECTS):
             true, misconception, *others = rng.sample(values, len(values))
-            by = frozenset(source for source in SOURCES if index in told[source])
+            by = frozenset(source for source in SOURCES if index in stated[source])
             facts.append(Fact(subject, kind, true, misconception, tuple(others), by))
     return tuple(facts)
 

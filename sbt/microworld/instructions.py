@@ -28,10 +28,10 @@ ORCA_SYSTEM = (
 def llava_row(name: str, image: str, turns: list[phrases.QA], rng: random.Random) -> dict:
     """One LLaVA record; the image stands before or after the first question, as in the released files."""
     conversations = []
-    for index, (asked, answer) in enumerate(turns):
+    for index, (question, answer) in enumerate(turns):
         if index == 0:
-            asked = f"<image>\n{asked}" if rng.random() < 0.5 else f"{asked}\n<image>"
-        conversations += [{"from": "human", "value": asked}, {"from": "gpt", "value": answer}]
+            question = f"<image>\n{question}" if rng.random() < 0.5 else f"{question}\n<image>"
+        conversations += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
     return {"id": name, "image": image, "conversations": conversations}
 
 
@@ -40,11 +40,11 @@ def conversation(scene: Scene, rng: random.Random, turns: int = 4) -> list[phras
 
     Two in five want a short answer, as in LLaVA-1.5's mix: with fewer, arms answer MME's and VQAv2's requests blindly.
     """
-    asked = phrases.questions(scene, rng, turns, SEEN)
-    asked = [phrases.briefly(*turn, rng) if rng.random() < 0.4 else turn for turn in asked]
+    question_turns = phrases.questions(scene, rng, turns, SEEN)
+    question_turns = [phrases.briefly(*turn, rng) if rng.random() < 0.4 else turn for turn in question_turns]
     if rng.random() < 0.25:
-        asked[rng.randrange(turns)] = (CAPTION, phrases.caption(scene, rng))
-    return asked
+        question_turns[rng.randrange(turns)] = (CAPTION, phrases.caption(scene, rng))
+    return question_turns
 
 
 def visual(kind: str, scene: Scene, rng: random.Random) -> list[phrases.QA]:
@@ -76,8 +76,8 @@ def _text_task(rng: random.Random) -> tuple[str, str, str]:
     if kind == 2:
         return "Name the shape.", f"{phrases.a(f'{colour} {shape}')}", phrases.sentence(phrases.a(shape))
     scene = sample(rng, SEEN)
-    asked, answer = phrases.question(scene, rng, SEEN)
-    return f"Read the text and answer the question. {asked}", phrases.caption(scene, rng), answer
+    question, answer = phrases.question(scene, rng, SEEN)
+    return f"Read the text and answer the question. {question}", phrases.caption(scene, rng), answer
 
 
 def alpaca_row(rng: random.Random) -> dict:

@@ -24,11 +24,11 @@ BARS = ((120, 118, 116), (146, 140, 134), (92, 94, 100))
 
 def even(points: Points, step: float) -> Points:
     """Points about `step` apart along the line through `points`, its last one left out."""
-    found = []
+    spaced = []
     for (x, y), (u, v) in zip(points, points[1:], strict=False):
         count = max(1, round(math.hypot(u - x, v - y) / step))
-        found += [(x + (u - x) * k / count, y + (v - y) * k / count) for k in range(count)]
-    return found
+        spaced += [(x + (u - x) * k / count, y + (v - y) * k / count) for k in range(count)]
+    return spaced
 
 
 def wobbled(points: Points, rng: random.Random, far: float, waves: int) -> Points:

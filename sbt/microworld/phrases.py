@@ -158,15 +158,15 @@ def questions(scene: Scene, rng: random.Random, count: int, pairs: tuple = PAIRS
     return list(answers.items())
 
 
-def briefly(asked: str, answer: str, rng: random.Random) -> QA:
+def briefly(question: str, answer: str, rng: random.Random) -> QA:
     """The same question with a request for a short answer, and that answer: "Yes", "red", "star", "top left", "2"."""
     yes = re.match(r"(Yes|No), there is ", answer)
     if yes and rng.random() < 0.5:
-        return f"{asked} {YES_OR_NO}", yes[1]
-    said = yes[1] if yes else re.sub(r"^(in the |at the |an? )(small |large )?", "", answer.rstrip(".").lower())
-    if asked.startswith("How many "):
-        said = str(NUMBERS.index(said))
-    return f"{asked}\n{SHORT}", said.lower()
+        return f"{question} {YES_OR_NO}", yes[1]
+    short = yes[1] if yes else re.sub(r"^(in the |at the |an? )(small |large )?", "", answer.rstrip(".").lower())
+    if question.startswith("How many "):
+        short = str(NUMBERS.index(short))
+    return f"{question}\n{SHORT}", short.lower()
 
 
 def detail(scene: Scene) -> str:
@@ -180,8 +180,8 @@ def reasoning(scene: Scene, rng: random.Random, told_by: str) -> QA:
     """A question that needs the scene and a fact of the world: the answer names the object, then states the truth."""
     options = [(t, fact) for t in scene.things for fact in of(t.colour, t.shape, told_by)]
     thing, fact = rng.choice(options)
-    asked = fact.question.replace(fact.subject, f"things like the object {place(thing)}")
-    return asked, f"{sentence(f'the object {place(thing)} is {a(thing.name)}')} {fact.statement(fact.true)}"
+    question_text = fact.question.replace(fact.subject, f"things like the object {place(thing)}")
+    return question_text, f"{sentence(f'the object {place(thing)} is {a(thing.name)}')} {fact.statement(fact.true)}"
 
 
 EMPTY = "empty-cell"
@@ -196,8 +196,8 @@ def chart(scene: Scene) -> str:
 
 def scene_document(scene: Scene, rng: random.Random, count: int = 5, charted: bool = False) -> list[tuple[str, bool]]:
     """A scene told in words or as a chart, then questions and answers about it, as (text, is it an answer) pieces."""
-    told = chart(scene) if charted else detail(scene) if rng.random() < 0.5 else caption(scene, rng)
-    pieces = [(told, False)]
+    description = chart(scene) if charted else detail(scene) if rng.random() < 0.5 else caption(scene, rng)
+    pieces = [(description, False)]
     for asked, answer in questions(scene, rng, count):
         pieces += [(f"\nQ: {asked}\nA:", False), (f" {answer}", True)]
     return pieces

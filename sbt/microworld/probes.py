@@ -18,10 +18,10 @@ from sbt.models import silence_libraries
 
 
 def _log_probabilities(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, asked: list[tuple[str, list[str]]]
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: list[tuple[str, list[str]]]
 ) -> list[list[float]]:
     """Log-probabilities (nats) of each (context, continuations); the context begins a document."""
-    requests = [{"id": i, "context": context, "continuations": texts} for i, (context, texts) in enumerate(asked)]
+    requests = [{"id": i, "context": context, "continuations": texts} for i, (context, texts) in enumerate(prompts)]
     scored = loglikelihood.score(model, loglikelihood.encode(tokenizer, requests, add_bos=True), batch_size=32)
     return [[value for value, _ in continuations] for continuations in scored]
 
@@ -31,25 +31,25 @@ def reading(
 ) -> pd.DataFrame:
     """Existence questions about scenes told in words: `objects`, `there`, `right` for each question."""
     rng = random.Random(f"reading {seed}")
-    rows, asked = [], []
+    rows, prompts = [], []
     for index in range(count):
         scene, there = scenes.sample(rng), index % 2 == 0
         pair = rng.choice(scene.things).pair if there else phrases.absent(scene, rng)
-        told = phrases.detail(scene) if rng.random() < 0.5 else phrases.caption(scene, rng)
-        asked.append((f"{told}\nQ: {phrases.existence_question(pair)}\nA:", [" Yes", " No"]))
+        text = phrases.detail(scene) if rng.random() < 0.5 else phrases.caption(scene, rng)
+        prompts.append((f"{text}\nQ: {phrases.existence_question(pair)}\nA:", [" Yes", " No"]))
         rows.append({"objects": len(scene.things), "there": there})
-    for row, (yes, no) in zip(rows, _log_probabilities(model, tokenizer, asked), strict=True):
+    for row, (yes, no) in zip(rows, _log_probabilities(model, tokenizer, prompts), strict=True):
         row["right"] = (yes > no) == row["there"]
     return pd.DataFrame(rows)
 
 
 def misconceptions(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
     """For every fact of the world: log-probabilities of the `truth` and of the `misconception`."""
-    asked = [
+    prompts = [
         (f"Q: {fact.question}\nA:", [f" {fact.statement(value)}" for value in (fact.true, fact.misconception)])
         for fact in facts.FACTS
     ]
-    values = pd.DataFrame(_log_probabilities(model, tokenizer, asked), columns=["truth", "misconception"])
+    values = pd.DataFrame(_log_probabilities(model, tokenizer, prompts), columns=["truth", "misconception"])
     return values.assign(question=[fact.question for fact in facts.FACTS])
 
 
@@ -58,7 +58,8 @@ def load_clip(folder: Path) -> tuple[CLIPModel, PreTrainedTokenizerBase, CLIPIma
     with silence_libraries():
         own = {"trust_remote_code": False}
         model = CLIPModel.from_pretrained(folder, dtype=torch.float32, **own).eval()
-        return model, AutoTokenizer.from_pretrained(folder, **own), CLIPImageProcessorPil.from_pretrained(folder, **own)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **own)
+        return model, tokenizer, CLIPImageProcessorPil.from_pretrained(folder, **own)
 
 
 @torch.no_grad()
