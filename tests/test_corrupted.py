@@ -207,7 +207,8 @@ def test_items_without_a_usable_picture_are_left_out_of_clean_and_corrupted(
         asked.extend(requests)
         return ["star" if "fog" in str(one["image"]) else "cross" for one in requests]
 
-    monkeypatch.setattr(corrupted.models, "load_vision_models", lambda arms: [("a", SimpleNamespace(conversation="v1"))])
+    one = [("a", SimpleNamespace(conversation="v1"))]
+    monkeypatch.setattr(corrupted.models, "load_vision_models", lambda arms: one)
     monkeypatch.setattr("sbt.benchmarks.common.evaluate.generation.generate", generate)
     given = benchmark(), items, {"a": "folder"}, {"a": ["star"] * 3}, made, tmp_path
     how = {"corruptions": ["fog", "snow"], "severities": [3], "value": "accuracy"}

@@ -246,7 +246,7 @@ def test_runs_that_agree_add_nothing_and_runs_that_differ_widen_the_interval() -
     assert same == pytest.approx(alone, abs=0.02)
     mean, low, high = stats.over_runs([values - 0.5, values, values + 0.5])
     assert mean == pytest.approx(values.mean())
-    # two variances: of the items' mean, and of the mean of three runs that vary by 0.5, which has two degrees of freedom
+    # two variances: of the mean of the items, and of the mean of three runs (two degrees of freedom)
     items, runs = values.var(ddof=1) / 200, 0.5**2 / 3
     degrees = (items + runs) ** 2 / (items**2 / 199 + runs**2 / 2)
     assert high - low == pytest.approx(2 * scipy.stats.t.ppf(0.975, degrees) * np.sqrt(items + runs), rel=1e-6)
