@@ -124,7 +124,9 @@ def test_a_prompt_too_long_is_an_error_or_cut_and_counted(arms: list, tmp_path: 
     for _ in range(2):  # computed, and then known
         answers, cut = evaluate_text.ask(arms, tasks, tmp_path / "cut", max_new_tokens=4, too_long="truncate")
         assert cut == {"long": 1, "texts": 1}
-        assert answers["base"]["long"][:5] == answers["base"]["short"] and len(answers["base"]["long"]) == 6
+        long, short = answers["base"]["long"], answers["base"]["short"]
+        # other rows share the batch: on some processors that moves the last digit
+        assert [pytest.approx(values, abs=1e-4) for values in short] == long[:5] and len(long) == 6
     with pytest.raises(ParameterError, match="add_bos 'yes' is unknown: known are auto, always, never"):
         evaluate_text.ask(arms, tasks, tmp_path / "cut", add_bos="yes")
     with pytest.raises(ParameterError, match="too_long 'drop' is unknown: known are error, truncate"):
