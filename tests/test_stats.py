@@ -67,6 +67,7 @@ def test_intervals_at_the_edge_are_neither_empty_nor_outside() -> None:
     _, low, high = stats.over_runs([(rng.random(30) < 0.95) * 1.0 for _ in range(3)])
     assert 0 <= low < high <= 1
     assert stats.bootstrap(rng.beta(8, 0.3, 6))[2] <= 1
+    assert stats.ratio([2.0] * 8, [0.0] * 8, share=False) == (0.0, 0.0, 0.0)  # a difference that is none
 
 
 def test_interval_and_test_agree_about_zero() -> None:

@@ -257,7 +257,7 @@ def test_every_template_has_the_authors_tokens_in_training_scoring_and_generatio
                                       add_generation_prompt=True)  # fmt: skip
     request = {"id": "a", "context": asked, "continuations": [" Yes"]}
     [[row]] = loglikelihood.encode(words, [request])
-    assert [*row.parts[0], *row.parts[1]] == by_chunks(model, words, asked + " Yes")
+    assert [*row.context, *row.continuation] == by_chunks(model, words, asked + " Yes")
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from sbt.utils import files, paths
 PLAN = """title: Two benchmarks of a contributor
 steps:
   - {name: 10_data, notebook: 10_data_preparation}
-  - {name: 20_connector, notebook: 20_connector_pretraining, set: {max_steps: 1, save_steps: 0}, needs: [10_data]}
+  - {name: 20_connector, notebook: 20_connector_pretraining, set: {max_steps: 4, save_steps: 0}, needs: [10_data]}
   - name: 30_mm-full
     notebook: 30_instruction_tuning
-    set: {max_steps: 1, save_steps: 0, rows: 64}
+    set: {max_steps: 4, save_steps: 0, rows: 64}
     needs: [10_data, 20_connector]
   - {name: 53_toyqa, notebook: 53_toyqa, needs: [30_mm-full]}
   - {name: 66_toysight, notebook: 66_toysight, needs: [10_data, 30_mm-full]}

@@ -193,7 +193,7 @@ def _cached(file: File) -> bool:
 
 def _checked(path: Path, file: File, mirror: Mirror | None, record: dict) -> str:
     """SHA-256 of a file that is what it should be; one that is not is taken away, unless it was put there by hand."""
-    if problem := _implausible(path, file):
+    if problem := _implausible(path, file, sized=mirror is None or not mirror.repo):
         _take_away(path, mirror)
         raise DataError(problem)
     expected, says = _expected(file, record)
@@ -213,14 +213,17 @@ def _checked(path: Path, file: File, mirror: Mirror | None, record: dict) -> str
     return digests["sha256"].hexdigest()
 
 
-def _implausible(path: Path, file: File) -> str:
-    """Why a file cannot be what it is named, empty if it can: a log-in or error page, another size, no zip."""
+def _implausible(path: Path, file: File, sized: bool = True) -> str:
+    """Why a file cannot be what it is named, empty if it can: a log-in or error page, another size, no zip.
+
+    `sized`: the expected size counts. The Hub's own files are held to the size and hash that the Hub tells.
+    """
     with open(path, "rb") as stream:
         start = stream.read(512).lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return "a web page came instead of the file: a log-in, a consent or an error page"
     size = path.stat().st_size
-    if file.size and abs(size - file.size) > OFF * file.size:
+    if sized and file.size and abs(size - file.size) > OFF * file.size:
         return f"it has {size:,} bytes, but about {file.size:,} were expected: cut off, or another file"
     if file.name.endswith(".zip") and not zipfile.is_zipfile(path):
         return "it is no zip file: cut off, or another file"

@@ -115,7 +115,9 @@ def prepare(
                     progress(done, total)
         manifest = _manifest(job, asked, inputs)
         with files.writing(folder), quiet():
-            datasets.Dataset.from_file(str(stream)).save_to_disk(str(whole))
+            rows = datasets.Dataset.from_file(str(stream))
+            rows._fingerprint = files.file_hash(stream)[:16]  # its own is made of the file's path
+            rows.save_to_disk(str(whole))
         files.write_jsonl(whole / DROPPED, job.dropped)
         files.write_json(whole / MANIFEST, manifest)
     return manifest
@@ -219,12 +221,12 @@ def _take(job: _Job, batch: list[_Candidate], measured: Future, faults: Faults) 
             words = f"{one.tokens} tokens, the limit is {job.limit}: dropped, never cut"
             _drop(job, one, faults.file, faults(words, "too long"))
             continue
-        kept.append(row | {TOKENS: one.tokens} if job.lengths else row)
         job.counts["answers"] += len(row["messages"]) // 2  # turns alternate, after a system prompt or none
         job.counts["longest"] = max(job.counts["longest"], one.tokens)
         job.counts["tokens"] += one.tokens
         job.good.update(map(hash, row["images"]))
         row["images"] = [job.find.kept(path) for path in row["images"]]
+        kept.append(row | {TOKENS: one.tokens} if job.lengths else row)
     job.counts["kept"] += len(kept)
     return kept
 

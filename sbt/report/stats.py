@@ -37,6 +37,7 @@ def ratio(
     above: Sequence[float],
     *,
     groups: Sequence | None = None,
+    share: bool = True,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
@@ -44,14 +45,15 @@ def ratio(
 
     F1 is 2 TP / (2 TP + FP + FN): above = 2 TP, below = 2 TP + FP + FN of each item. 0 where the sum below is 0.
     A share of right-or-wrong items has the interval of Agresti and Coull (1998), with the number of items that
-    `groups` are worth (Korn and Graubard 1998). A ratio that cannot leave 0 to 1 has an interval that does not either.
+    `groups` are worth (Korn and Graubard 1998). A ratio whose items all lie between 0 and 1 has an interval
+    that does so, too; `share` False: it only happens to, as a difference may.
     ValueError for no items, for lengths that differ, for scores that are no finite numbers, for less than 2 resamples.
     """
     parts = np.column_stack([np.asarray(above, float), np.asarray(below, float)])
     sums = _group_sums(parts, groups)
     total = sums.sum(axis=0)
     value = float(_divide(total[0], total[1]))
-    bounded = bool(((parts[:, 0] >= 0) & (parts[:, 0] <= parts[:, 1])).all())
+    bounded = share and bool(((parts[:, 0] >= 0) & (parts[:, 0] <= parts[:, 1])).all())
     if (parts[:, 1] == 1).all() and np.isin(parts[:, 0], (0, 1)).all():
         return value, *_share(value, _worth(sums, value), len(sums) if len(sums) < len(parts) else 0)
     drawn = _resampled(sums, resamples, seed)

@@ -103,7 +103,7 @@ class CorruptedImages:
 def _usable(pictures: Sequence[str], folders: Sequence[Path], on_bad: str, **how: object) -> list[str]:
     """The pictures whose files in all of the folders are good; `how`: keywords of `images.check`."""
     files = {folder / name: name for folder in folders for name in pictures}
-    left_out = {files[problem.path] for problem in image_files.resolve(files, on_bad, **how)[1]}
+    left_out = {files[problem.path] for problem in image_files.settle(image_files.check(files, **how), on_bad)[1]}
     if kept := [name for name in pictures if name not in left_out]:
         return kept
     where = ", ".join(paths.shown(folder) for folder in folders[:2])
@@ -216,7 +216,7 @@ def drop_rows(
     means = {name: np.mean([np.asarray(found, float) for found in by.values()], axis=0) for name, by in under.items()}
     found = []
     for name, values in ({ALL: np.mean(list(means.values()), axis=0)} | means).items():
-        value, low, high = stats.ratio(clean, np.asarray(clean, float) - values, groups=groups, seed=seed)
+        value, low, high = stats.ratio(clean, np.asarray(clean, float) - values, groups=groups, share=False, seed=seed)
         row = {"subset": name, "metric": "relative_drop", "value": value, "low": low, "high": high}
         found.append({**row, "n": len(clean), **same})
     return found

@@ -54,7 +54,7 @@ def visual_contribution(
     gained = sums - noisy
     groups = [str(row["images"][0]) if isinstance(row["images"][0], str) else row["id"] for row in rows]
     return {
-        "per_token": stats.ratio(tokens, gained, groups=groups, seed=seed),
+        "per_token": stats.ratio(tokens, gained, groups=groups, share=False, seed=seed),
         "per_row": stats.bootstrap(gained / tokens, groups=groups, seed=seed),
         "values": gained / tokens,
     }
