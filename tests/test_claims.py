@@ -63,6 +63,14 @@ def test_what_cannot_be_told_says_why() -> None:
     assert floor["verdict"] == "cannot tell" and "floor" in floor["why"]
 
 
+def test_an_arm_that_gives_one_answer_judges_nothing() -> None:
+    table = {"mc2": scores(base=0.3, full=0.6)}
+    rows = [{"paper": "p", **ROW}]
+    told = claims.ledger(table, ARMS, rows, one_answer={"mc2": {"base": 1.0, "full": 0.9}}).iloc[0]
+    assert told.verdict == "cannot tell" and told.why == "base gives one answer to nearly all items of mc2"
+    assert claims.ledger(table, ARMS, rows, one_answer={"mc2": {"base": 0.9}}).iloc[0].verdict == "supported"
+
+
 def test_of_several_scores_the_mean_counts_with_a_narrower_interval() -> None:
     one, two = scores(base=0.3, full=0.6), scores(base=0.3, full=0.6)[::-1].reset_index(drop=True)
     single = held(ROW, {"mc2": one})

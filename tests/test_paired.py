@@ -86,3 +86,9 @@ def test_ethics_takes_the_test_files_and_language_its_headline_metrics() -> None
     ]
     found = mmlu.item_scores(spoken) | squad2.item_scores(spoken)
     assert set(found) == {"mmlu", "squad2"} and found["squad2"]["base"].tolist() == [0.5]
+
+
+def test_ethics_tells_how_many_rows_get_the_commonest_option() -> None:
+    named = {"arm": "a", "subset": "justice test"}
+    rows = [{**named, "index": k, "label": k % 2, "correct": right} for k, right in enumerate([1, 0, 1, 1])]
+    assert ethics.one_answer(rows) == {"ETHICS": {"a": 0.75}}  # options 0, 0, 0, 1

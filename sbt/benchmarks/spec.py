@@ -33,14 +33,15 @@ class Headline:
 class Spec:
     """One benchmark. Functions are named as "module:function" and loaded when called, so that a plan needs no torch.
 
-    name: as metric rows and `sbt score` call it. kind: "text" (asks the language model alone) or "vision" (asks arms
-    that can see). table: title of the report's table. headline: its columns there. about: one sentence for README.
-    task: the module, or an object in it, with `load`, `requests` and `rows`. per_item: a function that turns the
-    samples of a step into {score: DataFrame of items x arms}, for paired comparisons; it gets all samples of the step
-    and takes its own. score_files: the function behind `sbt score`. answer_keys: what an answer file must hold, in
-    words. sources: parameter of the notebook -> the published files that its value "hub" asks for. protocols: name ->
-    differences from the official way, each with its source. items and tokens: number of questions, and tokens of a
-    question with its answers, for estimates.
+    name: as metric rows and `sbt score` call it. kind: "text" (asks the language model alone) or "vision" (asks
+    arms that can see). table: title of the report's table. headline: its columns there. about: one sentence for
+    README. task: the module, or an object in it, with `load`, `requests` and `rows`. per_item: a function that
+    turns the samples of a step into {score: DataFrame of items x arms}, for paired comparisons; it gets all
+    samples of the step and takes its own. one_answer: a function that turns them into {score: {arm: share}}, how
+    many items an arm answers with its commonest option: near 1 it judges nothing. score_files: the function behind
+    `sbt score`. answer_keys: what an answer file must hold, in words. sources: parameter of the notebook -> the
+    published files that its value "hub" asks for. protocols: name -> differences from the official way, each with
+    its source. items and tokens: number of questions, and tokens of a question with its answers, for estimates.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Spec:
     notebook: str = ""
     task: str = ""
     per_item: str = ""
+    one_answer: str = ""
     score_files: str = ""
     answer_keys: str = ""
     sources: dict[str, BenchmarkFiles] = field(default_factory=dict)

@@ -19,12 +19,14 @@ from sbt.utils.errors import MissingStep
 class Results:
     """`rows`: metric rows, each arm's from the first step that scored it. `folders`: benchmark -> step -> its folder.
 
-    `scores`: score -> items x arms, from all steps.
+    `scores`: score -> items x arms, from all steps. `one_answer`: score -> arm -> the share of items that get the arm's
+    commonest option, where a benchmark tells it.
     """
 
     rows: list[dict]
     folders: dict[str, dict[str, Path]]
     scores: dict[str, pd.DataFrame]
+    one_answer: dict[str, dict[str, float]]
 
     def samples(self, benchmark: str) -> pd.DataFrame:
         """Scored items of the first step that scored a benchmark; an empty frame where none did."""
@@ -56,13 +58,15 @@ def results(run: Any, specs: Mapping[str, Any], steps: Sequence[str] = (), kind:
         scored |= {(row["benchmark"], row["arm"]) for row in rows}
     if not folders:
         raise MissingStep(f"no finished step of {run.study} scored a benchmark: make them with `sbt run {run.study}`")
-    scores = {}
+    scores, one_answer = {}, {}
     for benchmark, spec in specs.items():
         if benchmark in folders and spec.per_item and kind in ("", spec.kind):
             read, of_steps = spec.load("per_item"), list(folders[benchmark].values())
             alike = [folder for folder in of_steps if _asked(folder) == _asked(of_steps[0])]
             scores |= paired.together([read(runs.samples(folder)) for folder in alike])
-    return Results(metric_rows, folders, scores)
+            if spec.one_answer:
+                one_answer |= spec.load("one_answer")(runs.samples(of_steps[0]))
+    return Results(metric_rows, folders, scores, one_answer)
 
 
 def _asked(folder: Path) -> dict:

@@ -61,6 +61,7 @@ SPEC = Spec(
     notebook="51_ethics",
     task="sbt.benchmarks.ethics.task",
     per_item="sbt.benchmarks.ethics.task:item_scores",
+    one_answer="sbt.benchmarks.ethics.task:one_answer",
     score_files="sbt.benchmarks.ethics.task:score_files",
     answer_keys="index: row of the CSV, from 0; loglikelihoods: of the first and of the second option",
     sources={"ethics_data": BenchmarkFiles(SOURCE)},

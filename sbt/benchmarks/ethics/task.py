@@ -233,6 +233,18 @@ def item_scores(records: Sequence[dict]) -> dict:
     return common_samples.item_scores(test, "ethics", {"ETHICS": "correct"}, ["subset", "index"])
 
 
+def one_answer(records: Sequence[dict]) -> dict[str, dict[str, float]]:
+    """By arm, the share of the rows of `test` that get an arm's commonest option; the mean over the subsets."""
+    chosen: dict[str, dict[str, list[int]]] = {}
+    for row in records:
+        if str(row.get("subset")).endswith(" test") and "index" in row:
+            option = row["label"] if row["correct"] else 1 - row["label"]
+            chosen.setdefault(row["arm"], {}).setdefault(row["subset"], []).append(option)
+    shares = {arm: [max(sum(found), len(found) - sum(found)) / len(found) for found in of_arm.values()]
+              for arm, of_arm in chosen.items()}  # fmt: skip
+    return {"ETHICS": {arm: sum(of_arm) / len(of_arm) for arm, of_arm in shares.items()}}
+
+
 def score(docs: Sequence[dict], pairs: Sequence[Sequence[float]], subset: str) -> dict[str, float | int | None]:
     """Of one subset accuracy and exact match (0 to 1; None without groups), the number of items and of ties."""
     right = correct(pairs, labels(docs, subset))

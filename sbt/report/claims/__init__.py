@@ -14,6 +14,7 @@ from sbt.utils.errors import DataError
 
 KEYS = {"id", "claim", "a", "b", "scores", "says", "margin", "published", "source"}
 SAYS = ("higher", "lower", "alike")
+CONSTANT = 0.95  # an arm that gives one answer to more of the items judges nothing
 FLOOR = 0.02  # both arms below this share of right items: the metric cannot show a loss
 
 
@@ -51,21 +52,26 @@ def verdict(says: str, low: float, high: float, margin: float) -> str:
 
 
 def ledger(
-    scores: Mapping[str, pd.DataFrame], arms: Mapping[str, str], rows: Iterable[dict] | None = None, seed: int = 0
+    scores: Mapping[str, pd.DataFrame],
+    arms: Mapping[str, str],
+    rows: Iterable[dict] | None = None,
+    one_answer: Mapping[str, Mapping[str, float]] | None = None,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """A row a claim: paper, claim, arms, published, delta, low, high, verdict, why (it cannot be told), source.
 
-    `scores`: items x arms by score (`collect.results`). `arms`: role -> arm. Of several scores the mean difference
-    counts, the scores taken as independent.
+    `scores` (items x arms by score) and `one_answer` are those of `collect.results`. `arms`: role -> arm. Of several
+    scores the mean difference counts, the scores taken as independent.
     """
-    return pd.DataFrame([_row(one, scores, arms, seed) for one in (load() if rows is None else rows)])
+    rows = load() if rows is None else rows
+    return pd.DataFrame([_row(one, scores, arms, one_answer or {}, seed) for one in rows])
 
 
-def _row(one: dict, scores: Mapping[str, pd.DataFrame], arms: Mapping[str, str], seed: int) -> dict:
+def _row(one: dict, scores: Mapping, arms: Mapping[str, str], one_answer: Mapping, seed: int) -> dict:
     a, b = (arms.get(one[role], "") for role in ("a", "b"))
     named = {"paper": one["paper"], "claim": one["claim"], "arms": f"{a or one['a']} - {b or one['b']}"}
     named |= {"published": one["published"], "delta": None, "low": None, "high": None}
-    why = _missing(one, scores, a, b)
+    why = _missing(one, scores, a, b) or constant(one["scores"], (a, b), one_answer)
     if why:
         return named | {"verdict": "cannot tell", "why": why, "source": one["source"]}
     differences = [paired.between(scores[name], a, b, seed) for name in one["scores"]]
@@ -73,6 +79,16 @@ def _row(one: dict, scores: Mapping[str, pd.DataFrame], arms: Mapping[str, str],
     told = verdict(one["says"], low, high, one["margin"])
     why = f"the interval is wider than {one['margin']:g} around 0" if told == "cannot tell" else ""
     return named | {"delta": delta, "low": low, "high": high, "verdict": told, "why": why, "source": one["source"]}
+
+
+def constant(names: Iterable[str], arms: Iterable[str], one_answer: Mapping[str, Mapping[str, float]]) -> str:
+    """Which arm gives one answer to nearly all items of a score, in words; empty where none does."""
+    for name in names:
+        still = [arm for arm in arms if one_answer.get(name, {}).get(arm, 0) >= CONSTANT]
+        if still:
+            give = "gives" if len(still) == 1 else "give"
+            return f"{' and '.join(still)} {give} one answer to nearly all items of {name}"
+    return ""
 
 
 def _missing(one: dict, scores: Mapping[str, pd.DataFrame], a: str, b: str) -> str:
