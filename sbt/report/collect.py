@@ -19,7 +19,7 @@ from sbt.utils.errors import MissingStep
 class Results:
     """`rows`: metric rows, each arm's from the first step that scored it. `folders`: benchmark -> step -> its folder.
 
-    `scores`: score -> items x arms, from all steps. `one_answer`: score -> arm -> the share of items that get the arm's
+    `scores`: score -> items x arms, from all steps. `one_answer`: score -> arm -> share of items that get the arm's
     commonest option, where a benchmark tells it.
     """
 
