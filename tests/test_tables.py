@@ -51,9 +51,11 @@ def test_every_headline_table_is_written_that_has_an_arm():
 
 
 def test_a_titled_table_says_what_guessing_gives():
-    table = tables.titled(ROWS, SPECS, "Vision").data
+    table = tables.with_guessing(ROWS, SPECS, "Vision")
     assert table.loc["guessing", "POPE F1 (adversarial)"] == "–" and list(table.index) == ["mm-full", "guessing"]
-    assert tables.titled(ROWS, SPECS, "Language ability") == "Language ability: not scored"
+    assert not len(tables.with_guessing(ROWS, SPECS, "Language ability"))
+    page = tables.page(table, "Vision").data
+    assert page.count("<caption") == 1 and "<b>Vision</b>" in page and "guessing" in page
 
 
 def test_a_sentence_says_what_the_interval_shows():

@@ -9,16 +9,12 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from IPython.display import HTML
 
 from sbt.utils import paths
 
 Column = tuple[str, str, str]  # benchmark, subset, metric
-CAPTION = [  # the title above a table, wrapped headers, whole cells
-    {"selector": "caption", "props": "text-align: left; font-weight: bold"},
-    {"selector": "th.col_heading", "props": "white-space: normal; max-width: 9em; vertical-align: bottom"},
-    {"selector": "td, th.row_heading", "props": "white-space: nowrap"},
-]
-LEFT = [{"selector": "td, th", "props": "text-align: left; vertical-align: top"}]  # a table of sentences
+
 
 
 def columns(specs: Mapping[str, Any]) -> dict[str, dict[Column, str]]:
@@ -54,16 +50,21 @@ def wide(rows: Iterable[dict], titles: Mapping[Column, str]) -> pd.DataFrame:
     return pd.DataFrame(cells).T.reindex(columns=order).fillna("–").rename_axis("arm")
 
 
-def titled(rows: Iterable[dict], specs: Mapping[str, Any], title: str) -> Any:
-    """A table of the report with its title and, as a last row, what guessing gives; a sentence where it is empty."""
-    titles = columns(specs).get(title, {})
-    table = wide(rows, titles)
+def page(frame: pd.DataFrame, title: str = "", index: bool = True) -> HTML:
+    """A table for a page that hides its code: below its title, a few bytes a cell, texts wrapped and to the left."""
+    html = frame.to_html(border=0, index=index, justify="left", na_rep="–")
+    caption = f'<caption style="text-align: left"><b>{title}</b></caption>' if title else ""
+    return HTML(html.replace(">", ' style="text-align: left">' + caption, 1))
+
+
+def with_guessing(rows: Iterable[dict], specs: Mapping[str, Any], title: str) -> pd.DataFrame:
+    """One of the report's tables with, as a last row, what guessing gives; empty where no arm was scored."""
+    table = wide(rows, columns(specs).get(title, {}))
     if not len(table):
-        return f"{title}: not scored"
+        return table
     chance = {metric.title: metric.chance for spec in specs.values() for metric in spec.headline}
     known = {name: "–" if chance.get(name) is None else f"{chance[name]:.2f}" for name in table.columns}
-    table = pd.concat([table, pd.DataFrame([known], index=["guessing"])])
-    return table.rename_axis("arm").style.set_caption(title).set_table_styles(CAPTION)
+    return pd.concat([table, pd.DataFrame([known], index=["guessing"])]).rename_axis(None)
 
 
 def as_text(rows: Iterable[dict], specs: Mapping[str, Any]) -> str:
