@@ -75,3 +75,7 @@ def test_a_grid_holds_cells_in_their_order_and_dashes():
 def test_a_p_is_never_zero_and_never_invented():
     shown = [tables.p_value(p) for p in (0.25, 3e-7, None, float("nan"))]
     assert shown == ["0.2500", "< 0.0001", "too few runs", "too few runs"]
+
+
+def test_a_grid_of_nothing_is_empty():
+    assert tables.grid(pd.DataFrame([]), "subset").empty

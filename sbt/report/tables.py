@@ -14,6 +14,7 @@ from IPython.display import HTML
 from sbt.utils import paths
 
 Column = tuple[str, str, str]  # benchmark, subset, metric
+SENTENCES = "<style>table.sentences td, table.sentences th {text-align: left !important}</style>"
 
 
 
@@ -34,7 +35,9 @@ def cell(row: Mapping, digits: int = 2) -> str:
 def grid(
     rows: pd.DataFrame, index: str | list[str], columns: str | list[str] = "arm", digits: int = 2
 ) -> pd.DataFrame:
-    """Metric rows as a table of "value [low, high]", in their own order; a dash where there is none."""
+    """Metric rows as a table of "value [low, high]", in their own order; a dash where there is none; empty of none."""
+    if not len(rows):  # as of relative drops, where the clean score is 0
+        return pd.DataFrame()
     shown = rows.assign(cell=[cell(row, digits) for row in rows.to_dict("records")])
     return shown.pivot_table("cell", index, columns, aggfunc="first", sort=False).fillna("–")
 
@@ -51,10 +54,10 @@ def wide(rows: Iterable[dict], titles: Mapping[Column, str]) -> pd.DataFrame:
 
 
 def page(frame: pd.DataFrame, title: str = "", index: bool = True) -> HTML:
-    """A table for a page that hides its code: below its title, a few bytes a cell, texts wrapped and to the left."""
-    html = frame.to_html(border=0, index=index, justify="left", na_rep="–")
+    """A table for a page that hides its code: below its title, a few bytes a cell; sentences (no index) to the left."""
+    html = frame.to_html(border=0, index=index, na_rep="–", classes="numbers" if index else "sentences")
     caption = f'<caption style="text-align: left"><b>{title}</b></caption>' if title else ""
-    return HTML(html.replace(">", ' style="text-align: left">' + caption, 1))
+    return HTML(SENTENCES + html.replace(">", ">" + caption, 1))
 
 
 def with_guessing(rows: Iterable[dict], specs: Mapping[str, Any], title: str) -> pd.DataFrame:
