@@ -54,7 +54,7 @@ def wide(rows: Iterable[dict], titles: Mapping[Column, str]) -> pd.DataFrame:
 
 
 def page(frame: pd.DataFrame, title: str = "", index: bool = True) -> HTML:
-    """A table for a page that hides its code: below its title, a few bytes a cell; sentences (no index) to the left."""
+    """A table for a page that hides its code, below its title; one of sentences (no index) stands to the left."""
     html = frame.to_html(border=0, index=index, na_rep="–", classes="numbers" if index else "sentences")
     caption = f'<caption style="text-align: left"><b>{title}</b></caption>' if title else ""
     return HTML(SENTENCES + html.replace(">", ">" + caption, 1))
