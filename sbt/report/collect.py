@@ -5,6 +5,7 @@ results = collect.results(run, benchmarks.specs());  results.rows;  results.scor
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,6 @@ class Results:
         first = next(iter(self.folders.get(benchmark, {}).values()), None)
         return pd.DataFrame(runs.samples(first) if first else [])
 
-    def frame(self, protocol: str = "standard") -> pd.DataFrame:
-        """Metric rows of one protocol."""
-        return pd.DataFrame([row for row in self.rows if row["protocol"] == protocol])
-
 
 def results(run: Any, specs: Mapping[str, Any], steps: Sequence[str] = (), kind: str = "") -> Results:
     """Read what the finished steps of the run's study scored, each step recorded as an input of the run.
@@ -52,20 +49,24 @@ def results(run: Any, specs: Mapping[str, Any], steps: Sequence[str] = (), kind:
     for step in steps or manifest.finished_steps(study, but=run.step):
         folder = run.upstream(step) if steps else study / step
         rows = [row for row in runs.metrics(folder) if row["benchmark"] in specs]
+        if rows and not steps:
+            run.upstream(step)  # reads every result file to check its hash: once a step
         for benchmark in dict.fromkeys(row["benchmark"] for row in rows):
-            folders.setdefault(benchmark, {})[step] = run.upstream(step)
+            folders.setdefault(benchmark, {})[step] = folder
         metric_rows += [row for row in rows if (row["benchmark"], row["arm"]) not in scored]
         scored |= {(row["benchmark"], row["arm"]) for row in rows}
     if not folders:
         raise MissingStep(f"no finished step of {run.study} scored a benchmark: make them with `sbt run {run.study}`")
     scores, one_answer = {}, {}
+    samples = cache(runs.samples)  # a step may hold several benchmarks
     for benchmark, spec in specs.items():
         if benchmark in folders and spec.per_item and kind in ("", spec.kind):
             read, of_steps = spec.load("per_item"), list(folders[benchmark].values())
-            alike = [folder for folder in of_steps if _asked(folder) == _asked(of_steps[0])]
-            scores |= paired.together([read(runs.samples(folder)) for folder in alike])
+            asked = [_asked(folder) for folder in of_steps]
+            alike = [folder for folder, way in zip(of_steps, asked, strict=True) if way == asked[0]]
+            scores |= paired.together([read(samples(folder)) for folder in alike])
             if spec.one_answer:
-                one_answer |= spec.load("one_answer")(runs.samples(of_steps[0]))
+                one_answer |= spec.load("one_answer")(samples(of_steps[0]))
     return Results(metric_rows, folders, scores, one_answer)
 
 

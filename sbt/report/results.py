@@ -82,14 +82,15 @@ def claims_table(study: str) -> str:
     """The claims of the papers with their verdicts, as the report of a study wrote them. MissingStep without one."""
     import pandas as pd  # here: `sbt plan` needs none
 
+    from sbt.report import tables
+
     folder = _folder(study)
-    tables = [pd.read_csv(file) for file in sorted(folder.glob("*/claims.csv")) if (file.parent / "DONE").exists()]
-    if not tables:
+    ledgers = [pd.read_csv(file) for file in sorted(folder.glob("*/claims.csv")) if (file.parent / "DONE").exists()]
+    if not ledgers:
         raise MissingStep(f"{study} has no report yet: make it with `sbt run {Path(study).name} --only {REPORT}`")
     rows = []
-    for row in pd.concat(tables).to_dict("records"):
-        known = row["delta"] == row["delta"]
-        here = f"{row['delta']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" if known else row["why"]
+    for row in pd.concat(ledgers).to_dict("records"):
+        here = tables.signed(row) if row["delta"] == row["delta"] else row["why"]
         rows.append([row["verdict"], row["arms"], here, row["claim"]])
     return text.table(["verdict", "arms", "difference here", "claim"], rows)
 

@@ -85,10 +85,12 @@ def paired(
     sums = _group_sums(np.column_stack([difference, np.ones(len(difference))]), groups)
     delta = float(difference.mean())
     p, test = _sign_flip(sums[:, 0], resamples, seed)
-    drawn = _resampled(sums, resamples, seed)
-    low, high = _widened(drawn[:, 0] / drawn[:, 1], delta, len(sums))
     answers = np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all()
-    if answers and (len(sums) == len(difference) or low == high):
+    low = high = 0.0
+    if not answers or len(sums) < len(difference):
+        drawn = _resampled(sums, resamples, seed)
+        low, high = _widened(drawn[:, 0] / drawn[:, 1], delta, len(sums))
+    if answers and low == high:  # each item by itself, or groups that do not differ
         low, high = _share_difference(delta, (difference != 0).mean(), len(sums))
     low, high = _agree(delta, low, high, p)
     return {"delta": delta, "low": low, "high": high, "p": p, "n": len(difference), "test": test}

@@ -17,7 +17,6 @@ Column = tuple[str, str, str]  # benchmark, subset, metric
 SENTENCES = "<style>table.sentences td, table.sentences th {text-align: left !important}</style>"
 
 
-
 def columns(specs: Mapping[str, Any]) -> dict[str, dict[Column, str]]:
     """What a reader compares first: title of a table -> (benchmark, subset, metric) -> title of the column."""
     tables: dict[str, dict[Column, str]] = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from sbt.report import paired
+from sbt.report import paired, tables
 from sbt.utils.errors import DataError
 
 KEYS = {"id", "claim", "a", "b", "scores", "says", "margin", "published", "source"}
@@ -121,4 +121,4 @@ def words(row: Mapping) -> str:
     """The verdict in a cell: with the difference and its interval, or with the reason why it cannot be told."""
     if row["delta"] is None or row["delta"] != row["delta"]:
         return f"{row['verdict']}: {row['why']}"
-    return f"{row['verdict']} ({row['delta']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}])"
+    return f"{row['verdict']} ({tables.signed(row)})"
