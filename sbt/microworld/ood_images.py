@@ -228,7 +228,7 @@ def sketch(scene: Scene, size: int = 224, hard: bool = False) -> Image.Image:
 
 
 def _ink(draw: ImageDraw.ImageDraw, line: Points, pen: float, rng: random.Random, gaps: int = 0) -> None:
-    """A stroke whose width breathes, with a third of it rubbed out in `gaps` places."""
+    """A stroke of varying width; a third of it is erased in `gaps` places."""
     phase, long = rng.uniform(0, 2 * math.pi), len(line)
     wide = 0.33 / max(1, gaps)
     starts = [(k + rng.uniform(0.1, 0.5)) / gaps for k in range(gaps)]

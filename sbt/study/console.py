@@ -13,7 +13,7 @@ SECONDS = 0.5  # between two updates of a terminal
 
 
 class StatusLines:
-    """Lines of the steps at work. `waiting` (seconds) is what the steps that have not begun will take."""
+    """One status line for each running step. `waiting`: seconds that the steps not yet begun will take."""
 
     def __init__(self, titles: dict[str, str], jobs: int) -> None:
         self.titles, self.jobs = titles, jobs

@@ -117,7 +117,7 @@ def card_of(study: str) -> str:
 
 
 def data_set(values: dict, data: dict) -> Set:
-    """What a training step reads, given the parameters of the step that prepared the data."""
+    """Rows and tokens that a training step reads, from the parameters of the step that prepared the data."""
     kind = "pretrain" if "vision_tower" in values else values.get("source", "visual").replace("visual", "instruct")
     found = SETS.get(data.get(f"{kind}_data", ""), OTHER)
     rows = found.rows or data.get("pretrain" if kind == "pretrain" else "instruct", 0)

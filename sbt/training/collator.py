@@ -103,7 +103,7 @@ def _parts(pair: list[str] | str) -> set[str]:
 
 
 class Memory:
-    """Encoded rows by their content; beyond `limit` bytes the least recently used are dropped."""
+    """A cache of encoded rows by their content. Above `limit` bytes it drops the least recently used."""
 
     def __init__(self, limit: int = 256 * 2**20) -> None:
         self.limit, self.size = limit, 0
