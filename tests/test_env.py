@@ -1,10 +1,12 @@
 """What surrounds a notebook: its setup cell on a fresh machine, replaced packages, and the line about the machine."""
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
@@ -60,3 +62,10 @@ def test_the_line_about_the_machine_names_no_token(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     assert env.line(tmp_path) == "no NVIDIA GPU, 12 GB of disk free, Hub token: no"
+
+
+def test_peak_memory_is_of_this_process_and_not_of_the_one_that_started_it() -> None:
+    held = np.ones(60_000_000)  # 480 MB
+    code = "from sbt.utils import env; print(env.peak_memory_gb())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert env.peak_memory_gb() > held.nbytes / env.GB and 0 < float(found.stdout) < 0.3

@@ -17,6 +17,7 @@ from sbt.utils.text import nearest
 
 PLACEHOLDER = "<image>"
 ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
+BESIDE_MARKER = " \t\r\n\"'`."  # what stands around that marker in the published file
 NO_INPUT = "<noinput>"  # what Alpaca's generator writes for no input: stanford_alpaca/generate_instruction.py
 
 
@@ -156,10 +157,11 @@ def sharegpt_row(entry: dict, position: int, faults: Faults) -> dict:
 def alpaca_row(entry: dict, position: int, faults: Faults) -> dict:
     """An entry `{instruction, input, output}` of an Alpaca file; the input follows the instruction after a newline.
 
-    A blank input and `<noinput>` are no input, as in Alpaca's own code; both are counted in `faults.noted`.
+    A blank input and `<noinput>` are no input, as in Alpaca's own code; so is `<noinput>` in quotation marks or with a
+    full stop, as some rows of the published file have it. All are counted in `faults.noted`.
     """
     instruction, extra = _field(entry, "instruction", faults), entry.get("input") or ""
-    if isinstance(extra, str) and extra.strip().lower() in ("", NO_INPUT):
+    if isinstance(extra, str) and (not extra.strip() or extra.strip(BESIDE_MARKER).lower() == NO_INPUT):
         if extra:
             faults.noted[f"input {extra.strip() or 'blank'} taken for none"] += 1
         extra = ""
