@@ -272,6 +272,26 @@ def test_a_kernel_that_dies_is_explained(project: Path, capsys: pytest.CaptureFi
     assert "10_make: the kernel died" in (err := capsys.readouterr().err) and "memory" in err
 
 
+@pytest.mark.parametrize(("deaths", "status"), [(2, 0), (3, 1)])
+def test_a_kernel_that_dies_while_it_starts_is_started_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, deaths: int, status: int
+) -> None:
+    """As one does that finds its ports taken: they were free when they were chosen."""
+    spec = project / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    start = (
+        "import os, pathlib, sys; tried = pathlib.Path(sys.argv[1]); times = tried.stat().st_size; "
+        f"tried.write_text('x' * (times + 1)); times < {deaths} and sys.exit(1); "
+        "os.execv(sys.executable, [sys.executable, '-m', 'ipykernel_launcher', '-f', sys.argv[2]])"
+    )
+    (project / "tried").write_text("")
+    argv = [sys.executable, "-c", start, str(project / "tried"), "{connection_file}"]
+    (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "dies", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(project / "jupyter"))
+    assert main(["run", "tiny", "--only", "10_make"]) == status
+    assert ("did not start in 3 attempts" in capsys.readouterr().err) == bool(status)
+
+
 def test_a_notebook_that_never_finishes_its_run_fails(project: Path, capsys: pytest.CaptureFixture) -> None:
     write_notebook(project / "notebooks" / "10_make.ipynb", MAKE[:-1])
     assert main(["run", "tiny"]) == 1

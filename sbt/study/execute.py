@@ -18,6 +18,8 @@ KERNEL_DIED = (
     "lower the batch size; the same command resumes the work"
 )
 PATIENCE = 10.0  # seconds for a stopped notebook to shut its kernel down
+STARTS = 3  # a kernel binds its ports after they were found free: of two that start together, one may find them taken
+NO_START = "the kernel did not start in {} attempts. Does `python -m ipykernel --version` work in this environment?"
 
 
 class Execution:
@@ -72,17 +74,30 @@ def execute(source: str, output: str, values: dict) -> str:
 
     try:
         with files.writing(Path(output)):
-            papermill.execute_notebook(
-                source, output, values, kernel_name="python3", progress_bar=False, cwd=paths.notebooks(),
-                extra_arguments=["--log-level=50"],
-            )  # fmt: skip
+            return _started(source, output, values)
     except papermill.PapermillExecutionError as error:
         return f"cell In [{error.exec_count}]: {error.ename}: {error.evalue.strip()}"
     except DeadKernelError:
         return KERNEL_DIED.format(env.memory_gb())
     except SbtError as error:
         return str(error)
-    return ""
+
+
+def _started(source: str, output: str, values: dict) -> str:
+    """Execute the notebook, and again where its kernel ended before any cell ran; the problem in words."""
+    import papermill
+
+    for _ in range(STARTS):
+        try:
+            papermill.execute_notebook(
+                source, output, values, kernel_name="python3", progress_bar=False, cwd=paths.notebooks(),
+                extra_arguments=["--log-level=50"],
+            )  # fmt: skip
+            return ""
+        except RuntimeError as error:  # papermill's own errors are others: this one is of the kernel's start
+            if not any(words in str(error) for words in ("kernel_info", "didn't respond")):
+                raise
+    return NO_START.format(STARTS)
 
 
 def _end_with_parent() -> None:
