@@ -11,7 +11,8 @@ from tokenizers import processors
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from sbt.inference import profiling
-from sbt.inference.profiling import OURS, THEIRS, compare, measure, random_llama, ratios
+from sbt.inference.profiling import OURS, THEIRS, compare, ratios
+from sbt.models.measure import llama_config, measure, random_llama
 
 # One token a word: contexts and choices whose tokens can be counted.
 SHORT, LONG = " is the red star a circle", " is the red star a circle" * 4
@@ -52,8 +53,7 @@ def test_a_random_llama_is_the_same_for_the_same_seed(words: PreTrainedTokenizer
     config = random_llama(words, hidden=128, layers=3, length=99).config
     assert (config.num_hidden_layers, config.max_position_embeddings, config.vocab_size) == (3, 99, len(words))
     assert (config.num_attention_heads, config.intermediate_size) == (2, 344)
-    assert random_llama(words, hidden=128, layers=1, heads=4).config.num_attention_heads == 4
-    llama_7b = profiling.llama_config(words, 4096, 32)
+    llama_7b = llama_config(words, 4096, 32)
     assert (llama_7b.num_attention_heads, llama_7b.head_dim, llama_7b.intermediate_size) == (32, 128, 11008)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from PIL import Image
 from tiny import tokenizer
 
-from sbt.inference import profiling_vision as pv
+from sbt.inference import profiling
+from sbt.models.measure import random_llava
 
 TOWER = {
     "hidden_size": 32,
@@ -19,7 +20,7 @@ TOWER = {
 def test_both_ways_answer_the_same(tmp_path: Path) -> None:
     words = tokenizer()
     words.pad_token = words.unk_token
-    arm = pv.random_llava(words, hidden=64, layers=2, tower=TOWER)
+    arm = random_llava(words, hidden=64, layers=2, tower=TOWER)
     assert arm.model.config.image_seq_length == 16
     pictures = [Image.effect_noise((60, 60), 90).convert("RGB") for _ in range(2)]
     requests = [
@@ -28,9 +29,9 @@ def test_both_ways_answer_the_same(tmp_path: Path) -> None:
         for i in range(7)
     ]
     steps: list[tuple[int, int]] = []
-    found = pv.compare(arm, requests, tmp_path, batch_size=4, progress=lambda *a: steps.append(a))
-    assert list(found.way) == [pv.ORDINARY, pv.OURS]
+    found = profiling.compare_pictures(arm, requests, tmp_path, batch_size=4, progress=lambda *a: steps.append(a))
+    assert list(found.way) == [profiling.ORDINARY, profiling.OURS]
     assert found.same.min() == 1.0 and (found.seconds > 0).all() and (found.questions == 14).all()
     assert steps[-1] == (28, 28)
-    other = pv.random_llava(words, hidden=64, layers=2, tower=TOWER, seed=1)
-    assert pv.compare(other, requests, tmp_path / "b", batch_size=4).same.min() == 1.0
+    other = random_llava(words, hidden=64, layers=2, tower=TOWER, seed=1)
+    assert profiling.compare_pictures(other, requests, tmp_path / "b", batch_size=4).same.min() == 1.0

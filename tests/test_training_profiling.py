@@ -14,6 +14,7 @@ from sbt import models
 from sbt.data import prepare
 from sbt.data.json_stream import reader
 from sbt.models import Arm
+from sbt.models.measure import random_llava
 from sbt.training import Collator, Settings
 from sbt.training.profiling import (
     ALIKE,
@@ -26,7 +27,6 @@ from sbt.training.profiling import (
     measure_grouping,
     measure_training,
     padding,
-    random_llava,
 )
 from sbt.training.profiling_data import IMAGE_TOKENS, WAYS, generate, llama_like, measure_preparation
 from sbt.utils.errors import RunError

@@ -1,65 +1,28 @@
-"""Time, tokens and memory of scoring: our model class against the harness's own, same model, same requests, one run.
+"""Time, tokens and memory of scoring with shared beginnings, beside the ordinary way, in one run.
 
-frame = performance.compare(model, tokenizer, {"TruthfulQA": asked, ...}, batch_size=16)
+frame = profiling.compare(model, tokenizer, {"TruthfulQA": asked, ...}, batch_size=16)
 """
 
-import threading
+import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-import psutil
 import torch
 from lm_eval.models.huggingface import HFLM
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
+from sbt.inference import generation
 from sbt.inference.harness import PrefixLM
-from sbt.models import silence_libraries
-from sbt.utils import env
+from sbt.models import Arm, silence_libraries
+from sbt.models.measure import measure
 
-OURS, THEIRS = "prefixes shared", "HFLM"
-_EVERY = 0.005  # seconds between two looks at the memory
-
-
-def random_llama(
-    tokenizer: PreTrainedTokenizerBase,
-    hidden: int = 512,
-    layers: int = 8,
-    *,
-    heads: int = 0,
-    length: int = 4096,
-    seed: int = 0,
-    dtype: str = "float32",
-) -> LlamaForCausalLM:
-    """A Llama with random weights, on the GPU if there is one: what scoring costs does not depend on what it says."""
-    config = llama_config(tokenizer, hidden, layers, length, heads)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config).eval()
-    return model.to(env.device().value, getattr(torch, dtype))
-
-
-def llama_config(
-    tokenizer: PreTrainedTokenizerBase, hidden: int, layers: int, length: int = 4096, heads: int = 0
-) -> LlamaConfig:
-    """A Llama's shape with LLaMA-7B's proportions, for the vocabulary of a tokenizer.
-
-    `heads` 0: LLaMA's own heads of 128 from its width of 4096 on, of 64 below it.
-    """
-    return LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=hidden * 43 // 16,  # LLaMA-7B's 11008 / 4096
-        num_hidden_layers=layers,
-        num_attention_heads=heads or hidden // (128 if hidden >= 4096 else 64),
-        max_position_embeddings=length,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+OURS, THEIRS, ORDINARY = "prefixes shared", "HFLM", "one prompt a question"
 
 
 def compare(
@@ -106,60 +69,6 @@ def ratios(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found | {"memory ratio": ours.peak_gb / theirs.peak_gb, "difference": ours.difference})
 
 
-def measure(model: LlamaForCausalLM, call: Callable[[], object]) -> tuple[object, dict[str, float]]:
-    """The result of `call` and its cost: `seconds`, `tokens` that went through the model, padding included, `peak_gb`.
-
-    Memory is the GPU's where the model is on one, else the process's: its peak while the call runs.
-    """
-    tokens = 0
-
-    def count(module: torch.nn.Module, args: tuple, given: dict) -> None:
-        nonlocal tokens
-        tokens += (given["input_ids"] if given.get("input_ids") is not None else args[0]).numel()
-
-    hook = model.register_forward_pre_hook(count, with_kwargs=True)
-    try:
-        with _Peak(model.device) as peak:
-            start = time.perf_counter()
-            result = call()
-            if model.device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds = time.perf_counter() - start
-    finally:
-        hook.remove()
-    return result, {"seconds": seconds, "tokens": tokens, "peak_gb": peak.gb}
-
-
-class _Peak:
-    """Peak memory while the context is open, in GB."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.gb, self._open = device, 0.0, True
-
-    def __enter__(self) -> "_Peak":
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            self._watch = threading.Thread(target=self._look, daemon=True)
-            self._watch.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.device.type == "cuda":
-            self.gb = torch.cuda.max_memory_allocated() / 1e9
-        else:
-            self._open = False
-            self._watch.join()
-
-    def _look(self) -> None:
-        process = psutil.Process()
-        while True:  # once at least, however short the call
-            self.gb = max(self.gb, process.memory_info().rss / 1e9)
-            if not self._open:
-                return
-            time.sleep(_EVERY)
-
-
 def _instances(requests: Sequence[dict]) -> list[SimpleNamespace]:
     return [
         SimpleNamespace(args=(request["context"], text)) for request in requests for text in request["continuations"]
@@ -171,3 +80,60 @@ def _apart(requests: Sequence[dict], theirs: Sequence[tuple], ours: Sequence[tup
     ends = np.cumsum([len(request["continuations"]) for request in requests])[:-1]
     same = [np.argmax(x) == np.argmax(y) for x, y in zip(np.split(a, ends), np.split(b, ends), strict=True)]
     return {"difference": float(np.abs(a - b).max()), "same": float(np.mean(same))}
+
+
+def compare_pictures(
+    arm: Arm,
+    requests: Sequence[dict],
+    folder: Path,
+    *,
+    batch_size: int = 18,
+    max_new_tokens: int = 4,
+    repeats: int = 3,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """One row a way of answering: `seconds`, `questions`, and `same`, the share of answers both ways agree on.
+
+    `requests` have opened images. The ordinary way is transformers' own: every question with its image, in batches of
+    the same size. It takes long and is gone through once; the shared one is so short that another process can double
+    it: of `repeats` the median counts.
+    """
+    with silence_libraries(), torch.inference_mode():
+        _ordinary(arm, requests[:1], 1)  # first calls of a kernel cost extra
+        start = time.perf_counter()
+        plain = []
+        for first in range(0, len(requests), batch_size):
+            plain += _ordinary(arm, requests[first : first + batch_size], max_new_tokens)
+            if progress is not None:
+                progress(min(first + batch_size, len(requests)), 2 * len(requests))
+    whole, times = time.perf_counter() - start, []
+    size = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
+    folder.mkdir(parents=True, exist_ok=True)
+    for _ in range(repeats):
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory(dir=folder) as empty:  # answers that are kept would cost nothing
+            shared = generation.generate(arm, requests, cache=Path(empty) / "shared.jsonl", **size)
+        times.append(time.perf_counter() - start)
+    if progress is not None:
+        progress(2 * len(requests), 2 * len(requests))
+    same = sum(a == b for a, b in zip(plain, shared, strict=True)) / len(requests)
+    ways = {ORDINARY: whole, OURS: statistics.median(times)}
+    frame = pd.DataFrame(ways.items(), columns=["way", "seconds"])
+    return frame.assign(questions=len(requests), same=same)
+
+
+def _ordinary(arm: Arm, requests: Sequence[dict], new: int) -> list[str]:
+    asked = [
+        [{"type": "image", "image": one["image"]}, {"type": "text", "text": f"\n{one['text']}"}] for one in requests
+    ]
+    inputs = arm.processor.apply_chat_template(
+        [[{"role": "user", "content": parts}] for parts in asked],
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        add_generation_prompt=True,
+        processor_kwargs={"padding": True, "padding_side": "left"},
+    ).to(arm.model.device)
+    made = arm.model.generate(**inputs, max_new_tokens=new, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+    texts = arm.tokenizer.batch_decode(made, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return [text.strip() for text in texts]

@@ -1,10 +1,9 @@
-"""Cost of training at full size: speed, memory, padding; LLaVA shapes with random weights on generated rows.
+"""Cost of training at full size: speed, memory, padding; random weights on generated rows.
 
-measure_training(partial(random_llava, tokenizer, 4096, 32, dtype="bfloat16"), run.path("scratch"), batch_size=16)
+measure_training(partial(measure.random_llava, tokenizer, 4096, 32), run.path("scratch"), batch_size=16)
 """
 
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,31 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import torch
 from PIL import Image
 from torch import nn
-from transformers import (
-    CLIPImageProcessorPil,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerBase,
-)
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from sbt import templates
-from sbt.data.conversations import PLACEHOLDER
 from sbt.models import Arm, set_trainable, silence_libraries
+from sbt.models.measure import measure
 from sbt.training.collator import IGNORED, labels
 from sbt.training.sampler import Order
 from sbt.training.settings import Settings
 from sbt.training.train import arrow_rows, sft
 from sbt.training.trainer import TrainingMonitor, core_of
-from sbt.utils import env
 
 MODES = {
     "stage 1": {"connector": "full"},
@@ -98,57 +86,9 @@ def measure_grouping(
     runs = []
     for name, group in (("plain", False), ("grouped", True)):
         chosen = replace(settings, group_by_length=group, save_minutes=0)
-        clock, cost = _trained(Path(folder), _ours, *_prepared(make, mode, None), rows, chosen)
-        runs.append({"order": name, "steps": clock.steps(1), "seconds": clock.seconds(1), **cost})
+        times, cost = _trained(Path(folder), _ours, *_prepared(make, mode, None), rows, chosen)
+        runs.append({"order": name, "steps": len(times) - 2, "seconds": times[-1] - times[1], **cost})
     return pd.DataFrame(runs)
-
-
-def random_llava(
-    tokenizer: PreTrainedTokenizerBase,
-    hidden: int = 512,
-    layers: int = 8,
-    *,
-    tower: dict | None = None,
-    vocabulary: int = 0,
-    dtype: str = "float32",
-    seed: int = 0,
-) -> Arm:
-    """A LLaVA with random weights, made on the device: ViT-L/14 at 224 px over a Llama of 7B's proportions.
-
-    `tower` holds values of CLIPVisionConfig to change. Heads are 128 wide from a width of 4096 on, 64 below.
-    Embeddings and head have `vocabulary` rows, or as many as the tokenizer has tokens, its new `<image>` included.
-    """
-    tokenizer.add_special_tokens({"additional_special_tokens": [PLACEHOLDER]}, replace_extra_special_tokens=False)
-    shape = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
-    vision = CLIPVisionConfig(**({**shape, "image_size": 224, "patch_size": 14} | (tower or {})))
-    text = LlamaConfig(
-        vocab_size=max(vocabulary, len(tokenizer)),
-        hidden_size=hidden,
-        intermediate_size=hidden * 43 // 16,  # LLaMA-7B's 11008 / 4096
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // (128 if hidden >= 4096 else 64),
-        max_position_embeddings=4096,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    patches = (vision.image_size // vision.patch_size) ** 2
-    image = {"image_token_index": tokenizer.convert_tokens_to_ids(PLACEHOLDER), "image_seq_length": patches}
-    features = {"vision_feature_layer": -2, "vision_feature_select_strategy": "default"}
-    config = LlavaConfig(vision_config=vision, text_config=text, **image, **features)
-    with torch.random.fork_rng(devices=[]), torch.device(env.device().value):
-        torch.manual_seed(seed)
-        model = LlavaForConditionalGeneration(config).eval().to(getattr(torch, dtype))
-    model.config.dtype = model.dtype
-    size = vision.image_size
-    processor = LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size}),
-        tokenizer=tokenizer,
-        patch_size=vision.patch_size,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-    )
-    return Arm(model, processor, "llava", "v1")
 
 
 def measure_training(
@@ -184,8 +124,8 @@ def measure_training(
             model, processor = _prepared(make, mode, lora)
             rate = matrix_rate(model.device, torch.bfloat16 if chosen.bf16 else model.dtype)
             needed, tokens = flops(model, processor, rows, mode, all_tokens=trainer == THEIRS)
-            clock, cost = _trained(Path(folder), runs[trainer], model, processor, rows, chosen)
-            step = clock.seconds(warmup) / clock.steps(warmup)
+            times, cost = _trained(Path(folder), runs[trainer], model, processor, rows, chosen)
+            step = (times[-1] - times[warmup]) / (len(times) - 1 - warmup)
             speed = 1 / (step * (steps + warmup))  # how often a second all rows go through
             costs.append(
                 {"mode": mode, "trainer": trainer, "samples_s": speed * len(rows), "tokens_s": speed * tokens}
@@ -226,55 +166,11 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, *, size: int = 0, repe
     """FLOP/s that a product of two square matrices reaches on a device, the best of `repeats` after a first one."""
     size = size or (8192 if device.type == "cuda" else 1024)
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    clock = Clock()
-    for _ in range(repeats + 1):
-        clock.tick((a @ b)[0, 0].item())  # waits until the product is there
-    return 2 * size**3 / min(np.diff(clock.times))
-
-
-class Clock:
-    """The times at which steps ended; the first entry is the start."""
-
-    def __init__(self) -> None:
-        self.times = [time.perf_counter()]
-
-    def tick(self, *args: object, **numbers: object) -> None:
-        """A step has ended."""
-        self.times.append(time.perf_counter())
-
-    def seconds(self, after: int) -> float:
-        """From the end of step `after` to the end of the last one."""
-        return self.times[-1] - self.times[after]
-
-    def steps(self, after: int) -> int:
-        """Steps after step `after`."""
-        return len(self.times) - 1 - after
-
-
-class _Peak:
-    """Peak memory (GB) while the context is open: the GPU's where there is one, else the process's."""
-
-    def __enter__(self) -> "_Peak":
-        self.gb, self._open = 0.0, True
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-        self._watch = threading.Thread(target=self._look, daemon=True)
-        self._watch.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._open = False
-        self._watch.join()
-        if torch.cuda.is_available():
-            self.gb = torch.cuda.max_memory_allocated() / 1e9
-
-    def _look(self) -> None:
-        process = psutil.Process()
-        while True:  # at least once, however short the call
-            self.gb = max(self.gb, process.memory_info().rss / 1e9)
-            if not self._open:
-                return
-            time.sleep(0.005)
+    times = []
+    for _ in range(repeats + 2):
+        (a @ b)[0, 0].item()  # waits until the product is there
+        times.append(time.perf_counter())
+    return 2 * size**3 / min(np.diff(times))
 
 
 def _prepared(make: Callable[[], Arm], mode: str, lora: Mapping | None) -> tuple[nn.Module, object]:
@@ -284,34 +180,29 @@ def _prepared(make: Callable[[], Arm], mode: str, lora: Mapping | None) -> tuple
 
 def _trained(
     folder: Path, run: Callable[..., float], model: nn.Module, *given: object
-) -> tuple[Clock, dict[str, float]]:
-    """The clock of a run, and its first `loss`, its `tokens` with padding and its `peak_gb`."""
+) -> tuple[list[float], dict[str, float]]:
+    """When a run began and each of its steps ended, its first `loss`, its `tokens` with padding and its `peak_gb`."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokens = 0
+    times = [time.perf_counter()]
 
-    def count(module: nn.Module, args: tuple, inputs: dict) -> None:
-        nonlocal tokens
-        tokens += (inputs["input_ids"] if inputs.get("input_ids") is not None else args[0]).numel()
+    def tick(*args: object, **numbers: object) -> None:
+        times.append(time.perf_counter())
 
-    clock, hook = Clock(), core_of(model).model.register_forward_pre_hook(count, with_kwargs=True)
-    try:
-        with tempfile.TemporaryDirectory(dir=folder) as empty, _Peak() as peak:  # in a used folder it would resume
-            loss = run(model, *given, Path(empty), clock)
-    finally:
-        hook.remove()
-    return clock, {"loss": loss, "tokens": tokens, "peak_gb": peak.gb}
+    with tempfile.TemporaryDirectory(dir=folder) as empty:  # in a used folder it would resume
+        loss, cost = measure(core_of(model).model, lambda: run(model, *given, Path(empty), tick))
+    return times, {"loss": loss, "tokens": cost["tokens"], "peak_gb": cost["peak_gb"]}
 
 
 def _size(module: nn.Module) -> int:
     return sum(tensor.numel() for tensor in module.parameters())
 
 
-def _ours(model: nn.Module, processor: object, rows: list, settings: Settings, folder: Path, clock: Clock) -> float:
-    return sft(model, processor, rows, folder, settings, progress=clock.tick).history["loss"].iloc[0]
+def _ours(model: nn.Module, processor: object, rows: list, settings: Settings, folder: Path, tick: Callable) -> float:
+    return sft(model, processor, rows, folder, settings, progress=tick).history["loss"].iloc[0]
 
 
 def _theirs(
-    model: nn.Module, processor: object, rows: list, settings: Settings, folder: Path, clock: Clock, **more: object
+    model: nn.Module, processor: object, rows: list, settings: Settings, folder: Path, tick: Callable, **more: object
 ) -> float:
     processor.chat_template = templates.load("v1")
     with silence_libraries():
@@ -330,7 +221,7 @@ def _theirs(
             **more,
         )
         given = {"args": arguments, "train_dataset": arrow_rows(rows, vision=True), "processing_class": processor}
-        trainer = SFTTrainer(model=model, **given, callbacks=[TrainingMonitor(settings.max_steps, 0, clock.tick)])
+        trainer = SFTTrainer(model=model, **given, callbacks=[TrainingMonitor(settings.max_steps, 0, tick)])
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     return trainer.state.log_history[0]["loss"]
