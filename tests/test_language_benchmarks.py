@@ -20,7 +20,7 @@ from sbt.benchmarks.gsm8k import task as gsm8k_task
 from sbt.benchmarks.gsm8k.task import GSM8K as gsm8k
 from sbt.benchmarks.mathqa.task import MATHQA as mathqa
 from sbt.benchmarks.mathqa.task import choices, cut
-from sbt.benchmarks.mmlu import files as mmlu_files
+from sbt.benchmarks.mmlu import task as mmlu_files
 from sbt.benchmarks.mmlu import task as mmlu_task
 from sbt.benchmarks.mmlu.task import MMLU as mmlu
 from sbt.benchmarks.squad2.task import SQUAD2 as squad2

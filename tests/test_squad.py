@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sbt.benchmarks.common import language
-from sbt.benchmarks.squad2 import metric as squad
+from sbt.benchmarks.squad2 import task as squad
 from sbt.benchmarks.squad2.task import SQUAD2 as squad2
 from sbt.utils.errors import DataError, RunError
 

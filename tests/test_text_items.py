@@ -15,7 +15,7 @@ from sbt.benchmarks.gsm8k.task import GSM8K as gsm8k
 from sbt.benchmarks.gsm8k.task import strict
 from sbt.benchmarks.mathqa.task import MATHQA as mathqa
 from sbt.benchmarks.mathqa.task import choices as mathqa_choices
-from sbt.benchmarks.mmlu.files import CATEGORIES
+from sbt.benchmarks.mmlu.task import CATEGORIES
 from sbt.benchmarks.mmlu.task import MMLU as mmlu
 from sbt.benchmarks.squad2.task import SQUAD2 as squad2
 from sbt.benchmarks.truthfulqa import files as truthfulqa_files

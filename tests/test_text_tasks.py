@@ -16,7 +16,7 @@ from sbt.benchmarks.ethics import task as ethics
 from sbt.benchmarks.gsm8k.task import GSM8K as gsm8k
 from sbt.benchmarks.mathqa.task import choices
 from sbt.benchmarks.mmlu import task as mmlu_task
-from sbt.benchmarks.mmlu.files import CATEGORIES, LETTERS
+from sbt.benchmarks.mmlu.task import CATEGORIES, LETTERS
 from sbt.benchmarks.mmlu.task import MMLU as mmlu
 from sbt.benchmarks.truthfulqa import generation
 from sbt.benchmarks.truthfulqa import task as truthfulqa

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
-from sbt.data.registry import BenchmarkFiles
+from sbt.data.registry import BenchmarkFiles, Source
 
 # What `common.answers` reads, for the `answer_keys` of a SPEC.
 ANSWER_FORMS = "a JSON list or JSON lines, the answer as answer, text, prediction or response, ids as text or number"
+LOGS = "or a log of lm-evaluation-harness (--log_samples)"
+VISION_LOGS = "or a sample log of lmms-eval"
 
 
 @dataclass(frozen=True)
@@ -65,3 +67,22 @@ class Spec:
         """What `what` ("task", "per_item", "score_files") names."""
         module, _, name = getattr(self, what).partition(":")
         return attrgetter(name)(importlib.import_module(module)) if name else importlib.import_module(module)
+
+
+def language_spec(
+    source: Source, title: str, about: str, headline: Headline, *, items: int, tokens: int, options: str = "",
+    keys: str = "", paper: tuple[tuple[str, str], ...] = (),
+) -> Spec:  # fmt: skip
+    """The SPEC of a benchmark of `52_language_ability`: a `common.language` task of the name of its source.
+
+    `options` says what an item chooses from, "" where its answer is written; `keys` what else an answer file holds.
+    """
+    name, said = source.name, f"loglikelihoods of {options}, or answer, one of them" if options else "answer"
+    task = f"sbt.benchmarks.{name}.task:{name.upper()}"
+    return Spec(
+        name, title, "text", "Language ability", (headline,), about, "52_language_ability", task,
+        per_item=f"{task}.item_scores", score_files=f"{task}.score_files",
+        answer_keys=f"{said}{keys}, by id or one a question in their order; {ANSWER_FORMS}; {LOGS}",
+        sources={f"sources.{name}": BenchmarkFiles(source)}, protocols={"standard": (), "paper": paper},
+        items=items, tokens=tokens,
+    )  # fmt: skip

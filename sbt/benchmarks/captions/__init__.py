@@ -2,7 +2,7 @@
 
 from sbt.benchmarks.common import protocol
 from sbt.benchmarks.common.sources import COCO_VAL2014
-from sbt.benchmarks.spec import ANSWER_FORMS, Headline, Spec
+from sbt.benchmarks.spec import ANSWER_FORMS, VISION_LOGS, Headline, Spec
 from sbt.data.registry import BenchmarkFiles, Source, hub_file, url_file
 
 _TASK = "sbt.benchmarks.captions.task"
@@ -49,7 +49,7 @@ SPEC = Spec(
     task=_TASK,
     per_item=f"{_TASK}:per_item",
     score_files=f"{_TASK}:score_files",
-    answer_keys=f"image_id (or image_name) and caption; {ANSWER_FORMS}",
+    answer_keys=f"image_id (or image_name) and caption; {ANSWER_FORMS}; {VISION_LOGS}",
     sources={"references": FILES["coco"], "demonstrations": FILES["demonstrations"], "flickr": FILES["flickr30k"]},
     protocols={
         "standard": (),

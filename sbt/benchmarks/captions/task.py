@@ -148,7 +148,7 @@ def score_files(answers: Path | str, references: Path | str, protocol: str = "st
     rows, names = answer_files.read(answers), {item["image"]: item["id"] for item in items}
     captions = {where: answer_files.text((where, row), ("caption", *answer_files.TEXTS)) for where, row in rows}
     known = [item["id"] for item in items]
-    said, unknown = answer_files.by_id(rows, ("image_id", "image_name"), known, names)
+    said, unknown = answer_files.by_id(rows, ("image_id", "image_name", "question_id"), known, names)
     if not said:
         answer_files.refuse_unknown(unknown, "image_id", known, f" or {items[0]['image']!r}")
         raise DataError(f"{name} holds no caption")

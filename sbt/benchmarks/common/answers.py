@@ -4,30 +4,84 @@ rows = answers.read("answers.jsonl");  by_id, unknown = answers.by_id(rows, ["qu
 """
 
 import json
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sbt.utils import paths
 from sbt.utils.errors import DataError
 from sbt.utils.files import read_json, read_lines, read_text
+from sbt.utils.text import short
 
 Row = tuple[str, dict]  # where it stands ("a.jsonl:3", "a.json, row 3"), and what it holds
 TEXTS = ("prediction", "response", "answer", "text")  # where "answer" stands beside "prediction", it is the label
+_IDS = ("question_id", "image_id", "category")  # what lmms-eval names an item by, within its metrics
 
 
 def read(path: Path | str) -> list[Row]:
-    """The rows of a JSON list, or of JSON lines, told apart by how the file begins.
+    """The rows of a JSON list, or of JSON lines, told apart by how the file begins; those of a sample log made plain.
 
     DataError names file, and row or line, of what is malformed or no object.
     """
     path = Path(path)
     if not read_text(path).lstrip().startswith("["):
-        return [(f"{paths.shown(path)}:{number}", row) for number, row in read_lines(path)]
+        return _plain([(f"{paths.shown(path)}:{number}", row) for number, row in read_lines(path)])
     rows = [(f"{paths.shown(path)}, row {number}", row) for number, row in enumerate(read_json(path), start=1)]
     for where, row in rows:
         if not isinstance(row, dict):
             raise DataError(f"{where}: expected a JSON object, found {json.dumps(row)[:40]}")
-    return rows
+    return _plain(rows)
+
+
+def one_object(path: Path, kind: type) -> dict | None:
+    """The content of a file that is one JSON object with values of this kind; None where it is a list, or JSON lines.
+
+    DataError where a key stands in it twice.
+    """
+    try:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError):
+        return None
+    fits = isinstance(content, dict) and all(isinstance(value, kind) for value in content.values())
+    return read_json(path, keys_once=True) if fits else None
+
+
+def _plain(rows: list[Row]) -> list[Row]:
+    """Rows of a harness's sample log in the keys of other answer files; rows of other files as they are.
+
+    `response` is the text, `loglikelihoods` are those of the `continuations`. The log of lm-evaluation-harness
+    (0.4.13: EvaluationTracker.save_results_samples) holds numbers as texts, the question as `doc`, and every question
+    once for each filter. lmms-eval leaves out `doc`, and `resps` where no filter changed it; ids stand in its metrics.
+    """
+    filters = [row.get("filter") for _, row in rows if _is_logged(row)]
+    kept = [(where, row) for where, row in rows if not _is_logged(row) or row.get("filter") == filters[0]]
+    return [(where, _of_log(row, where) if _is_logged(row) else row) for where, row in kept]
+
+
+def _is_logged(row: dict) -> bool:
+    return "doc_id" in row and isinstance(row.get("filtered_resps"), list)
+
+
+def _of_log(row: dict, where: str) -> dict:
+    doc, given = row.get("doc"), row.get("arguments")
+    found = {key: value for key, value in doc.items() if key not in TEXTS} if isinstance(doc, dict) else {}
+    for part in row.values():
+        found |= {key: part[key] for key in _IDS if key in part} if isinstance(part, dict) and part is not doc else {}
+    found |= {key: row[key] for key in ("doc_id", "doc", "target", "input") if key in row}
+    values = []
+    for said in row.get("resps", row["filtered_resps"]):
+        first = said[0] if isinstance(said, list) and said else said  # of a repeated request the first answer
+        if isinstance(first, str):
+            found.setdefault("response", first)
+            continue
+        try:
+            values.append(float(first[0]))
+        except (TypeError, ValueError, IndexError):
+            raise DataError(f"{where}: resps holds neither text nor log-likelihood, found {str(said)[:40]}") from None
+    if values:
+        asked = [one.get("arg_1") for one in given.values()] if isinstance(given, dict) else []
+        found |= {"loglikelihoods": values, "continuations": [one for one in asked if isinstance(one, str)]}
+    return found
 
 
 def text(row: Row, keys: Sequence[str] = TEXTS) -> str:
@@ -38,6 +92,18 @@ def text(row: Row, keys: Sequence[str] = TEXTS) -> str:
         others = "" if key in content else f" (or {', '.join(repr(one) for one in keys if one != key)})"
         raise DataError(f"{where}: no text in {key!r}{others}")
     return content[key]
+
+
+def loglikelihoods(row: Row, count: int, key: str = "loglikelihoods") -> list[float]:
+    """The `count` finite numbers of a row, one an option in the order of the file; DataError for anything else."""
+    where, values = row[0], row[1].get(key)
+    if not isinstance(values, list) or len(values) != count:
+        found = f", found {len(values)}" if isinstance(values, list) else ""
+        raise DataError(f"{where}: {key} needs {count} log-likelihoods, one a choice in file order{found}")
+    for value in values:
+        if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:  # NaN is not below it, either
+            raise DataError(f"{where}: {key} holds {short(value, 40)}, which is no finite number")
+    return values
 
 
 def by_id(
@@ -82,3 +148,12 @@ def matched(rows: Sequence[Row], key: str, known: Collection, name: str) -> list
     refuse_unknown(unknown, key, known)
     refuse_missing(found, known, key, name)
     return [found[one] for one in known]
+
+
+def in_order(rows: Sequence[Row], key: str, known: Collection, name: str) -> list[Row]:
+    """As `matched`; rows without any id are taken for the answers in the order of the `known` ids, one each."""
+    if any(key in row for _, row in rows):
+        return matched(rows, key, known, name)
+    if len(rows) != len(known):
+        raise DataError(f"{name}: {len(rows)} answers for {len(known)} questions. Give one a question, in their order")
+    return list(rows)

@@ -1,16 +1,22 @@
-"""What the five language benchmarks share. `LanguageTask` is the whole of one of them, for `evaluate_text`.
+"""What text benchmarks share, and `LanguageTask`: the whole of one of the five language benchmarks.
 
 task = language.get("boolq");  docs = task.load(folder);  task.requests(docs);  task.rows(docs, answers, arm="base")
 """
 
+import json
 import random
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+from pyarrow import parquet
+
 from sbt import benchmarks
 from sbt.benchmarks import check_protocol
-from sbt.benchmarks.common import published, samples
+from sbt.benchmarks.common import answers as answer_files
+from sbt.data import download
 from sbt.data.registry import HUB, Source
 from sbt.report import stats
 from sbt.utils import paths
@@ -18,15 +24,56 @@ from sbt.utils.errors import DataError, ParameterError, RunError
 from sbt.utils.files import read_jsonl
 from sbt.utils.text import nearest
 
-PROTOCOLS = ("standard", "paper")
-PERMUTED = "labels permuted"
-
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+PROTOCOLS = ("standard", "paper")
+PERMUTED = "labels permuted"
+
+
+def published_file(source: Source, name: str) -> Path:
+    """One file of a source, downloaded once, of its pinned revision and with its digest.
+
+    RunError names every place that was asked, what each said, and what to do instead.
+    """
+    try:
+        files = download.fetch(
+            source, paths.downloads(), only=lambda file: file.name == name, progress=lambda *told: None
+        )
+    except RunError as error:
+        raise RunError(f"{error}\nOr set the data parameter to a folder with the publishers' files") from error
+    return files[name]
+
+
+def parquet_rows(source: Source, name: str) -> list[dict]:
+    """The rows of one Parquet file of a source, as `published_file` fetches it."""
+    return parquet.read_table(published_file(source, name)).to_pylist()
+
+
+def item_scores(
+    samples: Sequence[Mapping], benchmark: str, scores: Mapping[str, str], items: str | list[str] = "id"
+) -> dict[str, pd.DataFrame]:
+    """A table of items x arms for each of `scores`, {its name: key of the samples}, from the samples of a step.
+
+    `items` are the keys that name an item. Samples of other benchmarks, and without that score, are left out; a table
+    without any sample is, too.
+    """
+    own = pd.DataFrame([row for row in samples if row.get("benchmark", benchmark) == benchmark])
+    tables = {name: own[own[key].notna()] for name, key in scores.items() if key in own}
+    return {
+        name: table.pivot(index=items, columns="arm", values=scores[name]).astype(float)
+        for name, table in tables.items()
+        if len(table)
+    }
+
 
 class LanguageTask:
-    """One language benchmark. A subclass sets the names below and says how a row is read and an item is scored.
+    """One language benchmark. A subclass sets the names below and has these methods:
+
+    doc(row, where): a checked doc, in the fields of the task file, of a row of the publishers or the hub. labels(docs):
+    the right option's place, or the right answer or answers, of every doc. per_item(docs, results, protocol): scores
+    of every item, from 0 to 1, among them the protocol's metrics. permuted(docs, seed): the control, the same docs
+    with answers at random. baselines(docs): what needs no model reaches: guessing, and always the same answer.
 
     name: as in its SPEC. source, hub: its published data, and the Parquet file of each split. file: its task file
     below `lm_eval/tasks`. files: the publishers' file names of each split. split: the one that is scored. shots: the
@@ -50,7 +97,7 @@ class LanguageTask:
         """Checked docs of a split from a file, a folder with the publishers' files, or "hub"; its own by default."""
         split = split or self.split
         if str(source) == HUB:
-            return self.from_rows(published.parquet_rows(self.source, self.hub[split]), f"{self.name} {split}, hub")
+            return self.from_rows(parquet_rows(self.source, self.hub[split]), f"{self.name} {split}, hub")
         path = split_file(source, split, self.files)
         return self.from_rows(self.read(path), paths.shown(path))
 
@@ -61,10 +108,6 @@ class LanguageTask:
     def from_rows(self, rows: Sequence[dict], name: str) -> list[dict]:
         """Docs of the publishers' or the hub's rows; DataError names the row at fault."""
         return [self.doc(row, where) for where, row in listed(rows, name)]
-
-    def doc(self, row: dict, where: str) -> dict:
-        """A checked doc in the fields of the task file; `where` names the row in errors."""
-        raise NotImplementedError
 
     def examples(self, source: Path | str) -> list[dict]:
         """The few-shot examples to choose from; [] for a zero-shot benchmark."""
@@ -86,22 +129,6 @@ class LanguageTask:
         check_protocol(protocol, PROTOCOLS)
         over = harness.task(self.file, docs, examples=examples, fewshot=fewshot)
         return harness.requests(over, tokenizer, shots=self.shots, conversation=conversation)
-
-    def labels(self, docs: Sequence[dict]) -> list:
-        """The right option's place, or the right answer or answers, of every doc."""
-        raise NotImplementedError
-
-    def per_item(self, docs: Sequence[dict], results: Sequence, protocol: str = "standard") -> dict[str, list[float]]:
-        """Scores of every item, from 0 to 1, among them the protocol's metrics."""
-        raise NotImplementedError
-
-    def permuted(self, docs: Sequence[dict], seed: int) -> list[dict]:
-        """The control: the same docs with answers at random."""
-        raise NotImplementedError
-
-    def baselines(self, docs: Sequence[dict]) -> dict[str, float]:
-        """What needs no model reaches: guessing, and always the same answer."""
-        raise NotImplementedError
 
     def rows(
         self, docs: Sequence[dict], results: Sequence, *, arm: str, seed: int = 0, protocol: str = "standard", **more
@@ -133,8 +160,64 @@ class LanguageTask:
         return {self.name: self.per_item(docs, results, protocol)[self.headline(protocol)]}
 
     def item_scores(self, records: Sequence[dict]) -> dict:
-        """The same from the samples of a step, as a table of items x arms: see `common.samples`."""
-        return samples.item_scores(records, self.name, {self.name: self.headline()})
+        """The same from the samples of a step, as a table of items x arms."""
+        return item_scores(records, self.name, {self.name: self.headline()})
+
+    def result(self, row: answer_files.Row, doc: dict, protocol: str) -> object:
+        """What a row of an answer file says, as `per_item` takes it; None where it chooses no option."""
+        return answer_files.text(row)
+
+    def score_files(
+        self, answers: Path | str, references: Path | str | None = None, protocol: str = "standard"
+    ) -> dict[str, float | int]:
+        """The protocol's metrics, as metric rows have them, and n, of a file of answers (`common.answers`).
+
+        A row names its item by `id`, as `ids` gives it, or stands in the order of the questions. `references` is what
+        `load` takes. A log of the harness holds its questions and needs none; beside them it must answer them all.
+        DataError names the row at fault. `unparsed` answers choose no option, and are wrong.
+        """
+        check_protocol(protocol, PROTOCOLS)
+        name, path = paths.shown(answers), Path(answers)
+        texts = answer_files.one_object(path, str) or {}  # {id: text}, as SQuAD's script wants it
+        if not texts or texts.keys() & {"id", *answer_files.TEXTS}:
+            rows = answer_files.read(path)
+        else:
+            rows = [(f"{name}, key {key!r}", {"id": key, "answer": said}) for key, said in texts.items()]
+        logged = self.from_rows([row["doc"] for _, row in rows], name) if all("doc" in row for _, row in rows) else []
+        if references is None and not logged:
+            whose = f"{self.name} needs --references, the benchmark's own file"
+            raise ParameterError(f"{whose}: only a log of the harness holds its questions")
+        docs = logged if references is None else flat(self.load(paths.resolve(str(references))))
+        if logged:
+            rows = self._identified(rows, logged, docs)
+        rows = answer_files.in_order(rows, "id", list(self.ids(docs)), name)
+        results = [self.result(row, doc, protocol) for row, doc in zip(rows, docs, strict=True)]
+        unparsed = {"unparsed": results.count(None)} if None in results else {}
+        results = [self.wrong(doc) if one is None else one for doc, one in zip(docs, results, strict=True)]
+        found = self.rows(docs, results, arm="", protocol=protocol)
+        return {row["metric"]: row["value"] for row in found if row["subset"] == "all"} | {"n": len(docs)} | unparsed
+
+    def _identified(self, rows: Sequence, logged: Sequence[dict], docs: Sequence[dict]) -> list[answer_files.Row]:
+        """The rows of a log with the ids of their questions, which are found by what they hold, among the docs."""
+        ids = dict(zip(_numbered(docs), self.ids(docs), strict=True))
+        found = []
+        for (where, row), key, doc in zip(rows, _numbered(logged), logged, strict=True):
+            if key not in ids:
+                asked = str(next(iter(doc.values())))[:60]
+                raise DataError(f"{where}: this question is not in the reference file: {asked!r}")
+            found.append((where, row | {"id": ids[key]}))
+        return found
+
+
+def _numbered(docs: Sequence[dict]) -> list[str]:
+    """A key for every doc: what it holds, and the how many-th of these it is, as some questions stand there twice."""
+    seen: dict[str, int] = {}
+    found = []
+    for doc in docs:
+        content = json.dumps(doc, sort_keys=True)
+        seen[content] = seen.get(content, 0) + 1
+        found.append(f"{content} {seen[content]}")
+    return found
 
 
 def flat(parts: Sequence | Mapping[str, Sequence]) -> list:
@@ -161,6 +244,29 @@ class ChoiceTask(LanguageTask):
         check_protocol(protocol, PROTOCOLS)
         right, tied = accuracy(results, self.labels(docs), [[1] * len(self.options)] * len(docs))
         return {"acc": right, "tied": tied}
+
+    def result(self, row: answer_files.Row, doc: dict, protocol: str) -> object:
+        """Log-likelihoods of the options; of an answer in words 0 for the option that it names and -1 for others."""
+        if "loglikelihoods" in row[1]:
+            return answer_files.loglikelihoods(row, len(self.options))
+        chosen = self.option(answer_files.text(row))
+        return None if chosen is None else self._choice(chosen)
+
+    def _choice(self, chosen: int) -> list[float]:
+        return [float(place == chosen) - 1 for place in range(len(self.options))]
+
+    def wrong(self, doc: dict) -> list[float]:
+        """The result of an answer that chooses no option: as one that chooses a wrong one."""
+        return self._choice((self.labels([doc])[0] + 1) % len(self.options))
+
+    def option(self, said: str) -> int | None:
+        """Place of the option that an answer in words names, None where it names none: a letter, or its first word."""
+        from sbt.benchmarks.common import letters  # here, so that nothing else waits for the client of endpoints
+
+        if all(len(one) == 1 for one in self.options):
+            return letters.parse(said, "".join(self.options).upper())
+        word = re.match(r"\W*(\w*)", said)[1].lower()
+        return self.options.index(word) if word in self.options else None
 
     def permuted(self, docs: Sequence[dict], seed: int) -> list[dict]:
         """The control: one option an item at random, as permuting the labels within each item gives."""
@@ -199,8 +305,9 @@ def split_file(path: Path | str, split: str, names: Mapping[str, Sequence[str]])
         return path
     if split not in names:
         raise ParameterError(f"split {split!r} is unknown here{nearest(split, names)}")
-    if found := [path / name for name in names[split] if (path / name).is_file()]:
-        return found[0]
+    for name in names[split]:
+        if (path / name).is_file():
+            return path / name
     raise DataError(f"{paths.shown(path)} holds no {' or '.join(names[split])}. Put it there, or name the file")
 
 

@@ -1,6 +1,6 @@
 """ETHICS (Hendrycks et al. 2021): everyday moral judgements in five subsets."""
 
-from sbt.benchmarks.spec import Headline, Spec
+from sbt.benchmarks.spec import LOGS, Headline, Spec
 from sbt.data.registry import BenchmarkFiles, File, Mirror, Source
 
 _HUB, _COMMIT = "hendrycks/ethics", "b8b47c589f8bee77175b8648e5497278b68da48a"
@@ -63,7 +63,7 @@ SPEC = Spec(
     per_item="sbt.benchmarks.ethics.task:item_scores",
     one_answer="sbt.benchmarks.ethics.task:one_answer",
     score_files="sbt.benchmarks.ethics.task:score_files",
-    answer_keys="index: row of the CSV, from 0; loglikelihoods: of the first and of the second option",
+    answer_keys=f"index: row of the CSV, from 0; loglikelihoods: of the first and of the second option; {LOGS}",
     sources={"ethics_data": BenchmarkFiles(SOURCE)},
     protocols={"standard": (), "paper": _PAPER},
     items=38572,

@@ -4,16 +4,16 @@
 """
 
 import csv
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sbt.benchmarks.common.published import published_file
+from sbt.benchmarks.common import answers
+from sbt.benchmarks.common.language import published_file
 from sbt.benchmarks.ethics import SOURCE
 from sbt.data.registry import HUB
-from sbt.utils import checks, paths
+from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
-from sbt.utils.files import read_lines, read_text
+from sbt.utils.files import read_text
 from sbt.utils.text import nearest
 
 SUBSETS = ("commonsense", "deontology", "justice", "utilitarianism", "virtue")
@@ -75,7 +75,7 @@ def _rows(path: Path, subset: str) -> tuple[list[int], list[dict]]:
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
-            cells = [(reader.line_num, row) for row in reader if row]
+            cells = [(reader.line_num, row) for row in reader if any(row)]  # a spreadsheet may add lines of commas
         except csv.Error as error:
             raise DataError(f"{name}:{reader.line_num}: malformed CSV ({error}): the file is damaged") from None
     header = _header(cells, subset, name)
@@ -134,23 +134,21 @@ def from_rows(rows: Iterable[dict], subset: str, name: str = "ETHICS", lines: Se
     return docs
 
 
-def read_answers(path: Path, items: int) -> dict[int, list[float]]:
-    """Row number -> two log-likelihoods, by row, of JSON lines {"index", "loglikelihoods"} to `items` rows.
+def read_answers(path: Path, docs: Sequence[dict], subset: str) -> dict[int, list[float]]:
+    """Row number -> two log-likelihoods, by row, of {"index", "loglikelihoods"} or of a log of the harness.
 
-    DataError names file and line of a faulty or repeated index, or of other than two finite numbers.
+    DataError names file and line of a faulty or repeated index, of other than two finite numbers, or of a log whose
+    row has other texts than the file.
     """
-    lines, name = read_lines(path), paths.shown(path)
-    for number, row in lines:
-        index, pair = row.get("index"), row.get("loglikelihoods")
-        if type(index) is not int or not 0 <= index < items:
-            raise DataError(f"{name}:{number}: index must be a row's number, 0 to {items - 1}, found {index!r}")
-        if not isinstance(pair, list) or len(pair) != 2 or not all(map(_finite, pair)):
-            raise DataError(f"{name}:{number}: loglikelihoods must be two finite numbers, found {str(pair)[:60]}")
-    checks.once((row["index"] for _, row in lines), f"{name}:", "index", [number for number, _ in lines])
-    if not lines:
+    rows, name, found = answers.read(path), paths.shown(path), {}
+    by_index, unknown = answers.by_id(rows, ("index", "doc_id"), range(len(docs)))
+    for given, (where, _) in unknown:
+        raise DataError(f"{where}: index must be a row's number, 0 to {len(docs) - 1}, found {given!r}")
+    for index in sorted(by_index):
+        (where, row), doc = by_index[index], docs[index]
+        if other := [text for text in _TEXTS[subset] if row.get("doc", doc).get(text) != doc[text]]:
+            raise DataError(f"{where}: its {other[0]!r} is not that of row {index + 1} of the references")
+        found[index] = answers.loglikelihoods(by_index[index], 2)
+    if not found:
         raise DataError(f"{name} holds no answer")
-    return {row["index"]: row["loglikelihoods"] for _, row in sorted(lines, key=lambda line: line[1]["index"])}
-
-
-def _finite(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    return found

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sbt.benchmarks import check_protocol
-from sbt.benchmarks.common import samples as common_samples
+from sbt.benchmarks.common import language
 from sbt.benchmarks.ethics.files import SIZES, SPLITS, SUBSETS, check_subset, load, read_answers
 from sbt.report import stats
 from sbt.utils import paths
@@ -230,7 +230,7 @@ def compared(docs: Docs, answers: Answers, protocol: str = "standard") -> dict[s
 def item_scores(records: Sequence[dict]) -> dict:
     """Which rows of the five `test` files were answered rightly (1, 0), by arm and as one benchmark."""
     test = [row for row in records if str(row.get("subset")).endswith(" test") and "index" in row]
-    return common_samples.item_scores(test, "ethics", {"ETHICS": "correct"}, ["subset", "index"])
+    return language.item_scores(test, "ethics", {"ETHICS": "correct"}, ["subset", "index"])
 
 
 def one_answer(records: Sequence[dict]) -> dict[str, dict[str, float]]:
@@ -319,7 +319,7 @@ def score_files(
     if subset is None:
         raise ParameterError(f"ethics needs --subset, one of {', '.join(SUBSETS)}")
     docs, name = load(Path(references).absolute(), subset), paths.shown(answers)
-    pairs = read_answers(Path(answers), len(docs))
+    pairs = read_answers(Path(answers), docs, subset)
     kept = [docs[index] for index in pairs]
     if len(kept) < len(docs):
         across = straddling(groups(kept), subset)

@@ -1,7 +1,7 @@
 """MME (Fu et al. 2023): two yes/no questions a picture, 14 tasks of perception and cognition."""
 
 from sbt.benchmarks.common import protocol
-from sbt.benchmarks.spec import Headline, Spec
+from sbt.benchmarks.spec import VISION_LOGS, Headline, Spec
 from sbt.data.registry import MB, BenchmarkFiles, Source, hub_file
 
 _AUTHORS = "UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/mme_metric.py@47f96a3"
@@ -26,7 +26,7 @@ SPEC = Spec(
     task=_TASK,
     per_item=f"{_TASK}:per_item",
     score_files=f"{_TASK}:score_files",
-    answer_keys="a folder of TASK.txt: image, question, label, response, with tabs between",
+    answer_keys=f"a folder of TASK.txt: image, question, label, response, with tabs between; {VISION_LOGS}",
     sources={"mme_data": FILES},
     protocols={
         "standard": (),

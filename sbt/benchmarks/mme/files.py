@@ -115,6 +115,19 @@ def read_answers(folder: Path, protocol: str, references: Path | None = None) ->
     return items, responses
 
 
+def read_log(path: Path) -> tuple[list[dict], list[str]]:
+    """Items and answers of a log of lmms-eval, which holds questions and labels itself. DataError names its row."""
+    items, responses = [], []
+    for where, row in answers.read(path):
+        fields = [row.get(key) for key in ("category", "question_id", "input", "target")]
+        if not all(isinstance(field, str) for field in fields) or fields[0] not in metric.tasks():
+            wanted = "a row of lmms-eval's log: the input, the target, and a metric with question_id and category"
+            raise DataError(f"{where}: expected {wanted}. Answers of other tools go into a folder, as existence.txt")
+        items.append(_item(where, fields[0], fields[1:], _LIST))
+        responses.append(answers.text((where, row)))
+    return items, responses
+
+
 def _key(item: dict) -> str:
     return f"{item['image']}: {item['question']}"
 

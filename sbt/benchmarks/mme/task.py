@@ -11,7 +11,7 @@ import pandas as pd
 from sbt.benchmarks import check_protocol
 from sbt.benchmarks.common import controls
 from sbt.benchmarks.mme import SPEC, metric
-from sbt.benchmarks.mme.files import load, read_answers, with_pictures, write_answers
+from sbt.benchmarks.mme.files import load, read_answers, read_log, with_pictures, write_answers
 from sbt.benchmarks.mme.metric import KINDS, METRICS, parse, tasks
 from sbt.report import stats
 from sbt.utils.errors import DataError
@@ -110,6 +110,8 @@ def score_files(answers: Path | str, references: Path | str | None = None, proto
     """
     check_protocol(protocol, SPEC.protocols)
     folder = Path(answers).absolute()
+    if folder.suffix in (".json", ".jsonl") and not references:
+        return score(*read_log(folder), protocol)
     if not folder.is_dir():
         raise DataError(f"{answers} is no folder. Give the one with the answers of every task, as existence.txt")
     items, told = read_answers(folder, protocol, Path(references) if references else None)

@@ -1,29 +1,121 @@
 """MMLU (Hendrycks et al. 2021): 57 subjects, four options, five-shot; docs are by subject.
 
+The publisher's files are `test/SUBJECT_test.csv` and `dev/...`: question, A, B, C, D, letter, without a header.
 Protocol "standard": log-likelihood of the letter, lm_eval/tasks/mmlu/default (0.4.13). Protocol "paper": the authors'
 own script, which generates two tokens (UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmlu/evaluate_mmlu.py and
 mmlu_modeling.py @47f96a3).
 """
 
+import csv
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sbt.benchmarks import check_protocol
-from sbt.benchmarks.common import language, published
+from sbt.benchmarks.common import answers as answer_files
+from sbt.benchmarks.common import language
 from sbt.benchmarks.common.language import flat
 from sbt.benchmarks.mmlu import SOURCE
-from sbt.benchmarks.mmlu.files import CATEGORIES, LETTERS, by_subject, category, from_rows, read
 from sbt.data.registry import HUB
-from sbt.utils.errors import ParameterError
+from sbt.utils import paths
+from sbt.utils.errors import DataError, ParameterError
+from sbt.utils.files import read_text
+from sbt.utils.text import nearest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_KNOWN = {subject for subjects in CATEGORIES.values() for subject in subjects}
+SPLIT, LETTERS = "test", "ABCD"
+_HEADERS = (["question", *"abcd", "answer"], list("012345"))  # which copies add, the second one by pandas
+# The `tag` of lm_eval/tasks/mmlu/default/mmlu_*.yaml (0.4.13).
+_STEM = """abstract_algebra anatomy astronomy college_biology college_chemistry college_computer_science
+    college_mathematics college_physics computer_security conceptual_physics electrical_engineering
+    elementary_mathematics high_school_biology high_school_chemistry high_school_computer_science
+    high_school_mathematics high_school_physics high_school_statistics machine_learning"""
+_HUMANITIES = """formal_logic high_school_european_history high_school_us_history high_school_world_history
+    international_law jurisprudence logical_fallacies moral_disputes moral_scenarios philosophy prehistory
+    professional_law world_religions"""
+_SOCIAL = """econometrics high_school_geography high_school_government_and_politics high_school_macroeconomics
+    high_school_microeconomics high_school_psychology human_sexuality professional_psychology public_relations
+    security_studies sociology us_foreign_policy"""
+_OTHER = """business_ethics clinical_knowledge college_medicine global_facts human_aging management marketing
+    medical_genetics miscellaneous nutrition professional_accounting professional_medicine virology"""
+CATEGORIES = {
+    "stem": tuple(_STEM.split()),
+    "humanities": tuple(_HUMANITIES.split()),
+    "social sciences": tuple(_SOCIAL.split()),
+    "other": tuple(_OTHER.split()),
+}
+_CATEGORY = {subject: category for category, subjects in CATEGORIES.items() for subject in subjects}
+OWN = "own subjects"  # the category of a set with none of MMLU's subjects in it, such as the micro-world's
 _ABOUT = "The following are multiple choice questions (with answers) about"
 MAX_NEW_TOKENS, MAX_PROMPT_TOKENS = 2, 2048  # of the authors' script
 Docs = Sequence[dict] | Mapping[str, Sequence[dict]]
+
+
+def category(subject: str, protocol: str = "standard") -> str:
+    """The subject's category. The authors (evaluate_mmlu.py@47f96a3), like MMLU's own, count anatomy as "other"."""
+    return "other" if (subject, protocol) == ("anatomy", "paper") else _CATEGORY.get(subject, OWN)
+
+
+def read(path: Path | str, split: str = SPLIT) -> dict[str, list[dict]]:
+    """{subject: docs {question, choices, answer: 0 to 3, subject}}, sorted, of `data/`, its parent, or one CSV.
+
+    Few-shot docs are the first ones of split "dev". DataError names file and row of what is not six columns.
+    """
+    path = paths.resolve(str(path))
+    folder, end = path / "data" if (path / "data").is_dir() else path, f"_{split}.csv"
+    files = [path] if path.is_file() else sorted((folder / split).glob(f"[!.]*{end}"))  # macOS adds ._ files
+    if not files:
+        raise DataError(f"{paths.shown(folder)} holds no {split}/SUBJECT{end}: unpack MMLU's data.tar there")
+    subjects = [file.name.removesuffix(end) for file in files]
+    strange = [subject for subject in subjects if subject not in _CATEGORY]
+    if 0 < len(strange) < len(subjects):
+        hint = nearest(strange[0], _CATEGORY)
+        raise DataError(f"{paths.shown(folder)}: {strange[0]!r} is no subject of MMLU{hint} The others are")
+    return {subject: _read(file, subject) for subject, file in zip(subjects, files, strict=True)}
+
+
+def _read(file: Path, subject: str) -> list[dict]:
+    name, rows = paths.shown(file), []
+    try:
+        lines = [cells for cells in csv.reader(io.StringIO(read_text(file), newline="")) if any(cells)]
+    except csv.Error as error:
+        raise DataError(f"{name}: malformed CSV ({error}): a quotation mark is not closed") from None
+    header = bool(lines) and [cell.strip().lower() for cell in lines[0]] in _HEADERS
+    for number, cells in enumerate(lines[header:], start=1):
+        if len(cells) != 6:
+            raise DataError(f"{name}, row {number}: expected question, A, B, C, D, letter; found {len(cells)} columns")
+        if cells[5] not in tuple(LETTERS):
+            hint = "These files have no header, and letters for answers"
+            raise DataError(f"{name}, row {number}: the answer must be A, B, C or D, found {cells[5]!r}. {hint}")
+        rows.append(
+            {"question": cells[0], "choices": cells[1:5], "answer": LETTERS.index(cells[5]), "subject": subject}
+        )
+    return from_rows(rows, name)
+
+
+def by_subject(docs: Sequence[dict]) -> dict[str, list[dict]]:
+    """Docs of all subjects in one list, as the hub has them, by subject and sorted."""
+    found: dict[str, list[dict]] = {}
+    for doc in docs:
+        found.setdefault(doc["subject"], []).append(doc)
+    return dict(sorted(found.items()))
+
+
+def from_rows(rows: Sequence[dict], name: str) -> list[dict]:
+    """Docs of the hub's rows; DataError names the row without question, subject, four choices or answer."""
+    docs = []
+    for where, row in language.listed(rows, name):
+        question, subject = (language.text(row, field, where) for field in ("question", "subject"))
+        choices, answer = (language.key(row, field, where) for field in ("choices", "answer"))
+        if not isinstance(choices, list) or len(choices) != 4 or not all(isinstance(one, str) for one in choices):
+            raise DataError(f"{where}: 'choices' must be four texts, found {choices!r}")
+        if type(answer) is not int or answer not in range(4):
+            raise DataError(f"{where}: 'answer' must be the place of a choice, 0 to 3, found {answer!r}")
+        docs.append({"question": question, "choices": choices, "answer": answer, "subject": subject})
+    return docs
 
 
 class Mmlu(language.ChoiceTask):
@@ -36,11 +128,11 @@ class Mmlu(language.ChoiceTask):
     from_rows = staticmethod(from_rows)
 
     def load(self, source: Path | str, split: str = "") -> dict[str, list[dict]]:
-        """Docs by subject, sorted; see `files.read`. The hub has all of them in one file."""
+        """Docs by subject, sorted; see `read`. The hub has all of them in one file."""
         split = split or self.split
         if str(source) != HUB:
             return read(source, split)
-        rows = published.parquet_rows(self.source, self.hub[split])
+        rows = language.parquet_rows(self.source, self.hub[split])
         return by_subject(self.from_rows(rows, f"{self.name} {split}, hub"))
 
     def requests(
@@ -64,7 +156,7 @@ class Mmlu(language.ChoiceTask):
         asked = {}
         for subject in docs:
             file, changed = f"mmlu/default/mmlu_{subject}.yaml", {}
-            if subject not in _KNOWN:  # the micro-world's: the harness has no file of them
+            if subject not in _CATEGORY:  # the micro-world's: the harness has no file of them
                 file = "mmlu/default/_default_template_yaml"
                 changed["description"] = f"{_ABOUT} {subject.replace('_', ' ')}.\n\n"
             over = harness.task(file, docs[subject], examples=examples[subject], fewshot=fewshot, **changed)
@@ -117,6 +209,10 @@ class Mmlu(language.ChoiceTask):
             found.append(f"{doc['subject']}/{seen.get(doc['subject'], 0)}")
             seen[doc["subject"]] = seen.get(doc["subject"], 0) + 1
         return found
+
+    def result(self, row: answer_files.Row, doc: dict, protocol: str) -> object:
+        """As `ChoiceTask.result`; "paper" scores the text itself."""
+        return answer_files.text(row) if protocol == "paper" else super().result(row, doc, protocol)
 
     def permuted(self, docs: Docs, seed: int) -> list[dict]:
         """The control: the same docs with random answers, in one list."""

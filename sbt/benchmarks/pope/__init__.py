@@ -2,7 +2,7 @@
 
 from sbt.benchmarks.common.protocol import DIFFERENCES
 from sbt.benchmarks.common.sources import COCO_VAL2014
-from sbt.benchmarks.spec import ANSWER_FORMS, Headline, Spec
+from sbt.benchmarks.spec import ANSWER_FORMS, VISION_LOGS, Headline, Spec
 from sbt.data.registry import BenchmarkFiles, Source, url_file
 
 _TASK = "sbt.benchmarks.pope.task"
@@ -46,7 +46,7 @@ SPEC = Spec(
     task=_TASK,
     per_item=f"{_TASK}:per_item",
     score_files=f"{_TASK}:score_files",
-    answer_keys=f"question_id and answer, or question and answer in the order of the questions; {ANSWER_FORMS}",
+    answer_keys=f"question_id and answer, or question and answer in their order; {ANSWER_FORMS}; {VISION_LOGS}",
     sources={"pope_data": FILES},
     protocols={
         "standard": (),

@@ -146,17 +146,22 @@ def score_files(answers: Path | str, references: Path | str, protocol: str = "st
     """
     check_protocol(protocol, SPEC.protocols)
     items, rows, name = load(references), answer_files.read(answers), paths.shown(answers)
+    rows = _of_split(rows, Path(references).stem, name)
     said = {where: answer_files.text((where, row)) for where, row in rows}
-    if any("question_id" in row for _, row in rows):
-        known = {item["question_id"]: item for item in items}
-        rows = answer_files.matched(rows, "question_id", known, name)
-    elif len(rows) != len(items):
-        raise DataError(f"{name}: {len(rows)} answers for {len(items)} questions. Give one a question, in their order")
+    rows = answer_files.in_order(rows, "question_id", [item["question_id"] for item in items], name)
     for place, ((where, row), item) in enumerate(zip(rows, items, strict=True), start=1):
         what = f"question_id {row['question_id']!r}" if "question_id" in row else f"question {place}"
         if "question" in row or "question_id" not in row:
             _check_same(row, item, what, where)
     return score(items, [said[where] for where, _ in rows])
+
+
+def _of_split(rows: list[answer_files.Row], file: str, name: str) -> list[answer_files.Row]:
+    """Of a log of lmms-eval, which has all three splits, the rows of the one that the question file is named after."""
+    splits = {row["category"] for _, row in rows if "category" in row}
+    if splits and not (own := [split for split in splits if str(split) in file]):
+        raise DataError(f"{name} has the splits {', '.join(map(str, sorted(splits)))}: none is in the name of {file}")
+    return [(where, row) for where, row in rows if row["category"] == own[0]] if splits else rows
 
 
 def _check_same(row: dict, item: dict, what: str, where: str) -> None:

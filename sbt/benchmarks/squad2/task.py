@@ -1,23 +1,96 @@
 """SQuAD 2.0 (Rajpurkar et al. 2018): answer from a passage, or say there is none; zero-shot. `dev-v2.0.json`.
 
+Scores are those of the official script, evaluate-v2.0.py: 0 to 1 here, times 100 in metric rows, as it prints them.
+
 The answer is generated up to a line break; beside it the log-likelihood of " unanswerable" is the probability of no
 answer (lm_eval/tasks/squadv2/task.py, 0.4.13). Protocol "paper" (0.3: lm_eval/tasks/squad.py) is the same.
 """
 
 import math
+import re
+import string
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from sbt.benchmarks import check_protocol
+from sbt.benchmarks.common import answers as answer_files
 from sbt.benchmarks.common import language
-from sbt.benchmarks.squad2 import SOURCE, metric
+from sbt.benchmarks.squad2 import SOURCE
 from sbt.utils import checks, paths
 from sbt.utils.errors import DataError, RunError
 from sbt.utils.files import read_json
 
 _METRICS = ("exact", "f1", "HasAns_exact", "HasAns_f1", "NoAns_exact", "NoAns_f1", "best_exact", "best_f1")
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalize(text: str) -> str:
+    """Lower case, without ASCII punctuation, then without the words a, an, the; single blanks."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def golds(texts: Sequence[str]) -> list[str]:
+    """The normalised answers that are not empty; the empty one alone where there is none: "unanswerable"."""
+    return [plain for plain in map(normalize, texts) if plain] or [""]
+
+
+def exact(answer: str, texts: Sequence[str]) -> float:
+    """1.0 if the normalised answer is one of the gold answers; of no gold answers, only if it is empty."""
+    return float(normalize(answer) in golds(texts))
+
+
+def f1(answer: str, texts: Sequence[str]) -> float:
+    """Best F1 of the answer's words, as a bag, with those of a gold answer; where one has none, 1.0 if neither has."""
+    words = Counter(normalize(answer).split())
+    return max(_f1(words, Counter(gold.split())) for gold in golds(texts))
+
+
+def _f1(words: Counter, gold: Counter) -> float:
+    if not words or not gold:
+        return float(words == gold)
+    shared = (words & gold).total()
+    if not shared:
+        return 0.0
+    precision, recall = shared / words.total(), shared / gold.total()
+    return 2 * precision * recall / (precision + recall)
+
+
+def thresholded(
+    scores: Sequence[float], no_answer: Sequence[float], answerable: Sequence[bool], threshold: float = 1.0
+) -> list[float]:
+    """Scores with the answers taken back whose probability of having none is above the threshold: at 1.0, never.
+
+    So an answer "unanswerable" stays a wrong text at the harness's threshold, 1.0.
+    """
+    items = zip(scores, no_answer, answerable, strict=True)
+    return [score if p <= threshold else float(not known) for score, p, known in items]
+
+
+def best(
+    scores: Sequence[float], no_answer: Sequence[float], answerable: Sequence[bool], answers: Sequence[str]
+) -> tuple[list[float], float]:
+    """Item scores at the threshold whose mean is highest (best_exact, best_f1), and that threshold.
+
+    From no answer at all, answers are let in one by one by rising probability of having none, equals in the order of
+    the file; the first highest sum wins. An unanswerable item's answer counts as wrong unless its text is empty, as it
+    stands: a blank is an answer here, though `exact` takes it for none.
+    """
+    held = [float(not known) for known in answerable]
+    given = [s if known else float(not a) for s, known, a in zip(scores, answerable, answers, strict=True)]
+    order = sorted(range(len(held)), key=lambda place: no_answer[place])
+    total = highest = sum(held)
+    kept = 0
+    for count, place in enumerate(order, start=1):
+        total += given[place] - held[place]
+        if total > highest:
+            highest, kept = total, count
+    for place in order[:kept]:
+        held[place] = given[place]
+    return held, no_answer[order[kept - 1]] if kept else 0.0
 
 
 class Squad2(language.LanguageTask):
@@ -69,7 +142,7 @@ class Squad2(language.LanguageTask):
         """`exact`, `f1`, `best_exact`, `best_f1` (0 to 1) of every item, its `no_answer` probability, `answerable`.
 
         The probability is rounded to 32 bits, as `evaluate`'s squad_v2 does. Only best_* read it: a generated
-        "unanswerable" is never turned into an empty answer (metric.thresholded), and so counts as wrong everywhere.
+        "unanswerable" is never turned into an empty answer (thresholded), and so counts as wrong everywhere.
         """
         check_protocol(protocol, language.PROTOCOLS)
         answers, golds = [answer for answer, _ in results], self.labels(docs)
@@ -78,10 +151,10 @@ class Squad2(language.LanguageTask):
         no_answer = [float(np.float32(math.exp(value))) for _, value in results]
         answerable = [bool(texts) for texts in golds]
         scores = {}
-        for name, judge in (("exact", metric.exact), ("f1", metric.f1)):
+        for name, judge in (("exact", exact), ("f1", f1)):
             raw = [judge(answer, texts) for answer, texts in zip(answers, golds, strict=True)]
-            scores[name] = metric.thresholded(raw, no_answer, answerable)
-            scores[f"best_{name}"], _ = metric.best(raw, no_answer, answerable, answers)
+            scores[name] = thresholded(raw, no_answer, answerable)
+            scores[f"best_{name}"], _ = best(raw, no_answer, answerable, answers)
         return {**scores, "no_answer": no_answer, "answerable": [float(one) for one in answerable]}
 
     def rows(
@@ -89,14 +162,18 @@ class Squad2(language.LanguageTask):
     ) -> list[dict]:
         """Metric rows times 100 with 95 % intervals over items, those of best_* at the threshold found on all items.
 
-        HasAns_* and NoAns_* are over the questions with and without answer, left out where there are none of them.
+        HasAns_* and NoAns_* are over the questions with and without answer, left out where there are none of them; so
+        are best_* where no probability of having no answer is known (-inf).
         """
+        known = any(value > -math.inf for _, value in results)
         named = {"arm": arm, "benchmark": self.name, "protocol": protocol, "scale": self.scale, "seed": seed, **more}
         metric_rows = []
         for subset, judged in (("all", docs), (language.PERMUTED, self.permuted(docs, seed))):
             scores = self.per_item(judged, results, protocol)
             for name in self.metrics[protocol]:
                 kind, _, plain = name.rpartition("_")
+                if kind == "best" and not known:
+                    continue
                 wanted = {"HasAns": (1.0,), "NoAns": (0.0,)}.get(kind, (0.0, 1.0))
                 pairs = zip(scores[plain if kind != "best" else name], scores["answerable"], strict=True)
                 if values := [value for value, answerable in pairs if answerable in wanted]:
@@ -107,6 +184,11 @@ class Squad2(language.LanguageTask):
         """SQuAD's own ids."""
         return [doc["id"] for doc in docs]
 
+    def result(self, row: answer_files.Row, doc: dict, protocol: str) -> tuple[str, float]:
+        """The text, and the log-likelihood of " unanswerable" where the row has it."""
+        known = answer_files.loglikelihoods(row, 1) if "loglikelihoods" in row[1] else [-math.inf]
+        return answer_files.text(row), known[0]
+
     def permuted(self, docs: Sequence[dict], seed: int) -> list[dict]:
         """The control: every question with the answers of another one."""
         answers = language.exchanged([doc["answers"] for doc in docs], seed)
@@ -116,7 +198,7 @@ class Squad2(language.LanguageTask):
         """`exact`, times 100, of always answering nothing, and of always writing "unanswerable"."""
         always = {"always nothing": "", "always unanswerable": "unanswerable"}
         return {
-            name: 100 * sum(metric.exact(text, golds) for golds in self.labels(docs)) / len(docs)
+            name: 100 * sum(exact(text, golds) for golds in self.labels(docs)) / len(docs)
             for name, text in always.items()
         }
 

@@ -1,6 +1,6 @@
 """TruthfulQA (Lin et al. 2022): 817 questions that many people answer falsely."""
 
-from sbt.benchmarks.spec import Headline, Spec
+from sbt.benchmarks.spec import LOGS, Headline, Spec
 from sbt.data.registry import BenchmarkFiles, File, Mirror, Source
 
 _HUB, _COMMIT = "truthfulqa/truthful_qa", "741b8276f2d1982aa3d5b832d3ee81ed3b896490"
@@ -32,7 +32,7 @@ SPECS = (
         task="sbt.benchmarks.truthfulqa.task",
         per_item="sbt.benchmarks.truthfulqa.task:item_scores",
         score_files="sbt.benchmarks.truthfulqa.task:score_files",
-        answer_keys="question, mc1, mc2: log-likelihoods of the choices in the order of mc_task.json",
+        answer_keys=f"question, mc1, mc2: log-likelihoods of the choices in the order of mc_task.json; {LOGS}",
         sources={"truthfulqa_data": BenchmarkFiles(SOURCE)},
         protocols={"standard": (), "paper": ()},
         items=817,
@@ -49,7 +49,7 @@ SPECS = (
         task="sbt.benchmarks.truthfulqa.task",
         per_item="sbt.benchmarks.truthfulqa.generation:item_scores",
         score_files="sbt.benchmarks.truthfulqa.generation:score_files",
-        answer_keys="question, answer: one line a question of TruthfulQA.csv",
+        answer_keys=f"question, answer: one line a question of TruthfulQA.csv; {LOGS}",
         protocols={"standard": (), "paper": _GENERATION},
         items=817,
         tokens=60,

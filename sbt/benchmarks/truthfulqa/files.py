@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sbt.benchmarks.common.published import parquet_rows
+from sbt.benchmarks.common.language import parquet_rows
 from sbt.benchmarks.truthfulqa import SOURCE
 from sbt.data.registry import HUB
 from sbt.utils import checks, paths

@@ -11,7 +11,6 @@ import numpy as np
 
 from sbt.benchmarks import check_protocol
 from sbt.benchmarks.common import language
-from sbt.benchmarks.common import samples as common_samples
 from sbt.benchmarks.common.answers import matched, read, text
 from sbt.benchmarks.truthfulqa import metric
 from sbt.benchmarks.truthfulqa.files import NO_COMMENT, prepared, read_csv
@@ -133,5 +132,5 @@ def score_files(answers: Path | str, references: Path | str, protocol: str = "st
 
 
 def item_scores(records: Sequence[dict]) -> dict:
-    """rougeL_acc of the questions by arm, from the samples of a step: see `common.samples`."""
-    return common_samples.item_scores(records, "truthfulqa-gen", {"rougeL_acc": "rougeL_acc"})
+    """rougeL_acc of the questions by arm, from the samples of a step."""
+    return language.item_scores(records, "truthfulqa-gen", {"rougeL_acc": "rougeL_acc"})

@@ -5,14 +5,13 @@ normalisation, no chat template. Generation: see `generation`. `answers` are {"c
 requests' continuations, "generation": texts}.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sbt.benchmarks import check_protocol
-from sbt.benchmarks.common import samples as common_samples
-from sbt.benchmarks.common.answers import matched, read
+from sbt.benchmarks.common import answers as answer_files
+from sbt.benchmarks.common import language
 from sbt.benchmarks.truthfulqa import generation
 from sbt.benchmarks.truthfulqa.files import Questions, load, read_items
 from sbt.benchmarks.truthfulqa.generation import preset_text
@@ -82,8 +81,8 @@ def compared(
 
 
 def item_scores(records: Sequence[dict]) -> dict:
-    """mc1 and mc2 of the questions by arm, from the samples of a step: see `common.samples`."""
-    return common_samples.item_scores(records, "truthfulqa", {"mc1": "mc1", "mc2": "mc2"})
+    """mc1 and mc2 of the questions by arm, from the samples of a step."""
+    return language.item_scores(records, "truthfulqa", {"mc1": "mc1", "mc2": "mc2"})
 
 
 def as_letters(items: Sequence[dict]) -> list[dict]:
@@ -168,20 +167,29 @@ def score(items: Sequence[dict], scored: Sequence[Mapping]) -> dict[str, float |
 
 
 def score_files(answers: Path | str, references: Path | str, protocol: str = "standard") -> dict[str, float | int]:
-    """Scores of a file of {"question", "mc1": [log-likelihoods in file order], "mc2": [...]}."""
+    """Scores of a file of {"question", "mc1": [log-likelihoods in file order], "mc2": [...]}.
+
+    Or of a log of the harness's truthfulqa_mc1 or _mc2: mc1, mc2 or both, as the choices that it asked allow.
+    """
     check_protocol(protocol)
     items, name = read_items(Path(references).absolute()), paths.shown(answers)
-    found = matched(read(answers), "question", {item["question"]: item for item in items}, name)
-    for item, (where, row) in zip(items, found, strict=True):
-        for metric in ("mc1", "mc2"):
-            _check(row.get(metric), len(item[metric]), f"{where}: {metric}")
-    return score(items, [row for _, row in found])
+    known = {item["question"]: item for item in items}
+    found = answer_files.matched(answer_files.read(answers), "question", known, name)
+    scored = [_scored(item, row) for item, row in zip(items, found, strict=True)]
+    parts = [part for part in ("mc1", "mc2") if all(one[part] for one in scored)]
+    if not parts:
+        raise DataError(f"{name}: its choices are neither those of mc1 nor those of mc2. Is this TruthfulQA's log?")
+    filled = [{k: one[k] or [0.0] * len(item[k]) for k in one} for item, one in zip(items, scored, strict=True)]
+    left_out = {"mc1": ("mc1", "mc1_strict", "ties"), "mc2": ("mc2",)}
+    unknown = [key for part in left_out if part not in parts for key in left_out[part]]
+    return {key: value for key, value in score(items, filled).items() if key not in unknown}
 
 
-def _check(values: object, choices: int, where: str) -> None:
-    if not isinstance(values, list) or len(values) != choices:
-        count = f", found {len(values)}" if isinstance(values, list) else ""
-        raise DataError(f"{where} needs {choices} log-likelihoods, one a choice in file order{count}")
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise DataError(f"{where} holds {value!r}, which is no finite number")
+def _scored(item: dict, row: answer_files.Row) -> dict[str, list[float]]:
+    """Log-likelihoods of the mc1 and of the mc2 choices; [] where a log has not all of them."""
+    if "continuations" not in row[1]:
+        return {part: answer_files.loglikelihoods(row, len(item[part]), part) for part in ("mc1", "mc2")}
+    asked = row[1]["continuations"]
+    values = dict(zip(asked, answer_files.loglikelihoods(row, len(asked)), strict=True))
+    wanted = {part: [f" {choice}" for choice, _ in item[part]] for part in ("mc1", "mc2")}
+    return {k: [values[one] for one in asked] if values.keys() >= set(asked) else [] for k, asked in wanted.items()}

@@ -4,7 +4,6 @@ Forms: UCSC-VLAA/vllm-safety-benchmark@ef1aba1: README.md, safety_evaluations/oo
 questions) and evaluation.py, lines 425-435 and 550-562 (what it saves).
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from sbt.benchmarks.common import answers
 from sbt.benchmarks.unicorn import metric
 from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
-from sbt.utils.files import read_json, read_text
+from sbt.utils.files import read_json
 from sbt.utils.text import nearest
 
 
@@ -66,7 +65,7 @@ def read_answers(path: Path, items: list[dict], protocol: str) -> tuple[list[dic
     more questions.
     """
     name = paths.shown(path)
-    if items[0]["task"] in metric.OODCV and (content := _object(path)) is not None:
+    if items[0]["task"] in metric.OODCV and (content := answers.one_object(path, dict)) is not None:
         return _by_picture(content, items, protocol, name)
     rows = answers.read(path)
     if len(rows) != len(items):
@@ -82,17 +81,6 @@ def read_answers(path: Path, items: list[dict], protocol: str) -> tuple[list[dic
                 f"{where}: this answers {row['question']!r}, but question {number} is {item['question']!r}"
             )
     return items, said
-
-
-def _object(path: Path) -> dict | None:
-    """The rows of a file that is one JSON object of objects; None where it is a list, or JSON lines."""
-    try:
-        content = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError):
-        return None
-    if not isinstance(content, dict) or not all(isinstance(row, dict) for row in content.values()):
-        return None
-    return read_json(path, keys_once=True)
 
 
 def _by_picture(content: dict, items: list[dict], protocol: str, name: str) -> tuple[list[dict], list[str]]:

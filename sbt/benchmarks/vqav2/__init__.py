@@ -2,7 +2,7 @@
 
 from sbt.benchmarks.common import protocol
 from sbt.benchmarks.common.sources import COCO_VAL2014
-from sbt.benchmarks.spec import ANSWER_FORMS, Headline, Spec
+from sbt.benchmarks.spec import ANSWER_FORMS, VISION_LOGS, Headline, Spec
 from sbt.benchmarks.vqav2.files import OFFICIAL
 from sbt.data.registry import MB, BenchmarkFiles, Source, url_file
 
@@ -29,7 +29,7 @@ SPEC = Spec(
     task=_TASK,
     per_item=f"{_TASK}:per_item",
     score_files=f"{_TASK}:score_files",
-    answer_keys=f"question_id and answer; {ANSWER_FORMS}",
+    answer_keys=f"question_id and answer; {ANSWER_FORMS}; {VISION_LOGS}",
     sources={"questions_file": FILES},
     protocols={
         "standard": (),
