@@ -64,7 +64,7 @@ PREFIXES = {"commonsense": "cm", "utilitarianism": "util"}
 def hub(tmp_path: Path) -> Iterator[FakeHub]:
     for repo, files in ROWS.items():
         for name, rows in files.items():
-            file = tmp_path / "hub" / repo / name
+            file = tmp_path / "hub" / "datasets" / repo / name
             file.parent.mkdir(parents=True, exist_ok=True)
             pd.DataFrame(rows).to_parquet(file)
     with FakeHub(tmp_path / "hub") as server:
@@ -74,7 +74,7 @@ def hub(tmp_path: Path) -> Iterator[FakeHub]:
 def ask(hub: FakeHub, folder: Path, *words: str) -> object:
     """What a process with empty caches gets from the hub; nothing else can be reached from it."""
     own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "cache"), "SBT_DOWNLOADS": str(folder / "downloads")}
-    shut = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9") | {"no_proxy": "127.0.0.1"}
+    shut = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9") | {"no_proxy": "127.0.0.1,localhost"}
     environment = {**os.environ, **own, **shut, "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(Path.cwd())}
     for name in ("HF_HUB_OFFLINE", "HF_TOKEN"):
         environment.pop(name, None)
@@ -87,11 +87,12 @@ def ask(hub: FakeHub, folder: Path, *words: str) -> object:
 def test_every_text_benchmark_comes_from_the_hub_at_its_pinned_commit(hub: FakeHub, tmp_path: Path) -> None:
     for subset in ethics.SUBSETS:
         for split in ethics.SPLITS:
-            file = tmp_path / "hub" / "hendrycks/ethics" / "data" / subset / f"{split}.csv"
+            file = tmp_path / "hub" / "datasets/hendrycks/ethics" / "data" / subset / f"{split}.csv"
             file.parent.mkdir(parents=True, exist_ok=True)
             real = DATA and DATA / "ethics" / f"{PREFIXES.get(subset, subset)}_{split}.csv"
             file.write_bytes(real.read_bytes() if real else b"label,scenario\n1,not the publishers'\n")
     found = ask(hub, tmp_path)
+    assert isinstance(found["mmlu"], list), found["mmlu"]
     docs, examples = found["mmlu"]
     assert list(docs) == ["anatomy", "virology"] == list(examples) and examples["anatomy"][0]["question"] == "dev?"
     assert docs["anatomy"] == [{"question": "test?", "choices": list("wxyz"), "answer": 2, "subject": "anatomy"}]
@@ -116,7 +117,7 @@ def test_every_text_benchmark_comes_from_the_hub_at_its_pinned_commit(hub: FakeH
 
 @pytest.mark.parametrize(("fault", "said"), [(429, "429"), (503, "503"), ("cut", "RemoteProtocolError|Connect")])
 def test_a_hub_that_fails_is_named_for_what_it_does(hub: FakeHub, fault: int | str, said: str, tmp_path: Path) -> None:
-    hub.fault = fault
+    hub.faults[""] = fault
     found = ask(hub, tmp_path, "gsm8k")
     assert found.startswith("RunError: test-00000-of-00001.parquet cannot be had:")
     assert any(word in found for word in said.split("|")), found
