@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import psutil
 import pytest
 import tiny
@@ -110,8 +111,9 @@ def test_two_machines_give_what_one_process_gives(
 ) -> None:
     """The printed command, run by a second launcher, trains the other half of the processes."""
     monkeypatch.setattr(distributed, "PORT", _free_port())
-    few = {"max_steps": 4, "save_steps": 0}
-    one = launch(spec(small), tmp_path / "one", dataclasses.replace(ONE, **few), engine="")
+    few = {"max_steps": 4, "save_steps": 0, "eval_steps": 2}
+    heldout = {"heldout": tiny.rows(small.images, 16)[12:]}
+    one = launch(spec(small), tmp_path / "one", dataclasses.replace(ONE, **few), engine="", **heldout)
     others = []
 
     def run_it(words: str) -> None:
@@ -121,12 +123,14 @@ def test_two_machines_give_what_one_process_gives(
     monkeypatch.setattr(distributed, "note", run_it)
     try:
         settings = dataclasses.replace(TWO, **few)
-        two = launch(spec(small), tmp_path / "two", settings, machines=2, main_address="127.0.0.1")
+        two = launch(spec(small), tmp_path / "two", settings, machines=2, main_address="127.0.0.1", **heldout)
         assert others[0].wait(timeout=60) == 0
     finally:
         for other in others:
             other.kill()
     close(two, one)
+    assert two.history["heldout_loss"].notna().tolist() == [False, True, False, True]
+    assert np.allclose(two.history["heldout_loss"], one.history["heldout_loss"], rtol=1e-5, equal_nan=True)
     assert [path.name for path in sorted((tmp_path / "two" / "launch").glob("events.*"))] == [
         "events.0.jsonl",
         "events.1.jsonl",
@@ -138,6 +142,7 @@ def job(folder: Path, small: SimpleNamespace, rows: list[dict]) -> Path:  # noqa
     me = psutil.Process()
     value = {
         "spec": {**spec(small), "rows": rows},
+        "heldout": [],
         "settings": dataclasses.asdict(TWO),
         "folder": str(folder.parent),
         "processes": 1,

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,9 +21,9 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from sbt import models, templates
 from sbt.data.conversations import text_twin
-from sbt.training import Collator, Settings, checkpoints, sft, trainer
+from sbt.training import Collator, Settings, checkpoints, response_logprobs, sft, trainer
 from sbt.training import settings as settings_module
-from sbt.training.settings import Result
+from sbt.training.settings import Result, World
 from sbt.training.train import _arguments, arrow_rows, prepare
 from sbt.utils.errors import CheckpointError, DataError, ParameterError, RunError
 
@@ -252,6 +253,57 @@ def test_the_history_grows_while_a_run_trains(tmp_path: Path, small: SimpleNames
     assert losses == list(result.history["loss"])
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_loss_on_held_out_rows_is_measured_and_changes_nothing(
+    tmp_path: Path,
+    small: SimpleNamespace,  # noqa: F811
+    policy: str,
+) -> None:
+    heldout, settings = tiny.rows(small.images, 20)[12:], replace(SETTINGS, eval_steps=2)
+    plain = run(tmp_path / "plain", small, policy)
+    whole = run(tmp_path / "whole", small, policy, settings, heldout=heldout)
+    assert whole.weights_sha256 == plain.weights_sha256, "LoRA's dropout has drawn other numbers"
+    assert "heldout_loss" not in plain.history
+    assert plain.history.equals(whole.history.drop(columns="heldout_loss"))
+    measured = whole.history.dropna()
+    assert list(measured["step"]) == [2, 4, 5], "every second step and the last"
+    arm = models.Arm(whole.model, built(small, policy)[1], "", "v1")
+    sums, tokens = response_logprobs(arm, heldout, "v1", 3)
+    assert measured["heldout_loss"].iloc[-1] == pytest.approx(-sums.sum() / tokens.sum(), rel=1e-6)
+    assert measured["heldout_loss"].is_monotonic_decreasing
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", small, policy, settings, heldout=heldout, progress=killed_at(5))
+    resumed = run(tmp_path / "cut", small, policy, settings, heldout=heldout)
+    assert (resumed.resumed_from, resumed.weights_sha256) == (4, whole.weights_sha256)
+    assert resumed.history.equals(whole.history)
+    lines = [json.loads(line) for line in (tmp_path / "cut" / "history.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5], "a step is there twice, or missing"
+    assert [line["step"] for line in lines if "heldout_loss" in line] == [2, 4, 5]
+
+
+def test_held_out_rows_are_asked_for_where_there_are_none(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
+    with pytest.raises(ParameterError, match="eval_steps is set, but there are no held-out rows"):
+        run(tmp_path, small, "connector", replace(SETTINGS, eval_steps=2))
+    with pytest.raises(ParameterError, match="eval_steps: engine 'fsdp' has no whole model to measure"):
+        rows, world = tiny.rows(small.images), World(2, 0, "fsdp")
+        prepare(*built(small, "full"), rows, tmp_path, replace(SETTINGS, eval_steps=2), world, rows)
+    for name in ("eval_steps", "workers"):
+        with pytest.raises(ParameterError, match=f"{name} must be a whole number from 0 on, found -1"):
+            Settings(**{name: -1})
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_loader_workers_change_no_bit(tmp_path: Path, small: SimpleNamespace, grouped: bool) -> None:  # noqa: F811
+    settings = replace(SETTINGS, group_by_length=grouped)
+    alone = run(tmp_path / "alone", small, "lora", settings)
+    helped = replace(settings, workers=2)
+    with pytest.raises(Killed):
+        run(tmp_path / "helped", small, "lora", helped, progress=killed_at(4))
+    resumed = run(tmp_path / "helped", small, "lora", helped)
+    assert (resumed.resumed_from, resumed.weights_sha256) == (2, alone.weights_sha256)
+    assert resumed.history.equals(alone.history)
+
+
 def test_a_run_that_differs_from_one_with_checkpoints_says_so(
     tmp_path: Path,
     small: SimpleNamespace,  # noqa: F811
@@ -288,7 +340,8 @@ def test_a_tracker_is_transformers_and_needs_its_package(monkeypatch: pytest.Mon
     with pytest.raises(ParameterError, match="report_to 'wandb' needs its package: pip install wandb"):
         Settings(report_to="wandb").check_available()
     Settings().check_available()
-    assert Settings(report_to="wandb").identity() == Settings(workers=2).identity() == Settings().identity()
+    for free in ({"report_to": "wandb"}, {"workers": 2}, {"eval_steps": 3}):
+        assert Settings(**free).identity() == Settings().identity()
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(

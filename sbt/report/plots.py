@@ -100,7 +100,10 @@ def gallery(
 
 
 def curve(history: pd.DataFrame, title: str, label: str = "loss per trained token") -> Figure:
-    """A loss curve: `history` has `step` and `loss`, and optionally `arm` for several curves in one picture."""
+    """A loss curve: `history` has `step` and `loss`, and optionally `arm` for several curves in one picture.
+
+    `heldout_loss`, where it was measured, is a dashed line.
+    """
     figure, axis = plt.subplots(figsize=(7, 2.8))
     groups = history.groupby("arm", sort=False) if "arm" in history else [("", history)]
     for arm, rows in groups:
@@ -108,9 +111,13 @@ def curve(history: pd.DataFrame, title: str, label: str = "loss per trained toke
         ink = colour(arm) if arm else "#1f4e9c"
         axis.plot(rows["step"], rows["loss"], color=ink, alpha=0.25, linewidth=1)
         axis.plot(rows["step"], smooth, color=ink, label=arm or None)
+        if "heldout_loss" in rows:
+            measured = rows.dropna(subset="heldout_loss")
+            given = {"color": ink, "linestyle": "--", "marker": ".", "label": "held out"}
+            axis.plot(measured["step"], measured["heldout_loss"], **given)
     axis.set(title=title, xlabel="optimizer step", ylabel=label)
     axis.set_ylim(bottom=0)
-    if "arm" in history:
+    if "arm" in history or "heldout_loss" in history:
         axis.legend(frameon=False)
     return _finish(figure)
 

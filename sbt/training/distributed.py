@@ -34,7 +34,7 @@ from sbt.data import prepare as prepared_data
 from sbt.models import assemble, load_arm, load_language_model, set_trainable
 from sbt.models.quantize import make_room
 from sbt.training.settings import Result, Settings, World
-from sbt.training.train import load, prepare, result, sft
+from sbt.training.train import Run, load, prepare, result, sft
 from sbt.training.trainer import Progress
 from sbt.utils import errors, paths
 from sbt.utils.errors import ParameterError, RunError
@@ -108,6 +108,7 @@ def launch(
     progress: Progress | None = None,
     *,
     built: Built | None = None,
+    heldout: Sequence[dict] = (),
 ) -> Result:
     """Train what `spec` describes (see `build_model_and_rows`); return the history and the trained model.
 
@@ -115,7 +116,7 @@ def launch(
     `machines`), each on its GPU; "ddp" works on the CPU too. A step sees `processes` times `settings.batch_size *
     settings.accumulation` rows: the very rows that one process with more accumulation sees. `built` is what
     `build_model_and_rows(spec)` gave, if the notebook has it already; its weights leave the GPU before the processes
-    start (those of 4 bits cannot be moved and stay).
+    start (those of 4 bits cannot be moved and stay). `heldout` as in `sft`; not with "fsdp" and "zero3".
 
     Several machines need a `folder` on a disk that they share, the same paths, and port PORT of this machine, whose
     address is `main_address`. The command to run on each other machine (`accelerate launch`) is printed.
@@ -126,18 +127,18 @@ def launch(
     world = _world(engine, processes, machines, main_address)
     model, processor, rows = built if built is not None else build_model_and_rows(spec)
     if not engine:
-        return sft(model, processor, rows, folder, settings, progress=progress)
+        return sft(model, processor, rows, folder, settings, heldout=heldout, progress=progress)
     folder = Path(folder).absolute()
-    run = prepare(model, processor, rows, folder, settings, world)
+    run = prepare(model, processor, rows, folder, settings, world, heldout)
     if run.start < run.total:
         make_room(run.model)
-        job = _write_job(spec, rows, folder, settings, world)
+        job = _write_job(spec, run, folder, heldout if settings.eval_steps else ())
         command = _command(job, settings, world, machines, main_address)
         if machines > 1:
             others = shlex.join(command).replace("--machine_rank 0", "--machine_rank MACHINE_RANK")
             note(f"Run this now on each other machine, with its MACHINE_RANK from 1 on:\n{others}")
         follow(command, job.parent, processes, progress)
-    again = prepare(model, processor, rows, folder, settings, world)
+    again = prepare(model, processor, rows, folder, settings, world, heldout)
     if again.start < again.total:
         raise RunError(f"{paths.shown(run.folder)}: the processes ended, but the last checkpoint is missing")
     return replace(result(again, load(again)), resumed_from=run.start)
@@ -202,7 +203,7 @@ def _world(engine: str, processes: int, machines: int, main_address: str) -> Wor
     return World(processes, 0, engine)
 
 
-def _write_job(spec: Mapping, rows: Rows, folder: Path, settings: Settings, world: World) -> Path:
+def _write_job(spec: Mapping, run: Run, folder: Path, heldout: Sequence[dict]) -> Path:
     """The job as a file for the workers, in an emptied folder. They end when this process ends."""
     own = folder / "launch"
     with writing(own):
@@ -210,11 +211,12 @@ def _write_job(spec: Mapping, rows: Rows, folder: Path, settings: Settings, worl
         own.mkdir(parents=True)
     me = psutil.Process()
     job = {
-        "spec": json.loads(json.dumps({**spec, "rows": str(_rows_file(spec, rows, own))}, default=str)),
-        "settings": asdict(settings),
+        "spec": json.loads(json.dumps({**spec, "rows": str(_rows_file(spec, run.rows, own))}, default=str)),
+        "heldout": list(heldout),
+        "settings": asdict(run.settings),
         "folder": str(folder),
-        "processes": world.processes,
-        "engine": world.engine,
+        "processes": run.world.processes,
+        "engine": run.world.engine,
         "parent": {"pid": me.pid, "created": me.create_time()},
     }
     return write_json(own / JOB, job)

@@ -136,7 +136,7 @@ def response_logprobs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Summed log-probability (nats) of the response tokens of each row, and their number; both (rows,).
 
-    -sums / tokens is the loss on rows that were held out. The labels are response-only, whatever loss the arm was
+    `heldout_loss` makes a loss of them. The labels are response-only, whatever loss the arm was
     trained with, so that arms compare. `change` is applied to each row, batch by batch. DataError for no rows; else
     raises as `Collator` does.
     """
@@ -158,7 +158,13 @@ def response_logprobs(
     return sums, tokens
 
 
-@torch.inference_mode()
+def heldout_loss(arm: Arm, rows: Sequence[dict], conversation: str, batch_size: int) -> float:
+    """Mean loss (nats) of a response token of rows that were held out; see `response_logprobs`."""
+    sums, tokens = response_logprobs(arm, rows, conversation, batch_size)
+    return float(-sums.sum() / tokens.sum())
+
+
+@torch.no_grad()
 def _score(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
     targets = batch.pop("labels")[:, 1:]
     wanted = targets != IGNORED

@@ -16,6 +16,8 @@ from sbt.utils.errors import ParameterError
 from sbt.utils.text import nearest
 
 EXTRA = 'pip install -e ".[gpu]"'
+_FREE = ("save_steps", "save_minutes", "save_total_limit", "logging_steps", "eval_steps", "threads", "workers",
+         "report_to")  # settings that change no weight  # fmt: skip
 _OF_BITSANDBYTES = re.compile(r"adamw_8bit|.*(bnb|paged|lion|ademamix).*")
 
 
@@ -38,8 +40,9 @@ class Settings:
     `lora` (LoraConfig values, {} for the paper's) wraps a model that has no adapters yet. `loss` holds values of
     `loss_mask.LossMaskConfig`; None trains the response only. `save_steps` and `save_minutes` write a checkpoint every
     so many steps or minutes, 0 being never; the last step is always saved; the newest `save_total_limit` are kept.
-    `logging_steps` averages the history over that many steps. `threads` 0 leaves torch's own number; `workers` are
-    processes that read rows. `report_to` is a tracker of transformers' (tensorboard, wandb), or "none".
+    `logging_steps` averages the history over that many steps. `eval_steps` measures the loss on held-out rows every so
+    many steps and after the last, 0 being never. `threads` 0 leaves torch's own number; `workers` are processes that
+    read rows. `report_to` is a tracker of transformers' (trackio, tensorboard, wandb), or "none".
 
     `batch_size` is one process's: a step sees `batch_size * accumulation` rows of each process. `group_by_length`
     draws each step from rows with an image or from rows without one, rows of similar length together. `bf16` and
@@ -70,6 +73,7 @@ class Settings:
     save_minutes: float = 10.0
     save_total_limit: int = 1
     logging_steps: int = 1
+    eval_steps: int = 0
     threads: int = 0
     workers: int = 0
     report_to: str = "none"
@@ -79,6 +83,9 @@ class Settings:
         for name, value in asdict(self).items():
             if name in positive and not (isinstance(value, int | float) and value > 0):
                 raise ParameterError(f"{name} must be a number above 0, found {value!r}")
+        for name in ("eval_steps", "workers"):
+            if not isinstance(value := getattr(self, name), int) or value < 0:
+                raise ParameterError(f"{name} must be a whole number from 0 on, found {value!r}")
         loss_mask.parse(self.loss)
         if self.max_steps <= 0 and self.epochs <= 0:
             raise ParameterError("either max_steps or epochs must be above 0")
@@ -139,15 +146,15 @@ class Settings:
 
     def identity(self) -> dict:
         """The values that decide the weights; a run with others is another run."""
-        free = {"save_steps", "save_minutes", "save_total_limit", "logging_steps", "threads", "workers", "report_to"}
-        return {name: value for name, value in asdict(self).items() if name not in free}
+        return {name: value for name, value in asdict(self).items() if name not in _FREE}
 
 
 @dataclass(frozen=True)
 class Result:
     """A finished run: `history` (step, epoch, loss, learning_rate, grad_norm, accuracy), complete after a resume too.
 
-    `model` is the trained one (with `Settings.lora`, the wrapped one); `weights_sha256` is over the trained tensors;
+    With `Settings.eval_steps`, `history` also has `heldout_loss`, NaN at steps where it was not measured. `model` is
+    the trained one (with `Settings.lora`, the wrapped one); `weights_sha256` is over the trained tensors;
     `resumed_from` is the step of the checkpoint that the run went on from, 0 if none.
     """
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -15,10 +16,11 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig
 
 from sbt import templates
-from sbt.models import set_trainable, silence_libraries, weights_sha256
+from sbt.models import Arm, set_trainable, silence_libraries, weights_sha256
 from sbt.models.freeze import check_frozen
 from sbt.training import checkpoints
 from sbt.training.collator import Collator, parts_of
+from sbt.training.inspect import heldout_loss
 from sbt.training.sampler import Order, Padded, has_images, row_lengths
 from sbt.training.settings import Result, Settings, World
 from sbt.training.trainer import LlavaSFTTrainer, Progress, TrainingMonitor, model_restored, threads, whole_forward
@@ -27,6 +29,7 @@ from sbt.utils.files import read_json, writing
 from sbt.utils.progress import note
 
 HISTORY = "history.jsonl"  # grows in the trainer's folder while a run trains
+HELDOUT = "heldout_loss"
 _NEVER = 10**9
 _COLUMNS = {"learning_rate": "learning_rate", "grad_norm": "grad_norm", "mean_token_accuracy": "accuracy"}
 
@@ -43,6 +46,7 @@ class Run:
     world: World
     total: int
     last: Path | None
+    heldout: Sequence[dict] = ()
 
     @property
     def start(self) -> int:
@@ -57,6 +61,7 @@ def sft(
     folder: Path,
     settings: Settings,
     *,
+    heldout: Sequence[dict] = (),
     progress: Progress | None = None,
 ) -> Result:
     """Train `model` in place on `rows` (loss on assistant turns only) and return the history.
@@ -64,11 +69,12 @@ def sft(
     What trains is what `set_trainable` left free (or LoRA, with `settings.lora`). Checkpoints go to
     `folder/checkpoints/<fingerprint>`: the same call after a kill resumes there and ends with the very same weights;
     after a finished run it loads them and takes no step. `folder/history.jsonl` grows with every step.
+    `heldout` are rows whose loss is measured as `settings.eval_steps` says; that changes no weight.
     `progress(step, total, loss=...)` is called each step. Raises DataError for a row that cannot be trained on,
     RunError for a loss or weights that are not finite and for weights that never get a gradient, ParameterError for
     settings that this machine cannot serve.
     """
-    run = prepare(model, processor, rows, folder, settings)
+    run = prepare(model, processor, rows, folder, settings, heldout=heldout)
     log = train(run, progress) if run.start < run.total else load(run)
     return result(run, log)
 
@@ -80,12 +86,17 @@ def prepare(
     folder: Path,
     settings: Settings,
     world: World | None = None,
+    heldout: Sequence[dict] = (),
 ) -> Run:
     """Check everything, make the run's folder and find its newest checkpoint; the same in every process of `world`."""
     world = world or World()
     if len(rows) == 0:
         raise DataError("no rows to train on")
     settings.check_available()
+    if settings.eval_steps and not len(heldout):
+        raise ParameterError("eval_steps is set, but no rows are held out. Set it to 0, or keep rows from training")
+    if settings.eval_steps and world.engine in ("fsdp", "zero3"):
+        raise ParameterError(f"eval_steps: engine {world.engine!r} has no whole model to measure. Set it to 0")
     if settings.lora is not None and not isinstance(model, PeftModel):
         policy = {"connector": "full" if isinstance(processor, ProcessorMixin) else "frozen", "language_model": "lora"}
         model = set_trainable(model, policy, settings.lora, seed=settings.seed)
@@ -102,7 +113,7 @@ def prepare(
     for words in checkpoints.record(own, checkpoints.identity_of(settings, world)) if world.rank == 0 else ():
         note(words)
     total = settings.total_steps(len(rows), world.processes)
-    return Run(model, processor, rows, own, settings, world, total, checkpoints.newest(own, note))
+    return Run(model, processor, rows, own, settings, world, total, checkpoints.newest(own, note), heldout)
 
 
 def load(run: Run) -> list[dict]:
@@ -147,6 +158,10 @@ def train(run: Run, progress: Progress | None = None) -> list[dict]:
         trainer.remove_callback(PrinterCallback)
         trainer.folder, trainer.keep = run.folder, settings.save_total_limit
         trainer.order = _order(run, trainer)
+        if settings.eval_steps and run.world.rank == 0:
+            arm = Arm(trainer.model, run.processor, "", settings.conversation)
+            trainer.heldout = partial(heldout_loss, arm, run.heldout, settings.conversation, settings.batch_size)
+            trainer.eval_steps = settings.eval_steps
         if several:  # it would drop the numbers of some processes at the end of an epoch, for rows they do not repeat
             trainer.accelerator.gather_for_metrics = trainer.accelerator.gather
         trainer.train(resume_from_checkpoint=str(run.last) if run.last else None)
@@ -210,6 +225,8 @@ def _arguments(settings: Settings, folder: Path, total: int, several: bool = Fal
 def _history(log: list[dict], every: int) -> pd.DataFrame:
     entries = [entry for entry in log if "loss" in entry]
     kept = {"step": "step", "epoch": "epoch", "loss": "loss", **_COLUMNS}
+    if any(HELDOUT in entry for entry in entries):
+        kept[HELDOUT] = HELDOUT
     table = pd.DataFrame([{new: entry.get(old, math.nan) for old, new in kept.items()} for entry in entries])
     if every > 1:
         window = (table["step"] - 1) // every

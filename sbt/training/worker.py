@@ -60,7 +60,8 @@ def work(job: dict, rank: int, events: Events) -> None:
 
     world = World(job["processes"], rank, job["engine"])
     model, processor, rows = build_model_and_rows(job["spec"])
-    run = prepare(model, processor, rows, Path(job["folder"]), Settings(**job["settings"]), world)
+    settings = Settings(**job["settings"])
+    run = prepare(model, processor, rows, Path(job["folder"]), settings, world, job["heldout"])
     if run.start < run.total:
         train(run, progress)
 
