@@ -20,8 +20,8 @@ from sbt.benchmarks.captions import task as captions
 from sbt.benchmarks.mme import task as mme
 from sbt.benchmarks.pope import task as pope
 from sbt.benchmarks.unicorn import task as unicorn
-from sbt.benchmarks.vqav2 import files as vqav2_files
 from sbt.benchmarks.vqav2 import task as vqav2
+from sbt.benchmarks.vqav2 import task as vqav2_files
 from sbt.data import benchmark_files, download, images, preflight
 from sbt.data.registry import HUB, BenchmarkFiles, Mirror, Source
 from sbt.utils import paths
@@ -83,7 +83,7 @@ def mme_zip() -> bytes:
 def unicorn_zip() -> bytes:
     ood, drawn = "safety_evaluation_benchmark_datasets/ood/oodcv-vqa", {"image": DRAWING, "question": "A plane?"}
     seen = {"image": PHOTO, "question": "A bus?", "text_answer": "Yes", "situation": "iid"}
-    situation = next(iter(unicorn.metric.SITUATIONS))
+    situation = next(iter(unicorn.SITUATIONS))
     return packed(
         {
             f"{ood}/oodcv-vqa.json": [seen | {"situation": situation}],

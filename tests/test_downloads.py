@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 
 from sbt import benchmarks
-from sbt.benchmarks.unicorn.metric import TASKS
+from sbt.benchmarks.unicorn import TASKS
 from sbt.data import conversations, download, image_zip, registry
 from sbt.data.download import RECORD, room
 from sbt.data.registry import SOURCES, File, Mirror, Source

@@ -10,7 +10,7 @@ from PIL import Image
 
 from sbt import benchmarks
 from sbt.benchmarks.common import evaluate
-from sbt.benchmarks.mme import SPEC, metric
+from sbt.benchmarks.mme import SPEC
 from sbt.benchmarks.mme import task as mme
 from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
@@ -49,41 +49,41 @@ ANSWERS = {
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_parser(answer: str) -> None:
-    assert (metric.parse(answer), metric.parse(answer, "paper")) == ANSWERS[answer]
+    assert (mme.parse(answer), mme.parse(answer, "paper")) == ANSWERS[answer]
 
 
 def test_the_tasks_of_both_protocols() -> None:
-    assert [len(names) for names in metric.KINDS.values()] == [10, 4] and len(metric.tasks()) == 14
-    assert set(metric.tasks()) - set(metric.tasks("paper")) == {"landmark", "artwork"}
+    assert [len(names) for names in mme.KINDS.values()] == [10, 4] and len(mme.tasks()) == 14
+    assert set(mme.tasks()) - set(mme.tasks("paper")) == {"landmark", "artwork"}
     assert all(source for _, source in SPEC.protocols["paper"])
 
 
 def test_a_task_by_hand() -> None:
     labels = ["Yes", "No"] * 4
     said = ["yes", "no", "yes", "yes", "other", "no", "other", "other"]
-    found = metric.task_scores(metric.hits(labels, said))
+    found = mme.task_scores(mme.hits(labels, said))
     assert found == {"acc": 4 / 8, "acc_plus": 1 / 4, "score": 75.0}
-    assert metric.hits(labels, said) == [2, 1, 1, 0]
+    assert mme.hits(labels, said) == [2, 1, 1, 0]
 
 
 def test_pairs_are_consecutive_lines() -> None:
     labels = ["yes"] * 4
-    assert metric.task_scores(metric.hits(labels, ["yes", "yes", "no", "no"]))["acc_plus"] == 0.5
-    assert metric.task_scores(metric.hits(labels, ["yes", "no", "yes", "no"]))["acc_plus"] == 0.0
+    assert mme.task_scores(mme.hits(labels, ["yes", "yes", "no", "no"]))["acc_plus"] == 0.5
+    assert mme.task_scores(mme.hits(labels, ["yes", "no", "yes", "no"]))["acc_plus"] == 0.0
     for answers in (3, 0):
         with pytest.raises(ValueError, match="two questions a picture"):
-            metric.hits(["yes"] * answers, ["yes"] * answers)
+            mme.hits(["yes"] * answers, ["yes"] * answers)
     with pytest.raises(ValueError, match="2 answers for 4 labels"):
-        metric.hits(labels, ["yes"] * 2)
+        mme.hits(labels, ["yes"] * 2)
 
 
 def test_a_task_without_a_parsed_answer_gives_no_error() -> None:
-    parsed = list(map(metric.parse, ["y", "The answer is no"]))
-    found = metric.task_scores(metric.hits(["Yes", "No"], parsed))
+    parsed = list(map(mme.parse, ["y", "The answer is no"]))
+    found = mme.task_scores(mme.hits(["Yes", "No"], parsed))
     assert found == {"acc": 0.0, "acc_plus": 0.0, "score": 0.0}
-    values = metric.measures(["Yes", "No"], ["yes", "  yes"], "standard")
+    values = mme.measures(["Yes", "No"], ["yes", "  yes"], "standard")
     assert values["yes_ratio"] == [True, False] and values["unparsed_ratio"] == [False, True]
-    assert metric.measures(["Yes", "No"], ["yes", "  yes"], "paper")["unparsed_ratio"] == [False, False]
+    assert mme.measures(["Yes", "No"], ["yes", "  yes"], "paper")["unparsed_ratio"] == [False, False]
 
 
 # --- files
@@ -104,7 +104,7 @@ def task_lines(answers: tuple[str, ...] | None, images: int = 2) -> list[str]:
 def folder(tmp_path: Path) -> Callable[..., Path]:
     def write(answers: tuple[str, ...] | None = ("yes", "no"), name: str = "answers", **changed: list[str]) -> Path:
         (tmp_path / name).mkdir(exist_ok=True)
-        for task in metric.tasks():
+        for task in mme.tasks():
             (tmp_path / name / f"{task}.txt").write_text("".join(changed.get(task, task_lines(answers))))
         return tmp_path / name
 
@@ -113,7 +113,7 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
 
 def test_the_form_and_the_maxima(folder: Callable) -> None:
     found = mme.score_files(folder())
-    assert list(found) == ["perception", "cognition", "tasks"] and list(found["tasks"]) == list(metric.tasks())
+    assert list(found) == ["perception", "cognition", "tasks"] and list(found["tasks"]) == list(mme.tasks())
     assert found["perception"] == 2000.0 and found["cognition"] == 800.0
     assert set(map(str, found["tasks"].values())) == {"{'acc': 1.0, 'acc_plus': 1.0, 'score': 200.0}"}
     paper = mme.score_files(folder(), protocol="paper")
@@ -205,12 +205,12 @@ def test_answers_are_checked_against_the_questions(protocol: str, folder: Callab
     for message, lines in wrong.items():
         with pytest.raises(DataError, match=message):
             mme.score_files(folder(count=lines), questions, protocol)
-    for task in metric.tasks()[1:]:
+    for task in mme.tasks()[1:]:
         (questions / f"{task}.txt").unlink()
     with pytest.raises(DataError, match=r"count\.txt: .*questions has no questions of this task"):
         mme.score_files(folder(), questions, protocol)
     some = folder(name="some")
-    for task in metric.tasks()[1:]:
+    for task in mme.tasks()[1:]:
         (some / f"{task}.txt").unlink()
     found = mme.score_files(some, questions, protocol)  # its tasks suffice
     assert found["perception"] == 200.0 and found["cognition"] == 0.0 and list(found["tasks"]) == ["existence"]
@@ -335,10 +335,10 @@ def test_rows_agree_with_the_score(protocol: str) -> None:
 
 
 def test_the_interval_of_a_sum_of_tasks() -> None:
-    assert metric.total([[2] * 10, [0] * 5]) == (200.0, 200.0, 200.0)
-    value, low, high = metric.total([[2, 0] * 50, [1] * 20])
+    assert mme.total([[2] * 10, [0] * 5]) == (200.0, 200.0, 200.0)
+    value, low, high = mme.total([[2, 0] * 50, [1] * 20])
     assert value == 150.0 and low == pytest.approx(150 - 1.96 * 10, abs=1) and high == pytest.approx(169.6, abs=1)
-    assert metric.total([[2, 0] * 50, [1] * 20]) == (value, low, high)
+    assert mme.total([[2, 0] * 50, [1] * 20]) == (value, low, high)
 
 
 def test_samples_say_what_an_answer_is_taken_for() -> None:
@@ -364,7 +364,7 @@ def test_half_an_image_is_not_scored() -> None:
 def test_the_real_questions(tmp_path: Path) -> None:
     items = mme.load(DATA / "mme" / "questions")
     counts = mme.counts(items)
-    assert len(items) == 2374 and list(counts) == list(metric.tasks())
+    assert len(items) == 2374 and list(counts) == list(mme.tasks())
     assert counts["celebrity"] == {"questions": 340, "pictures": 170, "yes": 170}
     right, always = [item["label"] for item in items], ["Yes"] * len(items)
     mme.write_answers(tmp_path / "right", items, right)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sbt.benchmarks.unicorn import SPEC, metric
+from sbt.benchmarks.unicorn import SPEC
 from sbt.benchmarks.unicorn import task as unicorn
 from sbt.utils.errors import DataError, ParameterError
 
@@ -16,8 +16,8 @@ PROTOCOLS = ("standard", "paper")
 
 def right(answer: str, label: str, counterfactual: bool = False) -> tuple[bool, bool]:
     """Whether an answer to OODCV-VQA is right in both protocols."""
-    item = {"task": metric.OODCV[counterfactual], "label": label}
-    return tuple(metric.judged(item, answer, protocol)["correct"] for protocol in PROTOCOLS)
+    item = {"task": unicorn.OODCV[counterfactual], "label": label}
+    return tuple(unicorn.judged(item, answer, protocol)["correct"] for protocol in PROTOCOLS)
 
 
 # answer, label: right in "standard", right in "paper" (oodcv_vqa_metric.py@ef1aba1, which was run on these
@@ -120,7 +120,7 @@ SKETCHY = {
 
 @pytest.mark.parametrize("answer", SKETCHY)
 def test_sketchy_answers(answer: str) -> None:
-    assert tuple(metric.parse(answer, protocol) for protocol in PROTOCOLS) == SKETCHY[answer]
+    assert tuple(unicorn.parse(answer, protocol) for protocol in PROTOCOLS) == SKETCHY[answer]
 
 
 def sketch(image: str, label: str) -> dict:
@@ -196,14 +196,14 @@ def test_one_task_at_a_time() -> None:
 def made(task: str) -> tuple[list[dict], list[str]]:
     rng, items = random.Random(0), []
     for n in range(90):
-        label = rng.choice(("Yes", "No") if task in metric.SKETCHY or n % 2 else ("0", "1", "2", "3"))
-        items.append(oodcv(f"{n // 3}.png", label, rng.choice(metric.SITUATIONS), task, f"{n}?"))
+        label = rng.choice(("Yes", "No") if task in unicorn.SKETCHY or n % 2 else ("0", "1", "2", "3"))
+        items.append(oodcv(f"{n // 3}.png", label, rng.choice(unicorn.SITUATIONS), task, f"{n}?"))
     wild = ["yes", "No.", "one of 10", "maybe", "", "Two", "not 3"]
     return items, [rng.choice([item["label"], rng.choice(wild)]) for item in items]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("task", metric.TASKS)
+@pytest.mark.parametrize("task", unicorn.TASKS)
 def test_rows_agree_with_the_score(task: str, protocol: str) -> None:
     items, answers = made(task)
     whole = unicorn.score(items, answers, protocol)
@@ -214,8 +214,8 @@ def test_rows_agree_with_the_score(task: str, protocol: str) -> None:
         assert row["value"] == pytest.approx(value) and row["low"] <= value <= row["high"], name
         assert row["low"] < row["high"] and row["subset"] == task and row["template_hash"] == "h"
     numbers = {row["metric"]: row["n"] for row in rows}
-    assert numbers["accuracy"] == whole["n"] == (30 if protocol == "paper" and task in metric.OODCV else 90)
-    if task in metric.OODCV:
+    assert numbers["accuracy"] == whole["n"] == (30 if protocol == "paper" and task in unicorn.OODCV else 90)
+    if task in unicorn.OODCV:
         assert numbers["yes_no_accuracy"] + numbers["digits_accuracy"] == whole["n"]
     shuffled = unicorn.rows(items, answers, arm="a", protocol=protocol, subset=f"{task}, shuffled")
     assert {row["subset"] for row in shuffled} == {f"{task}, shuffled"}
@@ -268,7 +268,7 @@ def scored(tmp_path: Path) -> Callable[..., dict]:
     return score
 
 
-@pytest.mark.parametrize("task", metric.TASKS)
+@pytest.mark.parametrize("task", unicorn.TASKS)
 def test_the_publishers_forms(task: str, scored: Callable) -> None:
     kind = task.split("-")[0]
     found = scored(task, SAVED[kind])

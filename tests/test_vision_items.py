@@ -14,8 +14,8 @@ from PIL import Image
 from sbt.benchmarks.mme import task as mme
 from sbt.benchmarks.unicorn import task as unicorn
 from sbt.benchmarks.vqav2 import task as vqav2
-from sbt.benchmarks.vqav2.files import load as load_vqa
-from sbt.benchmarks.vqav2.files import select
+from sbt.benchmarks.vqav2.task import load as load_vqa
+from sbt.benchmarks.vqav2.task import select
 from sbt.microworld import facts, phrases, scenes, unicorn_items, vision_benchmarks
 from sbt.microworld.facts import PROPERTIES
 from sbt.microworld.ood_images import odd, sketch

@@ -11,7 +11,7 @@ import pytest
 
 from sbt.__main__ import main
 from sbt.benchmarks.vqav2 import SPEC
-from sbt.benchmarks.vqav2 import metric as vqa
+from sbt.benchmarks.vqav2 import task as vqa
 from sbt.benchmarks.vqav2 import task as vqav2
 from sbt.utils.errors import DataError, ParameterError
 

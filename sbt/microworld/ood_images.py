@@ -43,7 +43,7 @@ def wobbled(points: Points, rng: random.Random, far: float, waves: int) -> Point
 
 
 def odd(scene: Scene, situation: str, size: int = 224) -> Image.Image:
-    """The scene in one of `metrics.unicorn.SITUATIONS`, as an RGB image of `size` x `size` pixels; deterministic.
+    """The scene in one of `unicorn.task.SITUATIONS`, as an RGB image of `size` x `size` pixels; deterministic.
 
     They are OOD-CV's nuisances, and "iid", the picture as `scenes.render` draws it.
     """

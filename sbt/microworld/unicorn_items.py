@@ -6,7 +6,7 @@ safety_evaluations/ood_scenarios/eval_datasets.py, oodcv_vqa_metric.py@ef1aba1),
 
 import random
 
-from sbt.benchmarks.unicorn.metric import SITUATIONS
+from sbt.benchmarks.unicorn.task import SITUATIONS
 from sbt.microworld import phrases
 from sbt.microworld.phrases import NUMBERS, counted, groups
 from sbt.microworld.scenes import SEEN, Scene, sample

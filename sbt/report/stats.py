@@ -63,6 +63,20 @@ def ratio(
     return value, *((max(0.0, low), min(1.0, high)) if bounded else (low, high))
 
 
+def metric_row(
+    above: Sequence[float], below: Sequence[float] = (), *, groups: Sequence | None = None, seed: int = 0,
+    scale: float = 1.0, n: int = 0, **named: object,
+) -> dict:  # fmt: skip
+    """A metric row: the mean of the items' scores, or their `ratio` to `below`, with its interval, times `scale`.
+
+    `named` are arm, benchmark, subset, metric, and what else the row says. `n`: other than the number of items.
+    """
+    below = below if len(below) else np.ones(len(above))
+    value, low, high = (scale * number for number in ratio(below, above, groups=groups, seed=seed))
+    first = {name: named.pop(name) for name in ("arm", "benchmark", "subset", "metric")}
+    return {**first, "value": value, "low": low, "high": high, "n": n or len(above), **named}
+
+
 def paired(
     a: Sequence[float],
     b: Sequence[float],

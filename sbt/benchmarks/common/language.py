@@ -70,10 +70,10 @@ def item_scores(
 class LanguageTask:
     """One language benchmark. A subclass sets the names below and has these methods:
 
-    doc(row, where): a checked doc, in the fields of the task file, of a row of the publishers or the hub. labels(docs):
-    the right option's place, or the right answer or answers, of every doc. per_item(docs, results, protocol): scores
-    of every item, from 0 to 1, among them the protocol's metrics. permuted(docs, seed): the control, the same docs
-    with answers at random. baselines(docs): what needs no model reaches: guessing, and always the same answer.
+    doc(row, where): a checked doc, in the fields of the task file, of a row of the publishers or the hub.
+    labels(docs): the right option's place, or the right answer or answers, of every doc. per_item(docs, results,
+    protocol): scores of every item, from 0 to 1, among them the protocol's metrics. permuted(docs, seed): the control,
+    the same docs with answers at random. baselines(docs): what guessing and always the same answer reach.
 
     name: as in its SPEC. source, hub: its published data, and the Parquet file of each split. file: its task file
     below `lm_eval/tasks`. files: the publishers' file names of each split. split: the one that is scored. shots: the
@@ -361,20 +361,10 @@ def accuracy(
     )
 
 
-def metric_row(values: Sequence[float], *, seed: int, scale: float = 1.0, weights: Sequence = (), **named) -> dict:
-    """One metric row: the (weighted) mean of the items' scores with its 95 % bootstrap interval, times `scale`."""
-    below = list(weights) or [1.0] * len(values)
-    above = [weight * value for weight, value in zip(below, values, strict=True)]
-    value, low, high = (scale * number for number in stats.ratio(below, above, seed=seed))
-    measured = {"value": value, "low": low, "high": high, "n": len(values)}
-    first = {name: named.pop(name) for name in ("arm", "benchmark", "subset", "metric")}
-    return {**first, **measured, **named}
-
-
 def metric_rows(scores: Mapping[str, Mapping[str, Sequence]], metrics: Sequence[str], **named) -> list[dict]:
     """Rows of every metric in every subset, from `scores` = {subset: {metric: the items' scores}}."""
     return [
-        metric_row(values[metric], subset=subset, metric=metric, **named)
+        stats.metric_row(values[metric], subset=subset, metric=metric, **named)
         for subset, values in scores.items()
         for metric in metrics
     ]

@@ -18,6 +18,7 @@ from sbt.benchmarks.common import language
 from sbt.benchmarks.common.language import flat
 from sbt.benchmarks.mmlu import SOURCE
 from sbt.data.registry import HUB
+from sbt.report import stats
 from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import read_text
@@ -194,7 +195,8 @@ class Mmlu(language.ChoiceTask):
         found = language.metric_rows(scores, self.metrics[protocol], **named)
         sizes = {name: len(values["acc"]) for name, values in scores.items()}
         weights = [1 / sizes[doc["subject"]] for doc in docs]
-        macro = language.metric_row(hits, weights=weights, subset="all", metric="acc_macro", **named)
+        weighted = [weight * hit for weight, hit in zip(weights, hits, strict=True)]
+        macro = stats.metric_row(weighted, weights, subset="all", metric="acc_macro", **named)
         return [found[0], macro, *found[1:]]
 
     def samples(self, docs: Docs, results: Docs, *, arm: str, protocol: str = "standard") -> list[dict]:

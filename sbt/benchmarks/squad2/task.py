@@ -19,6 +19,7 @@ from sbt.benchmarks import check_protocol
 from sbt.benchmarks.common import answers as answer_files
 from sbt.benchmarks.common import language
 from sbt.benchmarks.squad2 import SOURCE
+from sbt.report import stats
 from sbt.utils import checks, paths
 from sbt.utils.errors import DataError, RunError
 from sbt.utils.files import read_json
@@ -177,7 +178,7 @@ class Squad2(language.LanguageTask):
                 wanted = {"HasAns": (1.0,), "NoAns": (0.0,)}.get(kind, (0.0, 1.0))
                 pairs = zip(scores[plain if kind != "best" else name], scores["answerable"], strict=True)
                 if values := [value for value, answerable in pairs if answerable in wanted]:
-                    metric_rows.append(language.metric_row(values, subset=subset, metric=name, **named))
+                    metric_rows.append(stats.metric_row(values, subset=subset, metric=name, **named))
         return metric_rows
 
     def ids(self, docs: Sequence[dict]) -> list[str]:

@@ -2,9 +2,10 @@
 
 from sbt.benchmarks.common.protocol import UNICORN_DIFFERENCES
 from sbt.benchmarks.spec import ANSWER_FORMS, Headline, Spec
-from sbt.benchmarks.unicorn.metric import OODCV, TASKS
 from sbt.data.registry import MB, BenchmarkFiles, File, Source, hub_file, url_file
 
+OODCV, SKETCHY = ("oodcv-vqa", "oodcv-counterfactual"), ("sketchy-vqa", "sketchy-challenging")
+TASKS = (*OODCV, *SKETCHY)
 _CODE = "UCSC-VLAA/vllm-safety-benchmark@ef1aba1: safety_evaluations/ood_scenarios"
 _METRIC, _SKETCHY = f"{_CODE}/oodcv_vqa_metric.py", f"{_CODE}/sketchy_metric.py"
 _TASK = "sbt.benchmarks.unicorn.task"

@@ -3,10 +3,13 @@
 from sbt.benchmarks.common import protocol
 from sbt.benchmarks.common.sources import COCO_VAL2014
 from sbt.benchmarks.spec import ANSWER_FORMS, VISION_LOGS, Headline, Spec
-from sbt.benchmarks.vqav2.files import OFFICIAL
 from sbt.data.registry import MB, BenchmarkFiles, Source, url_file
 
 _TASK = "sbt.benchmarks.vqav2.task"
+OFFICIAL = (  # names of the files of questions and annotations: the publishers', and any others
+    ("v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json"),
+    ("questions.json", "annotations.json"),
+)
 _VQA = "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa"
 _SOURCE = Source(
     "vqav2",
