@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from conftest import MAKE, STUDY, write_notebook
 
 from sbt.__main__ import main
 from sbt.report import results
-from sbt.study import params, pipeline, plan, publish
+from sbt.study import manifest, params, pipeline, plan, publish
 from sbt.utils import files
 from sbt.utils.errors import MissingStep, ParameterError, RunError
 
@@ -32,12 +33,12 @@ def test_a_run_leaves_every_file_of_the_contract(finished: Path) -> None:
     beside = {"notebook.ipynb", "notebook.html", "params.yaml", "manifest.json"}
     assert names >= beside | {"metrics.json", "samples.jsonl", "DONE", "numbers.json"}
     assert "progress.json" not in names
-    manifest = json.loads((folder(finished, "20_use") / "manifest.json").read_text())
-    assert manifest["upstream"] == {
+    recorded = json.loads((folder(finished, "20_use") / "manifest.json").read_text())
+    assert recorded["upstream"] == {
         "10_make": json.loads((folder(finished, "10_make") / "DONE").read_text())["result"]
     }
-    assert manifest["seed"] == 0 and manifest["peak_memory_gb"] > 0 and manifest["machine"]["python"]
-    assert manifest["code"].keys() >= {"study/runs.py", "study/params.py"}
+    assert recorded["seed"] == 0 and recorded["peak_memory_gb"] > 0 and recorded["machine"]["python"]
+    assert recorded["code"].keys() >= {"study/runs.py", "study/params.py"}
     assert (
         files.read_json(folder(finished, "20_use") / "metrics.json")[0]["value"] == 6.0
     )  # 2 * (0 + 1 + 2) * rate 1.0
@@ -240,6 +241,93 @@ def test_the_last_whole_results_stay_until_there_are_new_ones(finished: Path, ca
         assert main(["run", "tiny", "--set", f"size={size}"]) == 1
         assert "earlier results: outputs/tiny/10_make.stale" in capsys.readouterr().err
         assert files.read_json(folder(finished, "10_make.stale") / "DONE") == whole
+
+
+def total(root: Path) -> float:
+    """What readers see of 10_make."""
+    assert manifest.finished_steps(root / "outputs" / "tiny", "10") == ["10_make"]
+    assert "10_make" in results.runs_table()
+    (row,) = [row for row in results.metric_rows(root / "outputs" / "tiny") if row["metric"] == "total"]
+    assert results.metric_rows(results._folder("tiny/10_make")) == [row]
+    return row["value"]
+
+
+def test_earlier_results_stand_until_there_are_new_ones_and_come_back_when_they_are_asked_for(
+    finished: Path, capsys: pytest.CaptureFixture
+) -> None:
+    before, done = done_times(finished), files.read_json(folder(finished, "10_make") / "DONE")
+    assert main(["run", "tiny", "--set", "size=100"]) == 1  # fails after it began
+    assert total(finished) == 3.0 and not (folder(finished, "10_make") / "DONE").exists()
+    assert main(["run", "tiny", "--only", "20_use", "--set", "scale=3"]) == 0  # reads the earlier ones
+    read = files.read_json(folder(finished, "20_use") / "manifest.json")["upstream"]
+    assert read == {"10_make": done["result"]}
+    assert main(["plan", "tiny", "--only", "10"]) == 0
+    assert "0 of 1 steps to run" in capsys.readouterr().out
+    assert main(["run", "tiny", "--only", "10"]) == 0  # as it was before: nothing is made
+    assert done_times(finished)["10_make"] == before["10_make"] and total(finished) == 3.0
+    assert not list(folder(finished, "").glob("*10_make?*")), "what failed is gone"
+
+
+class Killed(BaseException):
+    """As kill -9 would end it: nothing is caught, nothing put in order."""
+
+
+def test_a_kill_between_any_two_renames_leaves_whole_results(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, place = folder(finished, "10_make"), tmp_path / "kept"
+    for work in (manifest.discard, manifest.restore):
+        if work is manifest.restore:
+            manifest.discard(made)
+            begun = files.read_json(made.with_name("10_make.stale") / "manifest.json")
+            files.write_json(made / "manifest.json", begun | {"params": begun["params"] | {"size": 4}})
+        shutil.copytree(made.parent, place)
+        for last in range(20):  # calls that are made before the kill
+            calls = iter(range(100))
+            for name in ("rmtree", "replace", "mkdir", "touch", "unlink"):
+                holder = shutil if name == "rmtree" else Path
+                real = getattr(holder, name)
+
+                def stopped(*given: object, real=real, calls=calls, last=last, **more: object) -> object:
+                    if next(calls) >= last:
+                        raise Killed
+                    return real(*given, **more)
+
+                monkeypatch.setattr(holder, name, stopped)
+            ended = True
+            try:
+                work(made)
+            except Killed:
+                ended = False
+            monkeypatch.undo()
+            monkeypatch.setenv("SBT_ROOT", str(finished))
+            assert total(finished) == 3.0, (work.__name__, last)
+            state = plan.load("tiny", ["10"])[1][0].state()
+            assert state.kind == "up to date" or state == manifest.NEW, "the same command makes it whole"
+            if ended:
+                break
+            shutil.rmtree(made.parent)
+            shutil.copytree(place, made.parent)
+        assert 3 < last < 19
+        shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.2, 2.0])
+def test_kill_9_of_a_forced_run_keeps_the_earlier_results_in_sight(finished: Path, seconds: float) -> None:
+    command = [sys.executable, "-m", "sbt", "run", "tiny", "--only", "10", "--set", "pause=0.5", "--set", "size=4"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    begun = folder(finished, "10_make.stale") / "DONE"
+    deadline = time.monotonic() + 60
+    while process.poll() is None and not begun.exists() and time.monotonic() < deadline:
+        assert total(finished) in (3.0, 6.0)
+    until = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < until:
+        assert total(finished) in (3.0, 6.0)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert total(finished) in (3.0, 6.0)
+    assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
+    assert total(finished) == 6.0 and files.read_json(folder(finished, "10_make.stale") / "numbers.json") == [0, 1, 2]
 
 
 def test_a_page_that_cannot_be_made_ends_nothing(

@@ -266,7 +266,7 @@ def _reference(ref: str | Path | None, folder: Path) -> str | None:
     path = paths.resolve(str(ref))
     if path.is_relative_to(paths.assets()):
         return f"assets/{path.relative_to(paths.assets()).as_posix()}"
-    return os.path.relpath(path.resolve(), folder.resolve()) if path.exists() else str(ref)
+    return os.path.relpath(paths.in_place(path).resolve(), folder.resolve()) if path.exists() else str(ref)
 
 
 def check_files(folder: Path, info: dict) -> None:

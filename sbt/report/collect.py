@@ -47,7 +47,7 @@ def results(run: Any, specs: Mapping[str, Any], steps: Sequence[str] = (), kind:
     metric_rows: list[dict] = []
     scored: set[tuple[str, str]] = set()  # (benchmark, arm)
     for step in steps or manifest.finished_steps(study, but=run.step):
-        folder = run.upstream(step) if steps else study / step
+        folder = run.upstream(step) if steps else manifest.whole(study / step)
         rows = [row for row in runs.metrics(folder) if row["benchmark"] in specs]
         if rows and not steps:
             run.upstream(step)  # reads every result file to check its hash: once a step
@@ -80,7 +80,7 @@ def arms(run: Any) -> pd.DataFrame:
     """The arms that finished steps of the study made: arm, step, tuned on, what of it was tuned, loss, steps."""
     rows = []
     for step in manifest.finished_steps(run.folder.parent):
-        values = params.load_yaml(run.folder.parent / step / "params.yaml")
+        values = params.load_yaml(manifest.whole(run.folder.parent / step) / "params.yaml")
         if not values.get("arm"):
             continue
         words = {"visual": "the visual instructions, their pictures taken away"}

@@ -16,9 +16,10 @@ ROW = ("arm", "benchmark", "subset", "metric", "protocol")
 def study_table(study: str) -> str:
     """The report's own summary where it wrote one, else every metric of the study's finished steps."""
     folder = paths.outputs() / study
+    report = manifest.whole(folder / REPORT)
     for name in ("summary.txt", "summary.md"):
-        if (folder / REPORT / name).exists() and (folder / REPORT / "DONE").exists():
-            return files.read_text(folder / REPORT / name).rstrip()
+        if (report / name).exists() and (report / "DONE").exists():
+            return files.read_text(report / name).rstrip()
     rows = []
     for row in metric_rows(folder):
         interval = f"{text.number(row['low'])} to {text.number(row['high'])}" if row["low"] is not None else ""
@@ -30,7 +31,8 @@ def study_table(study: str) -> str:
 def study_summary(study: str) -> str:
     """What `sbt run` prints at its end: the table of a study, and where its report and executed notebooks are."""
     folder = paths.outputs() / Path(study).name
-    reports = [f"report:    {paths.shown(page)}" for page in sorted(folder.glob("*/report.html"))]
+    pages = [manifest.whole(folder / step) / "report.html" for step in manifest.finished_steps(folder)]
+    reports = [f"report:    {paths.shown(page)}" for page in pages if page.exists()]
     return "\n".join([study_table(folder.name), *reports, f"notebooks: {paths.shown(folder)}/*/notebook.html"])
 
 
@@ -41,24 +43,27 @@ def metric_rows(folder: Path) -> list[dict]:
     rows = []
     for name in manifest.finished_steps(folder):
         try:
-            rows += runs.metrics(folder / name)
+            rows += runs.metrics(manifest.whole(folder / name))
         except RunError as error:
             print(f"left out: {error}", file=sys.stderr)
     return rows
 
 
 def runs_table() -> str:
-    """Finished steps of all studies: when, how long, how much memory, and the hash of their results."""
+    """Finished steps of all studies: when, how long, how much memory, and the hash of their results.
+
+    `<step>.stale`: the earlier results, while the step is made anew or where that failed.
+    """
     rows = []
-    for done in sorted(paths.outputs().glob("*/*/DONE")):
-        if not done.parent.name.endswith(".stale"):
-            names = [done.parents[1].name, done.parent.name]
-            try:
-                m = manifest.read(done.parent, "manifest.json")
-                cost = [f"{m['seconds'] / 60:.1f}", f"{m['peak_memory_gb']:.1f}"]
-                rows.append([*names, m["notebook"], m["finished"], *cost, m["result"][:10]])
-            except (RunError, KeyError, TypeError, ValueError):
-                rows.append([*names, "", "damaged", "", "", ""])
+    studies = sorted({done.parents[1] for done in paths.outputs().glob("*/*/DONE")})
+    for folder in [manifest.whole(study / step) for study in studies for step in manifest.finished_steps(study)]:
+        names = [folder.parent.name, folder.name]
+        try:
+            m = manifest.read(folder, "manifest.json")
+            cost = [f"{m['seconds'] / 60:.1f}", f"{m['peak_memory_gb']:.1f}"]
+            rows.append([*names, m["notebook"], m["finished"], *cost, m["result"][:10]])
+        except (RunError, KeyError, TypeError, ValueError):
+            rows.append([*names, "", "damaged", "", "", ""])
     return text.table(["study", "step", "notebook", "finished", "minutes", "memory GB", "result"], rows)
 
 
@@ -85,7 +90,8 @@ def claims_table(study: str) -> str:
     from sbt.report import tables
 
     folder = _folder(study)
-    ledgers = [pd.read_csv(file) for file in sorted(folder.glob("*/claims.csv")) if (file.parent / "DONE").exists()]
+    folders = [manifest.whole(folder / step) for step in manifest.finished_steps(folder)]
+    ledgers = [pd.read_csv(step / "claims.csv") for step in folders if (step / "claims.csv").exists()]
     if not ledgers:
         raise MissingStep(f"{study} has no report yet: make it with `sbt run {Path(study).name} --only {REPORT}`")
     rows = []
@@ -116,6 +122,6 @@ def _folder(name: str) -> Path:
     """Folder of `study`, `study/step`, or either written as a path (`outputs/study/step/`, `params/study`)."""
     candidates = [paths.outputs() / name, paths.outputs() / Path(name).name, paths.root() / name]
     for folder in candidates:
-        if folder.is_dir():
-            return folder.absolute()
+        if folder.is_dir() or manifest.whole(folder) != folder:
+            return manifest.whole(folder.absolute())
     raise MissingStep(f"there are no results of {name}: `sbt runs` lists what there is")

@@ -3,6 +3,7 @@
 `manifest.json` is written when a run begins and grows with every input; `DONE` is written last of all.
 """
 
+import contextlib
 import json
 import shutil
 import sys
@@ -22,6 +23,8 @@ SHAPES = {  # what the files of a folder must hold; the others are lists
     "manifest.json": {"notebook": str, "source": str, "params": dict, "upstream": dict, "listings": dict,
                       "inputs": dict, "code": dict},
 }  # fmt: skip
+NOTEBOOK, STALE = "notebook.ipynb", ".stale"
+EARLIER = ".earlier"  # marks whole results in `<step>.stale` while the new ones are made
 NOT_IN_KEY = ("dry_run", "min_free_gb")  # parameters that cannot change a result
 
 
@@ -36,6 +39,9 @@ class State:
         return f"{self.kind}: {self.reason}" if self.reason else self.kind
 
 
+NEW = State("to run", "new")
+
+
 def step_folder(study: str, step: str) -> Path:
     """Folder of a step's results."""
     return paths.outputs() / study / step
@@ -43,7 +49,7 @@ def step_folder(study: str, step: str) -> Path:
 
 def force(folder: Path) -> str:
     """The command that makes a step anew."""
-    return f"`sbt run {folder.parent.name} --only {folder.name} --force`"
+    return f"`sbt run {folder.parent.name} --only {folder.name.removesuffix(STALE)} --force`"
 
 
 def read(folder: Path, name: str) -> dict | list:
@@ -51,6 +57,8 @@ def read(folder: Path, name: str) -> dict | list:
     try:
         value = files.read_json(folder / name)
     except DataError as error:
+        if not folder.joinpath(name).exists() and (moved := whole(folder)) != folder:  # a moment ago
+            return read(moved, name)
         raise RunError(f"{error}. Make the step anew with {force(folder)}") from None
     fields = SHAPES.get(name, {})
     whole = isinstance(value, dict if fields else list)
@@ -82,11 +90,24 @@ def loaded_code() -> dict[str, str]:
 
 
 def state(notebook: str, values: dict) -> State:
-    """State of the step that `notebook` makes with effective parameters `values`; RunError where it is corrupt."""
+    """State of the step that `notebook` makes with effective parameters `values`; RunError where it is corrupt.
+
+    Where other work was begun to replace them, earlier results that are asked for again are up to date; `restore` puts
+    them back in their place.
+    """
     folder = step_folder(values["study"], values["step"])
+    found = _state(folder, notebook, values)
+    if found.kind == "to run" and found != NEW and (before := whole(folder)) != folder:
+        with contextlib.suppress(RunError):  # a damaged one is made anew
+            earlier = _state(before, notebook, values)
+            return earlier if earlier.kind == "up to date" else found
+    return found
+
+
+def _state(folder: Path, notebook: str, values: dict) -> State:
     done = (folder / "DONE").exists()
     if not done and not (folder / "manifest.json").exists():
-        return State("to run", "new")
+        return NEW
     manifest = read(folder, "manifest.json")
     if reason := _difference(folder, manifest, new_manifest(notebook, values)):
         return State("to run", reason)
@@ -119,12 +140,12 @@ def _difference(folder: Path, old: dict, new: dict) -> str:
         if not files.unchanged(paths.root() / path, recorded):
             return f"{path} changed"
     for step, result in old["upstream"].items():
-        if not (study / step / "DONE").exists():
+        if not (whole(study / step) / "DONE").exists():
             return f"{step} is not finished"
-        if read(study / step, "DONE")["result"] != result:
+        if read(whole(study / step), "DONE")["result"] != result:
             return f"{step} has new results"
     for prefix, steps in old["listings"].items():
-        if finished_steps(study, prefix, but=folder.name) != steps:
+        if finished_steps(study, prefix, but=folder.name.removesuffix(STALE)) != steps:
             return f"other steps {prefix}* are finished now"
     return ""
 
@@ -149,9 +170,9 @@ def finished(folder: Path) -> str:
 
 
 def finished_steps(study: Path, prefix: str = "", but: str = "") -> list[str]:
-    """Names of the finished steps of a study's folder that start with `prefix`, sorted."""
-    found = [done.parent.name for done in study.glob(f"{prefix}*/DONE")]
-    return sorted(name for name in found if name != but and not name.endswith(".stale"))
+    """Names of the steps of a study's folder that have whole results and start with `prefix`, sorted."""
+    found = {done.parent.name.removesuffix(STALE) for done in study.glob(f"{prefix}*/DONE")} - {but}
+    return sorted(name for name in found if (whole(study / name) / "DONE").exists())
 
 
 def results(folder: Path) -> dict[str, dict]:
@@ -165,28 +186,46 @@ def results(folder: Path) -> dict[str, dict]:
     return found
 
 
-def discard(folder: Path) -> None:
-    """Make room for new work: what a finished run left goes to `<step>.stale`, what an unfinished one left is removed.
+def whole(folder: Path) -> Path:
+    """Where the last whole results of a step are: its folder, or `<step>.stale` until the new ones are whole."""
+    before = folder.with_name(f"{folder.name}{STALE}")
+    stands_in = (before / EARLIER).exists() and (before / "DONE").exists() and not (folder / "DONE").exists()
+    return before if stands_in else folder
 
-    So the last whole results stay until there are new ones. Unfinished work is kept, too, where nothing whole is. An
-    executed notebook stays, since papermill may be writing it. DONE goes first and the manifest last, so that whatever
-    a kill leaves behind is recognised as unfinished and old.
+
+def discard(folder: Path, notebook: bool = False) -> None:
+    """Make room for new work in a step's folder: what a finished run left goes to `<step>.stale`.
+
+    It stands in for the new results until they are whole (`whole`). What an unfinished run left is removed, but kept
+    in the same way where nothing whole is. `notebook`: the executed notebook stays, since papermill is writing it. One
+    rename moves all, so that a kill leaves whole results here or there.
     """
-    last = {"DONE": -1, "manifest.json": 1}
-    entries = [entry for entry in folder.glob("*") if entry.name != "notebook.ipynb"]
-    entries.sort(key=lambda entry: last.get(entry.name, 0))
-    stale = folder.with_name(f"{folder.name}.stale")
-    done, begun = (folder / "DONE").exists(), (folder / "manifest.json").exists()
-    with files.writing(stale):
-        if begun and not done and (stale / "DONE").exists() and (stale / "manifest.json").exists():
-            for entry in entries:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-            return
-        if begun and stale.exists():
-            shutil.rmtree(stale)
-        for entry in entries:
-            target = stale / entry.name
-            stale.mkdir(exist_ok=True)
-            if target.is_dir():
-                shutil.rmtree(target)
-            entry.replace(target)
+    if not any(entry.name != NOTEBOOK for entry in folder.glob("*")):
+        return
+    before, done = folder.with_name(f"{folder.name}{STALE}"), (folder / "DONE").exists()
+    with files.writing(before):
+        if done:
+            (folder / EARLIER).touch()
+        _swap(folder, before if done or not (before / "DONE").exists() else None, notebook)
+
+
+def restore(folder: Path) -> None:
+    """Put the earlier results back in their place, and remove the unfinished work that was to replace them."""
+    before = whole(folder)
+    if before != folder:
+        with files.writing(folder):
+            _swap(folder, None, (folder / NOTEBOOK).exists(), before)
+            (folder / EARLIER).unlink(missing_ok=True)
+
+
+def _swap(folder: Path, place: Path | None, notebook: bool, instead: Path | None = None) -> None:
+    """Move a folder to `place` (None: away), and `instead` (None: an empty one) to where it was."""
+    gone = folder.with_name(f".{folder.name}.discarded")
+    place = place or gone
+    shutil.rmtree(place, ignore_errors=not place.exists())
+    if folder.exists():
+        folder.replace(place)
+    instead.replace(folder) if instead else folder.mkdir(parents=True)
+    if notebook and (place / NOTEBOOK).exists():
+        (place / NOTEBOOK).replace(folder / NOTEBOOK)
+    shutil.rmtree(gone, ignore_errors=True)

@@ -57,7 +57,7 @@ def _state(step: plans.Step, waiting: Iterable[str] = ()) -> manifest.State:
     before = [need for need in step.needs if need in waiting]
     if before:
         return manifest.State("to run", f"after {before[0]}, if that changes")
-    if not _executed(step.folder / "notebook.ipynb"):
+    if not _executed(manifest.whole(step.folder) / manifest.NOTEBOOK):
         return manifest.State("resume", "its notebook was not saved to the end")
     return state
 
@@ -155,6 +155,9 @@ class _Work:
         del self.waiting[step.name]
         state = FORCED if self.force else _state(step)
         if state.kind == "up to date":
+            if manifest.whole(step.folder) != step.folder:
+                with runs.lock(step.values["study"], step.name):
+                    manifest.restore(step.folder)
             self.lines.say(step.name, "up to date")
             self.finished.append(step)
             return
@@ -172,8 +175,8 @@ class _Work:
         if not problem:
             self.finished.append(step)
             return
-        before = step.folder.with_name(f"{step.name}.stale")
-        kept = f"\nearlier results: {paths.shown(before)}" if (before / "DONE").exists() else ""
+        before = manifest.whole(step.folder)
+        kept = f"\nearlier results: {paths.shown(before)}" if before != step.folder else ""
         where = paths.shown(step.folder / "notebook.ipynb")
         self.failures[step.name] = f"{problem}\nexecuted notebook: {where}{kept}"
         if not (self.keep_going or step.scores):

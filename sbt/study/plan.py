@@ -101,9 +101,10 @@ class Plan:
         """The chosen steps; MissingStep where one needs a step that is neither chosen nor finished."""
         chosen = self.chosen(only)
         names = {step.name for step in chosen}
+        finished = manifest.finished_steps(paths.outputs() / self.study)
         for step in chosen:
             for need in step.needs:
-                if need not in names and not (manifest.step_folder(self.study, need) / "DONE").exists():
+                if need not in names and need not in finished:
                     command = f"sbt run {self.study} --only {need}"
                     raise MissingStep(f"{step.name} needs {need}, which is not finished: make it with `{command}`")
         return chosen

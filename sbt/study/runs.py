@@ -172,8 +172,10 @@ class Run:
     def _open(self, notebook: str, values: dict) -> None:
         found = manifest.state(notebook, values)
         self.cached = found.kind == "up to date"
+        if self.cached:
+            manifest.restore(self.folder)
         if found.kind == "to run":
-            manifest.discard(self.folder)
+            manifest.discard(self.folder, notebook=True)
             self._manifest = manifest.new_manifest(notebook, values) | {"resumed": False}
         else:
             self._manifest = manifest.read(self.folder, "manifest.json") | {"resumed": True}
@@ -228,8 +230,13 @@ class Run:
         return path
 
     def upstream(self, step: str) -> Path:
-        """Folder of a finished step of this study, recorded as an input. MissingStep where it is not finished."""
-        folder = manifest.step_folder(self.study, step)
+        """Folder of a finished step of this study, recorded as an input. MissingStep where it is not finished.
+
+        While the step is made anew, or where that failed, it is the folder of its earlier results.
+        """
+        folder = manifest.whole(manifest.step_folder(self.study, step))
+        if folder.name != step:
+            note(f"{step} has no new results yet: the earlier ones are read.")
         self._manifest["upstream"][step] = manifest.finished(folder)
         self._record()
         return folder
@@ -307,6 +314,7 @@ class Run:
         }
         write_json(self.folder / "manifest.json", self._manifest)
         write_json(self.folder / "DONE", {"result": result, "key": self._manifest["key"]})
+        (self.folder.with_name(f"{self.step}{manifest.STALE}") / manifest.EARLIER).unlink(missing_ok=True)
         self.cached = True
 
     def release(self) -> None:

@@ -90,12 +90,20 @@ def shown(path: Path) -> str:
     return path.as_posix()
 
 
+def in_place(path: Path) -> Path:
+    """The absolute path that a result will have: without the `.stale` of a step that is being made anew."""
+    path = Path(path).absolute()
+    if not path.is_relative_to(outputs()):
+        return path
+    return outputs().joinpath(*(part.removesuffix(".stale") for part in path.relative_to(outputs()).parts))
+
+
 def recorded(path: Path) -> str:
     """The path as results keep it: relative to the folder of outputs where it lies inside, which may move.
 
     Downloads that were put elsewhere stay whole paths, wherever that is.
     """
-    path = Path(path).absolute()
+    path = in_place(path)
     if path.is_relative_to(outputs()):
         return path.relative_to(outputs()).as_posix()
     return path.as_posix() if path.is_relative_to(downloads()) else shown(path)
