@@ -69,6 +69,8 @@ def test_tokens_are_counted_as_they_are_trained_on(study: str) -> None:
         assert of_chat or data["tokenizer"] == step.values["language_model"]
         if "arm" in step.values and "authors" not in step.values["arm"]:
             assert data["conversation"] == step.values["conversation"]
+        if "image_place" in step.values:  # not of text alone
+            assert data["image_place"] == step.values["image_place"] == "front"
         if "image_markers" in step.values:
             assert data["image_markers"] == step.values["image_markers"]
 

@@ -18,6 +18,7 @@ from sbt.utils.text import nearest
 PLACEHOLDER = "<image>"
 ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
 BESIDE_MARKER = " \t\r\n\"'`."  # what stands around that marker in the published file
+IMAGE_PLACES = ("as_written", "front")  # of an image within its turn
 NO_INPUT = "<noinput>"  # what Alpaca's generator writes for no input: stanford_alpaca/generate_instruction.py
 
 
@@ -233,13 +234,44 @@ def parts(value: str) -> list[dict]:
     return content
 
 
+def to_front(value: str) -> str:
+    """The text of a turn, its images before all else, a line each; a text without an image is left as it is.
+
+    LLaVA, the paper's code and TinyLLaVA do so before they tokenise (SBT:llava/train/train.py:307-312,
+    `preprocess_multimodal`), and read one image a turn; several keep their number here.
+    """
+    count = value.count(PLACEHOLDER)
+    return (f"{PLACEHOLDER}\n" * count + value.replace(PLACEHOLDER, "").strip()).strip() if count else value
+
+
+def put_images(row: dict, place: str) -> dict:
+    """The row with the images of each turn at `place`, one of IMAGE_PLACES; the same object where nothing moves."""
+    if place == "as_written" or not row.get("images"):
+        return row
+    messages = [
+        {**turn, "content": parts(to_front(_text(turn)))} if _has_image(turn) else turn for turn in row["messages"]
+    ]
+    return {**row, "messages": messages}
+
+
+def check_place(place: object) -> None:
+    """ParameterError for what is not one of IMAGE_PLACES."""
+    if place not in IMAGE_PLACES:
+        raise ParameterError(f"image_place {place!r} is unknown{nearest(str(place), IMAGE_PLACES)}")
+
+
+def _has_image(message: dict) -> bool:
+    return not isinstance(message["content"], str) and any(part["type"] == "image" for part in message["content"])
+
+
+def _text(message: dict) -> str:
+    """A turn as one text, images as their placeholder."""
+    return "".join(PLACEHOLDER if part["type"] == "image" else part["text"] for part in message["content"])
+
+
 def said(row: dict) -> list[tuple[str, str]]:
     """The turns of a row for people: (role, text), line breaks shown as " / ", images as their placeholder."""
-    turns = []
-    for message in row["messages"]:
-        text = "".join(PLACEHOLDER if part["type"] == "image" else part["text"] for part in message["content"])
-        turns.append((message["role"], text.strip().replace("\n", " / ")))
-    return turns
+    return [(message["role"], _text(message).strip().replace("\n", " / ")) for message in row["messages"]]
 
 
 def asked(rows: Iterable[dict], count: int) -> list[dict]:
@@ -276,7 +308,7 @@ def text_twin(rows: Iterable[dict]) -> list[dict]:
 
 
 def _without_image(name: str, message: dict) -> dict:
-    if not any(part["type"] == "image" for part in message["content"]):
+    if not _has_image(message):
         return message
     text, before = "", None
     for part in message["content"]:

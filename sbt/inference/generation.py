@@ -17,7 +17,7 @@ from torch import nn
 from transformers import DynamicCache, GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from sbt import templates
-from sbt.data.conversations import PLACEHOLDER, parts
+from sbt.data.conversations import PLACEHOLDER, parts, to_front
 from sbt.data.images import open_rgb
 from sbt.inference.completion import StopOnStrings, cut, end_tokens, pad_token
 from sbt.inference.decoding import Decoding
@@ -50,10 +50,10 @@ def generate(
 
     `decoding` says how, else greedily with `max_new_tokens`. The prompt is the arm's conversation format, or
     decoding's; an arm without one continues the text. A request may have "demonstrations", (question, answer) pairs
-    that precede it as turns without an image. An image without `<image>` in the text comes first, as in training. An
-    answer ends at the eos token, or at the format's own end sign. What the questions about one image begin with, the
-    image included, is computed once, unless `share` is off. Finished items are kept in `cache`; batches do not depend
-    on it, so a resumed run answers the same.
+    that precede it as turns without an image. An image without `<image>` in the text comes first; with one, it stands
+    there, or in front where the arm was trained so (`Arm.image_place`). An answer ends at the eos token, or at the
+    format's own end sign. What the questions about one image begin with, the image included, is computed once, unless
+    `share` is off. Finished items are kept in `cache`; batches do not depend on it, so a resumed run answers the same.
     DataError names an item with an image for an arm without vision, an unreadable one, or one that is too long.
     """
     _to_device(arm.model)
@@ -201,6 +201,8 @@ def _prompt(arm: Arm, request: dict, conversation: str | None) -> str:
         raise DataError(f"item {request['id']!r} has an image but the arm ({arm.kind}) has no vision tower")
     if image is not None and PLACEHOLDER not in text:
         text = f"{PLACEHOLDER}\n{text}"
+    elif arm.image_place == "front":
+        text = to_front(text)
     if text.count(PLACEHOLDER) != (image is not None):
         raise DataError(
             f"item {request['id']!r}: {text.count(PLACEHOLDER)} {PLACEHOLDER} in the text, one image at most"

@@ -23,6 +23,7 @@ from transformers import (
     ProcessorMixin,
 )
 
+from sbt.data.conversations import IMAGE_PLACES
 from sbt.models.image_markers import MARKERS_FILE, put_markers, save_markers
 from sbt.models.llava import (
     ACTIVATIONS,
@@ -65,6 +66,11 @@ class Arm:
     def has_vision(self) -> bool:
         """Whether the arm can look at an image."""
         return isinstance(self.processor, ProcessorMixin)
+
+    @property
+    def image_place(self) -> str:
+        """Where an image stood in its turn when the arm was trained: `conversations.IMAGE_PLACES`."""
+        return self.info.get("image_place", "as_written")
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -232,7 +238,7 @@ def _problem(info: object) -> str:
     for key in (*PARTS, "conversation", "arm"):
         if not isinstance(info.get(key, ""), str | None):
             return f"{key!r} must be a text or null"
-    for key, known in (("dtype", DTYPES), ("projector", (None, *ACTIVATIONS))):
+    for key, known in (("dtype", DTYPES), ("projector", (None, *ACTIVATIONS)), ("image_place", IMAGE_PLACES)):
         if key in info and info[key] not in known:
             return f"{key!r} must be one of {', '.join(str(value) for value in known)}"
     files = info.get("files", {})

@@ -61,8 +61,8 @@ def read(folder: Path, name: str) -> dict | list:
             return read(moved, name)
         raise RunError(f"{error}. Make the step anew with {force(folder)}") from None
     fields = SHAPES.get(name, {})
-    whole = isinstance(value, dict if fields else list)
-    if not whole or any(not isinstance(value.get(field), kind) for field, kind in fields.items()):
+    sound = isinstance(value, dict if fields else list)
+    if not sound or any(not isinstance(value.get(field), kind) for field, kind in fields.items()):
         raise RunError(f"{paths.shown(folder / name)} is not whole. Make the step anew with {force(folder)}")
     return value
 

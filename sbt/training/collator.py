@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from sbt import templates
+from sbt.data.conversations import check_place, put_images
 from sbt.data.image_zip import open_image
 from sbt.data.images import to_rgb
 from sbt.models.image_markers import image_text
@@ -128,13 +129,20 @@ class Collator:
     at every token for every span), and also for a tokenizer alone, which TRL's does not take. Each row is encoded once
     and padded to its batch. A row's words never become control tokens. `<im_start>` and `<im_end>` stand around an
     image where the vocabulary has them, as in generation. `loss` (values of `loss_mask.LossMaskConfig`) trains
-    instructions beside the response. Raises DataError for a row without a trained token, whose images and placeholders
+    instructions beside the response. `image_place` moves images within their turns (`conversations.put_images`).
+    Raises DataError for a row without a trained token, whose images and placeholders
     disagree, or whose image cannot be read; ParameterError for a tokenizer that gives no offsets.
     """
 
     def __init__(
-        self, processor: ProcessorMixin | PreTrainedTokenizerBase, conversation: str, loss: Mapping | None = None
+        self,
+        processor: ProcessorMixin | PreTrainedTokenizerBase,
+        conversation: str,
+        loss: Mapping | None = None,
+        image_place: str = "as_written",
     ) -> None:
+        check_place(image_place)
+        self.image_place = image_place
         self.processor, self.conversation, self.memory = processor, conversation, Memory()
         self.vision = isinstance(processor, ProcessorMixin)
         self.tokenizer = processor.tokenizer if self.vision else processor
@@ -165,7 +173,7 @@ class Collator:
         return templates.load(self.conversation).replace("'<image>'", f"'{image_text(self.tokenizer, features)}'")
 
     def _encode(self, row: dict) -> Encoded:
-        images, row = self._images(row), self.control.hide(row)
+        images, row = self._images(row), self.control.hide(put_images(row, self.image_place))
         ids, answers = self._tokens(row)
         if not answers.any():
             raise DataError(
@@ -219,9 +227,10 @@ def labels(
     rows: Sequence[dict],
     conversation: str,
     loss: Mapping | None = None,
+    image_place: str = "as_written",
 ) -> list[tuple[list[int], list[int]]]:
     """For each row its token ids and labels (-100 where nothing is trained), made by the collator the trainer uses."""
-    collate = Collator(processor, conversation, loss)
+    collate = Collator(processor, conversation, loss, image_place)
     made = (collate([row]) for row in rows)
     return [(batch["input_ids"][0].tolist(), batch["labels"][0].tolist()) for batch in made]
 

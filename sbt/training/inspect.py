@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 from sbt import templates
-from sbt.data.conversations import PLACEHOLDER
+from sbt.data.conversations import PLACEHOLDER, check_place, put_images
 from sbt.models import Arm
 from sbt.models.image_markers import image_text
 from sbt.models.llava import locate
@@ -29,15 +29,19 @@ _BADGE = "background:#cfe3ff;color:#024;border-radius:3px;padding:0 3px"
 
 
 def render(
-    processor: ProcessorMixin | PreTrainedTokenizerBase, row: dict, conversation: str, loss: Mapping | None = None
+    processor: ProcessorMixin | PreTrainedTokenizerBase,
+    row: dict,
+    conversation: str,
+    loss: Mapping | None = None,
+    image_place: str = "as_written",
 ) -> str:
     """HTML of one row, trained tokens highlighted; the tokens of an image are one badge with their number.
 
     Tokens trained as instruction (by `loss`, values of LossMaskConfig) have another colour than those of the response.
     A line above explains the colours and counts the tokens.
     """
-    ids, answers = labels(processor, [row], conversation)[0]
-    targets = labels(processor, [row], conversation, loss)[0][1]
+    ids, answers = labels(processor, [row], conversation, None, image_place)[0]
+    targets = labels(processor, [row], conversation, loss, image_place)[0][1]
     vision = isinstance(processor, ProcessorMixin)
     tokenizer = processor.tokenizer if vision else processor
     image = processor.image_token_id if vision else None
@@ -79,7 +83,7 @@ def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 
 
 def counter(
-    tokenizer: PreTrainedTokenizerBase, conversation: str, image_tokens: int = 0
+    tokenizer: PreTrainedTokenizerBase, conversation: str, image_tokens: int = 0, image_place: str = "as_written"
 ) -> Callable[[list[dict]], list[int]]:
     """The function rows -> tokens of each row in the conversation format, with `image_tokens` for an image.
 
@@ -88,20 +92,22 @@ def counter(
     """
     template, one_image = templates.load(conversation), image_text(tokenizer, 1)
     control = ControlTokens(tokenizer)
+    check_place(image_place)
     if image_tokens and PLACEHOLDER not in tokenizer.get_vocab():
         raise ParameterError(f"the tokenizer has no token {PLACEHOLDER}: give that of an assembled model")
 
     def count(rows: list[dict]) -> list[int]:
         if not image_tokens and any(row["images"] for row in rows):
             raise ParameterError("the rows have images: say how many tokens one takes in `image_tokens`")
-        hidden = [control.hide(row) for row in rows]
+        placed = [put_images(row, image_place) for row in rows]
+        hidden = [control.hide(row) for row in placed]
         messages = [row["messages"] for row in hidden]
         texts = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False)
         texts = [text.replace(PLACEHOLDER, one_image) for text in texts]
         ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False)
         lengths = [
             len(one if new is old else control.encode(text)[0])
-            for one, new, old, text in zip(ids["input_ids"], hidden, rows, texts, strict=True)
+            for one, new, old, text in zip(ids["input_ids"], hidden, placed, texts, strict=True)
         ]
         return [length + (image_tokens - 1) * len(row["images"]) for length, row in zip(lengths, rows, strict=True)]
 
@@ -109,7 +115,11 @@ def counter(
 
 
 def counter_of(
-    tokenizer: str, vision_tower: str, conversation: str, image_markers: bool = False
+    tokenizer: str,
+    vision_tower: str,
+    conversation: str,
+    image_markers: bool = False,
+    image_place: str = "as_written",
 ) -> Callable[[list[dict]], list[int]]:
     """`counter` for the tokenizer and vision tower of these names (folder, `assets/...`, hub id); loads no weights.
 
@@ -122,7 +132,7 @@ def counter_of(
     with silence_libraries():
         config = AutoConfig.from_pretrained(locate(vision_tower), trust_remote_code=False)
     seen = getattr(config, "vision_config", config)
-    return counter(words, conversation, (seen.image_size // seen.patch_size) ** 2)
+    return counter(words, conversation, (seen.image_size // seen.patch_size) ** 2, image_place)
 
 
 def response_logprobs(
@@ -142,7 +152,7 @@ def response_logprobs(
     """
     if len(rows) == 0:
         raise DataError("no rows to measure on")
-    collate = Collator(arm.processor, conversation)
+    collate = Collator(arm.processor, conversation, image_place=arm.image_place)
     order = sorted(range(len(rows)), key=lambda number: len(str(rows[number]["messages"])))  # less padding
     sums, tokens = np.zeros(len(rows)), np.zeros(len(rows))
     training = arm.model.training

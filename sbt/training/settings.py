@@ -11,6 +11,7 @@ from torch import nn
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.training_args import OptimizerNames
 
+from sbt.data.conversations import check_place
 from sbt.training import loss_mask
 from sbt.utils.errors import ParameterError
 from sbt.utils.text import nearest
@@ -37,9 +38,10 @@ class World:
 class Settings:
     """Values of one run. The schedule is over `max_steps`, or `epochs` over the rows where that is 0.
 
-    `lora` (LoraConfig values, {} for the paper's) wraps a model that has no adapters yet. `loss` holds values of
-    `loss_mask.LossMaskConfig`; None trains the response only. `save_steps` and `save_minutes` write a checkpoint every
-    so many steps or minutes, 0 being never; the last step is always saved; the newest `save_total_limit` are kept.
+    `image_place` is where an image stands in its turn (`conversations.IMAGE_PLACES`). `lora` (LoraConfig values, {}
+    for the paper's) wraps a model that has no adapters yet. `loss` holds values of `loss_mask.LossMaskConfig`; None
+    trains the response only. `save_steps` and `save_minutes` write a checkpoint every so many steps or minutes, 0
+    being never; the last step is always saved; the newest `save_total_limit` are kept.
     `logging_steps` averages the history over that many steps. `eval_steps` measures the loss on held-out rows every so
     many steps and after the last, 0 being never. `threads` 0 leaves torch's own number; `workers` are processes that
     read rows. `report_to` is a tracker of transformers' (trackio, tensorboard, wandb), or "none".
@@ -60,6 +62,7 @@ class Settings:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     conversation: str = "v1"
+    image_place: str = "as_written"
     lora: dict | None = None
     loss: dict | None = None
     seed: int = 0
@@ -87,6 +90,7 @@ class Settings:
             if not isinstance(value := getattr(self, name), int) or value < 0:
                 raise ParameterError(f"{name} must be a whole number from 0 on, found {value!r}")
         loss_mask.parse(self.loss)
+        check_place(self.image_place)
         if self.max_steps <= 0 and self.epochs <= 0:
             raise ParameterError("either max_steps or epochs must be above 0")
         if self.bf16 and self.fp16:

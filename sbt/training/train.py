@@ -137,7 +137,7 @@ def train(run: Run, progress: Progress | None = None) -> list[dict]:
     """Train from the run's last checkpoint to the end, in each process of its world; return the log of all steps."""
     settings, several = run.settings, run.world.processes > 1
     watched = (progress, run.folder.parents[1] / HISTORY) if run.world.rank == 0 else (None, None)
-    collator = Collator(run.processor, settings.conversation, settings.loss)
+    collator = Collator(run.processor, settings.conversation, settings.loss, settings.image_place)
     data = arrow_rows(run.rows, vision=collator.vision, stand_in=several)
     with (
         writing(run.folder),

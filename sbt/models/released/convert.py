@@ -144,6 +144,7 @@ def _save(job: _Job, model: torch.nn.Module, processor: object, ignored: list[st
         model,
         processor,
         conversation=job.conversation,
+        image_place="front",  # as all code that writes LLaVA's layout trains
         language_model=job.language_model,
         released=released,
         **options,
