@@ -40,7 +40,7 @@ from sbt.models.llava import (
 from sbt.models.silence import safe_save, silence_libraries
 from sbt.models.tokenizer import as_sentencepiece
 from sbt.templates import load as load_template
-from sbt.utils import paths
+from sbt.utils import hub, paths
 from sbt.utils.errors import CheckpointError, DataError, MissingStep, ParameterError
 from sbt.utils.files import file_hash, read_json, write_json
 from sbt.utils.text import nearest, run_names
@@ -324,7 +324,8 @@ def _load_over(folder: Path, info: dict, dtype: str, quantization: str) -> tuple
 def _load_llava(name: str, dtype: str) -> tuple[LlavaForConditionalGeneration, ProcessorMixin]:
     with silence_libraries():
         try:
-            processor = AutoProcessor.from_pretrained(name, backend="pil", trust_remote_code=False)
+            repo, at = hub.given(name)
+            processor = AutoProcessor.from_pretrained(repo, backend="pil", trust_remote_code=False, **at)
         except Exception as error:  # a damaged file raises whatever its parser raises
             raise CheckpointError(f"{name}: the processor cannot be loaded ({first_line(error)}). {_AGAIN}") from error
     processor.tokenizer.backend = "tokenizers"  # the keyword is meant for images, but reaches the tokenizer too

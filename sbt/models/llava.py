@@ -32,14 +32,14 @@ from transformers import (
 from sbt.models.quantize import four_bit, quantized
 from sbt.models.silence import silence_libraries
 from sbt.models.tokenizer import IMAGE_TOKEN, MARKERS, add_tokens, agree, load_tokenizer, refuse_code
-from sbt.utils import paths
+from sbt.utils import hub, paths
 from sbt.utils.errors import CheckpointError, DataError, ParameterError
 from sbt.utils.files import read_json
 
 CONNECTOR_FILE = "connector.safetensors"
 ACTIVATIONS = {"linear": "linear", "mlp2x_gelu": "gelu"}
 ASPECT_RATIOS = ("square", "pad")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 
 
 def assemble(
@@ -134,7 +134,8 @@ def load_pretrained(kind: type[PreTrainedModel], name: str, *, dtype: str, **opt
         raise CheckpointError(f"{name}: is a {found!r} model, no {kind.config_class.model_type!r}")
     with silence_libraries():
         try:
-            model, report = kind.from_pretrained(name, output_loading_info=True, **options)
+            repo, at = hub.given(name)
+            model, report = kind.from_pretrained(repo, output_loading_info=True, **at, **options)
         except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
             raise CheckpointError(
                 f"{name}: no {kind.__name__} can be loaded from it ({first_line(error)}). "
@@ -154,7 +155,8 @@ def read_config(name: str) -> PretrainedConfig:
         refuse_code(name, raw)
     with silence_libraries():
         try:
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            repo, at = hub.given(name)
+            config = AutoConfig.from_pretrained(repo, trust_remote_code=False, **at)
         except Exception as error:  # a malformed one raises whatever its fields meet
             raise CheckpointError(f"{name}: no model's configuration can be read ({first_line(error)})") from error
     refuse_code(name, {"auto_map": getattr(config, "auto_map", None)})
@@ -222,7 +224,8 @@ def _load_vision(ref: str | Path, *, dtype: str, pad: bool) -> tuple[CLIPVisionM
         try:
             # the PIL backend everywhere: the torchvision one gives other pixels where it happens to be installed
             kind, options = (LlavaImageProcessorPil, {"do_pad": True}) if pad else (CLIPImageProcessorPil, {})
-            processor = kind.from_pretrained(name, trust_remote_code=False, **options)
+            repo, at = hub.given(name)
+            processor = kind.from_pretrained(repo, trust_remote_code=False, **at, **options)
         except Exception as error:  # as in read_config
             raise CheckpointError(f"{ref}: no image processor can be loaded from it ({first_line(error)})") from error
     if isinstance(config, CLIPConfig):

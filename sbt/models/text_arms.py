@@ -20,7 +20,7 @@ from sbt.models.llava import locate
 from sbt.models.lora import CONFIG_FILE, put_adapters, sharing
 from sbt.models.tokenizer import IMAGE_TOKEN, MARKERS, add_tokens
 from sbt.templates import load as load_template
-from sbt.utils import env
+from sbt.utils import env, hub
 from sbt.utils.errors import CheckpointError, ParameterError
 from sbt.utils.files import file_hash, sha256
 from sbt.utils.text import nearest
@@ -182,7 +182,8 @@ def _hashes(source: _Source) -> dict[str, str]:
     folder = Path(source.ref)
     if not folder.is_dir():
         try:  # the folder of the hub's cache is named by the commit, which stands for all of its files
-            return {source.ref: Path(cached_file(source.ref, "config.json")).parent.name}
+            repo, at = hub.given(source.ref)
+            return {source.ref: Path(cached_file(repo, "config.json", **at)).parent.name}
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{source.ref}: no such folder, and the hub gives no config.json for it") from error
     weights = source.info.get("files") or {file.name: file_hash(file) for file in folder.glob("*.safetensors")}

@@ -19,6 +19,7 @@ from transformers.utils import cached_file
 
 from sbt.data.registry import HUB_URL
 from sbt.models.silence import silence_libraries
+from sbt.utils import hub
 from sbt.utils.errors import CheckpointError
 
 IMAGE_TOKEN = "<image>"
@@ -56,7 +57,8 @@ def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase, list[str]]:
     given, notes = _empty_specials(name)
     with silence_libraries():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **given)
+            repo, at = hub.given(name)
+            tokenizer = AutoTokenizer.from_pretrained(repo, trust_remote_code=False, **at, **given)
         except Exception as error:  # a damaged tokenizer file raises whatever its parser raises
             raise CheckpointError(
                 f"{name}: the tokenizer cannot be loaded ({_first_line(error)}){_remedy(name, error)}"
@@ -217,7 +219,8 @@ def _sentencepiece_file(name: str) -> Path | None:
         return file if file.is_file() else None
     try:
         with silence_libraries():
-            found = cached_file(name, SENTENCEPIECE, _raise_exceptions_for_missing_entries=False)
+            repo, at = hub.given(name)
+            found = cached_file(repo, SENTENCEPIECE, _raise_exceptions_for_missing_entries=False, **at)
     except (OSError, ValueError):
         return None
     return Path(found) if found else None
@@ -227,7 +230,8 @@ def _empty_specials(name: str) -> tuple[dict[str, str], list[str]]:
     """Names for the special tokens that tokenizer_config.json leaves empty, by which transformers 5 cannot load it."""
     with silence_libraries():
         try:
-            config = get_tokenizer_config(name)
+            repo, at = hub.given(name)
+            config = get_tokenizer_config(repo, **at)
         except (OSError, ValueError):
             return {}, []
     if not isinstance(config, dict):

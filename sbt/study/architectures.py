@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from sbt.utils import files, paths
+from sbt.utils import files, hub, paths
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.text import nearest
 
@@ -196,7 +196,8 @@ def _cached(ref: str) -> Path | None:
     import huggingface_hub
 
     with contextlib.suppress(ValueError):  # no hub id
-        found = huggingface_hub.try_to_load_from_cache(ref, "config.json")
+        repo, _ = hub.split(ref)
+        found = huggingface_hub.try_to_load_from_cache(repo, "config.json", revision=hub.commit(ref))
         return Path(found) if isinstance(found, str) else None
     return None
 

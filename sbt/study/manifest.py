@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sbt.study import params
-from sbt.utils import files, paths
+from sbt.utils import files, hub, paths
 from sbt.utils.errors import DataError, MissingStep, RunError
 
 # Written beside the results, but no results: they hold times, or are made by others.
@@ -71,7 +71,7 @@ def new_manifest(notebook: str, values: dict) -> dict:
     """Manifest of a run that begins: what identifies its work, and no inputs yet."""
     source = params.source_hash(params.read_notebook(paths.notebooks() / f"{notebook}.ipynb"))
     key = files.sha256(json.dumps([identity(values), source], sort_keys=True))
-    inputs = {"upstream": {}, "listings": {}, "inputs": {}, "code": {}}
+    inputs = {"upstream": {}, "listings": {}, "inputs": {}, "hub": {}, "code": {}}
     return {"notebook": notebook, "key": key, "source": source, "params": identity(values), **inputs}
 
 
@@ -139,6 +139,10 @@ def _difference(folder: Path, old: dict, new: dict) -> str:
     for path, recorded in old["inputs"].items():
         if not files.unchanged(paths.root() / path, recorded):
             return f"{path} changed"
+    kept = hub.pins(study)
+    for name, commit in old.get("hub", {}).items():
+        if kept.get(name, commit) != commit:
+            return f"{name} is at commit {kept[name][:7]} now"
     for step, result in old["upstream"].items():
         if not (whole(study / step) / "DONE").exists():
             return f"{step} is not finished"

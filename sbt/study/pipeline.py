@@ -13,7 +13,7 @@ from sbt.study import estimate, manifest, params, runs
 from sbt.study import plan as plans
 from sbt.study.console import StatusLines
 from sbt.study.execute import Execution
-from sbt.utils import env, files, paths, text
+from sbt.utils import env, files, hub, paths, text
 from sbt.utils.errors import DataError, ParameterError
 
 FORCED = manifest.State("to run", "forced")
@@ -93,6 +93,7 @@ def run(
     plan, steps = plans.load(study, only, given)
     busy = f"another `sbt run {plan.study}` is at work"
     with files.lock(paths.outputs() / plan.study / ".locks" / "run", 0, busy):
+        hub.pin(paths.outputs() / plan.study, [name for step in steps for name in hub.named(step.values)])
         # of all steps at once: a corrupt one is an error before anything starts
         states = dict.fromkeys([step.name for step in steps], FORCED) if force else _states(steps)
         failures = _Work(steps, states, force, jobs or plan.side_by_side(), keep_going).run()

@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from sbt.study import estimate, manifest, params
-from sbt.utils import env, files, paths, text
+from sbt.utils import env, files, hub, paths, text
 from sbt.utils.errors import DataError, ParameterError, RunError
 from sbt.utils.files import read_json, read_jsonl, write_json, write_jsonl
 from sbt.utils.progress import Progress, note
@@ -170,6 +170,8 @@ class Run:
             raise
 
     def _open(self, notebook: str, values: dict) -> None:
+        pinned = hub.pin(self.folder.parent, hub.named(values))
+        hub.used.clear()
         found = manifest.state(notebook, values)
         self.cached = found.kind == "up to date"
         if self.cached:
@@ -192,6 +194,7 @@ class Run:
         files.write_text(self.folder / "params.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
         self._written: dict = {}
         self._record()
+        hub.used |= {name: pinned[name] for name in hub.named(values) if name in pinned}
         for path in local_inputs(values):
             self.input(path)
 
@@ -200,6 +203,7 @@ class Run:
         if self.cached:
             return
         self._manifest["code"] |= manifest.loaded_code()
+        self._manifest["hub"] = self._manifest.get("hub", {}) | hub.used
         if self._manifest != self._written:
             write_json(self.folder / "manifest.json", self._manifest)
             self._written = copy.deepcopy(self._manifest)

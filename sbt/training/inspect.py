@@ -9,14 +9,13 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from transformers import AutoConfig, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from sbt import templates
 from sbt.data.conversations import PLACEHOLDER, check_place, put_images
 from sbt.models import Arm
 from sbt.models.image_markers import image_text
-from sbt.models.llava import locate
-from sbt.models.silence import silence_libraries
+from sbt.models.llava import locate, read_config
 from sbt.models.tokenizer import END, START, load_tokenizer
 from sbt.training.collator import IGNORED, Collator, ControlTokens, labels
 from sbt.utils.errors import DataError, ParameterError
@@ -129,8 +128,7 @@ def counter_of(
     wanted = (PLACEHOLDER, START, END) if image_markers else (PLACEHOLDER,)
     if missing := [name for name in wanted if name not in words.get_vocab()]:
         words.add_special_tokens({"additional_special_tokens": missing}, replace_extra_special_tokens=False)
-    with silence_libraries():
-        config = AutoConfig.from_pretrained(locate(vision_tower), trust_remote_code=False)
+    config = read_config(locate(vision_tower))
     seen = getattr(config, "vision_config", config)
     return counter(words, conversation, (seen.image_size // seen.patch_size) ** 2, image_place)
 

@@ -17,7 +17,10 @@ PACKAGES = (
     "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "pandas",
     "pillow", "pycocoevalcap",
 )  # fmt: skip
-ALSO_RECORDED = ("huggingface-hub", "lm-eval", "sentencepiece", "bitsandbytes", "deepspeed", "liger-kernel")
+ALSO_RECORDED = (
+    "huggingface-hub", "lm-eval", "sentencepiece", "protobuf", "pyarrow", "jinja2", "scipy", "statsmodels",
+    "sacrebleu", "rouge-score", "openai", "bitsandbytes", "deepspeed", "liger-kernel",
+)  # fmt: skip
 
 
 class Choice(NamedTuple):

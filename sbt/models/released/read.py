@@ -29,7 +29,7 @@ from transformers import LlamaConfig
 
 from sbt.models.llava import ASPECT_RATIOS, HUB_ID, first_line, read_json_object
 from sbt.models.silence import silence_libraries
-from sbt.utils import env, paths
+from sbt.utils import env, hub, paths
 from sbt.utils.errors import CheckpointError, RunError, SbtError
 
 INDEX, WHOLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
@@ -73,7 +73,9 @@ def fetch(checkpoint: str, revision: str = "") -> Fetched:
         raise CheckpointError(
             f"checkpoint={checkpoint!r} is no folder here and no hub id like PahaII/MM-LLaMA-2-7B-ft"
         )
-    wanted = revision or constants.DEFAULT_REVISION
+    name = f"{checkpoint}@{revision}" if revision else checkpoint
+    checkpoint, _ = hub.split(name)
+    wanted = hub.commit(name) or constants.DEFAULT_REVISION
     with _hub(checkpoint, wanted), silence_libraries():
         if not constants.is_offline_mode():
             info = HfApi().model_info(checkpoint, revision=wanted, files_metadata=True)
