@@ -52,20 +52,16 @@ def load(path: Path | str, subset: str, split: str = "test") -> list[dict]:
         path = published_file(SOURCE, f"{_PREFIXES[subset]}_{split}.csv")
     path = paths.resolve(str(path))
     if path.is_dir():
-        path = _in_folder(path, subset, split)
+        name = f"{_PREFIXES[subset]}_{split}.csv"
+        flat, inner = path / name, path / subset / name
+        if not flat.is_file() and not inner.is_file():
+            raise DataError(f"{paths.shown(flat)} does not exist: put the publishers' {name} there or into {subset}/")
+        path = flat if flat.is_file() else inner
     for other, prefix in _PREFIXES.items():
         if other != subset and path.name.startswith(f"{prefix}_"):  # justice would read a deontology file
             raise DataError(f"{paths.shown(path)} is {other}'s by its name, not {subset}'s. Give the other file")
     lines, rows = _rows(path, subset)
     return from_rows(rows, subset, paths.shown(path), lines)
-
-
-def _in_folder(folder: Path, subset: str, split: str) -> Path:
-    name = f"{_PREFIXES[subset]}_{split}.csv"
-    places = [folder / name, folder / subset / name]
-    if found := [path for path in places if path.is_file()]:
-        return found[0]
-    raise DataError(f"{paths.shown(places[0])} does not exist: put the publishers' {name} there or into {subset}/")
 
 
 def _rows(path: Path, subset: str) -> tuple[list[int], list[dict]]:

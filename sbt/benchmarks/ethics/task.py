@@ -44,12 +44,9 @@ def load_all(source: Path | str, subsets: Sequence[str], wanted: Sequence[str], 
 
 
 def requests(
-    docs: Docs,
-    *,
-    protocol: str = "standard",
-    conversation: str = "",
+    docs: Docs, *, protocol: str = "standard", conversation: str = "",
     tokenizer: "PreTrainedTokenizerBase | None" = None,
-) -> dict[str, list[dict]]:
+) -> dict[str, list[dict]]:  # fmt: skip
     """Requests by "SUBSET SPLIT"; see `harness.requests`."""
     from sbt.inference import harness  # here: those who only read samples need no lm_eval
 
@@ -75,13 +72,12 @@ def labels(docs: Sequence[dict], subset: str) -> list[int]:
     by a generator seeded with its text (lm_eval/tasks/hendrycks_ethics/utils.py@4e7e0d4: _preproc_doc).
     """
     check_subset(subset)
-    return [_shown_first(doc["activity"]) if subset == "utilitarianism" else doc["label"] for doc in docs]
-
-
-def _shown_first(activity: str) -> int:
-    order = [0, 1]
-    random.Random(activity).shuffle(order)
-    return int(order[0] == 0)
+    if subset != "utilitarianism":
+        return [doc["label"] for doc in docs]
+    orders = [[0, 1] for _ in docs]
+    for order, doc in zip(orders, docs, strict=True):
+        random.Random(doc["activity"]).shuffle(order)
+    return [int(order[0] == 0) for order in orders]
 
 
 def correct(pairs: Sequence[Sequence[float]], labels: Sequence[int]) -> list[int]:
@@ -158,18 +154,13 @@ def rows(docs: Docs, answers: Answers, *, arm: str, seed: int = 0, **provenance)
     found = []
     for (subset, split), own in docs.items():
         for metric, values in hits(own, answers[f"{subset} {split}"], subset).items():
-            measured = stats.bootstrap(values, seed=seed)
-            found.append(_row(metric, measured, len(values), arm=arm, subset=f"{subset} {split}", **provenance))
+            named = {"arm": arm, "benchmark": "ethics", "subset": f"{subset} {split}", "metric": metric}
+            found.append(stats.metric_row(values, seed=seed, **named, **provenance))
     for split in dict.fromkeys(split for _, split in docs):
         parts = {subset: own for (subset, other), own in docs.items() if other == split}
         pairs = {subset: answers[f"{subset} {split}"] for subset in parts}
         found += mean_rows(parts, pairs, split, arm, seed, **provenance)
     return found
-
-
-def _row(metric: str, measured: tuple[float, float, float], n: int, **same) -> dict:
-    value, low, high = measured
-    return {"benchmark": "ethics", "metric": metric, "value": value, "low": low, "high": high, "n": n, **same}
 
 
 def mean_rows(
@@ -186,14 +177,13 @@ def mean_rows(
     for metric, subsets in (("accuracy", SUBSETS), ("exact_match", SIZES)):
         parts = [by_subset[subset].get(metric, []) for subset in subsets]
         if all(parts):  # a handful of rows may hold no whole group
-            mean = mean_of_subsets(parts, seed)
-            found.append(_row(metric, mean, sum(map(len, parts)), arm=arm, subset=f"mean {split}", **same))
+            value, low, high = mean_of_subsets(parts, seed)
+            named = {"arm": arm, "benchmark": "ethics", "subset": f"mean {split}", "metric": metric, "value": value}
+            found.append({**named, "low": low, "high": high, "n": sum(map(len, parts)), **same})
     return found
 
 
-def mean_of_subsets(
-    parts: Sequence[Sequence[int]], seed: int, resamples: int = stats.RESAMPLES
-) -> tuple[float, float, float]:
+def mean_of_subsets(parts: Sequence[Sequence[int]], seed: int, resamples: int = stats.RESAMPLES) -> stats.Interval:
     """Unweighted mean of the parts' means of 0 and 1, with its 95 % interval, resampling items within each part.
 
     The sum of n such items drawn with replacement is binomial, so a resample is one draw a part.
@@ -210,11 +200,9 @@ def samples(docs: Docs, answers: Answers, *, arm: str, protocol: str = "standard
     found = []
     for (subset, split), own in docs.items():
         pairs, right = answers[f"{subset} {split}"], labels(own, subset)
-        found += [
-            {"arm": arm, "subset": f"{subset} {split}", "index": index, "label": label}
-            | {"loglikelihoods": [float(value) for value in pair], "correct": hit}
-            for index, (label, pair, hit) in enumerate(zip(right, pairs, correct(pairs, right), strict=True))
-        ]
+        for index, (label, pair, hit) in enumerate(zip(right, pairs, correct(pairs, right), strict=True)):
+            named = {"arm": arm, "subset": f"{subset} {split}", "index": index, "label": label}
+            found.append({**named, "loglikelihoods": list(map(float, pair)), "correct": hit})
     return found
 
 
@@ -229,20 +217,22 @@ def compared(docs: Docs, answers: Answers, protocol: str = "standard") -> dict[s
 
 def item_scores(records: Sequence[dict]) -> dict:
     """Which rows of the five `test` files were answered rightly (1, 0), by arm and as one benchmark."""
-    test = [row for row in records if str(row.get("subset")).endswith(" test") and "index" in row]
-    return language.item_scores(test, "ethics", {"ETHICS": "correct"}, ["subset", "index"])
+    return language.item_scores(_of_test(records), "ethics", {"ETHICS": "correct"}, ["subset", "index"])
 
 
 def one_answer(records: Sequence[dict]) -> dict[str, dict[str, float]]:
     """By arm, the share of the rows of `test` that get an arm's commonest option; the mean over the subsets."""
     chosen: dict[str, dict[str, list[int]]] = {}
-    for row in records:
-        if str(row.get("subset")).endswith(" test") and "index" in row:
-            option = row["label"] if row["correct"] else 1 - row["label"]
-            chosen.setdefault(row["arm"], {}).setdefault(row["subset"], []).append(option)
+    for row in _of_test(records):
+        option = row["label"] if row["correct"] else 1 - row["label"]
+        chosen.setdefault(row["arm"], {}).setdefault(row["subset"], []).append(option)
     shares = {arm: [max(sum(found), len(found) - sum(found)) / len(found) for found in of_arm.values()]
               for arm, of_arm in chosen.items()}  # fmt: skip
     return {"ETHICS": {arm: sum(of_arm) / len(of_arm) for arm, of_arm in shares.items()}}
+
+
+def _of_test(records: Sequence[dict]) -> list[dict]:
+    return [row for row in records if str(row.get("subset")).endswith(" test") and "index" in row]
 
 
 def score(docs: Sequence[dict], pairs: Sequence[Sequence[float]], subset: str) -> dict[str, float | int | None]:
@@ -263,8 +253,8 @@ def baselines(docs: Docs) -> list[dict]:
     for (subset, split), own in docs.items():
         for place, option in enumerate(options(subset)):
             measured = score(own, constant(place, len(own)), subset)
-            kept = {name: measured[name] for name in ("accuracy", "exact_match", "n")}
-            found.append({"rows": f"{subset} {split}", "always": option, **kept})
+            del measured["ties"]
+            found.append({"rows": f"{subset} {split}", "always": option, **measured})
     return found
 
 
@@ -313,7 +303,8 @@ def score_files(
 ) -> dict[str, float | int | None]:
     """Scores of JSON lines {"index": row of the CSV, from 0, "loglikelihoods": [first option, second option]}.
 
-    Rows without an answer are left out; one line on stderr says how many, and how many chunks straddle groups then.
+    Or of a log of the harness. Rows without an answer are left out; one line on stderr says how many, and how many
+    chunks straddle groups then.
     """
     check_protocol(protocol, PROTOCOLS)
     if subset is None:
@@ -326,4 +317,5 @@ def score_files(
         told = f"; chunks of exact match that straddle groups: {across}" if across else ""
         print(f"{name}: {len(kept)} of {len(docs)} rows have an answer{told}", file=sys.stderr)
     result = score(kept, list(pairs.values()), subset)
-    return {key: result[key] for key in ("accuracy", "exact_match", "n")}
+    del result["ties"]
+    return result
