@@ -86,3 +86,18 @@ def language_spec(
         sources={f"sources.{name}": BenchmarkFiles(source)}, protocols={"standard": (), "paper": paper},
         items=items, tokens=tokens,
     )  # fmt: skip
+
+
+def vision_spec(
+    name: str, title: str, about: str, *headline: Headline, notebook: str, keys: str,
+    paper: tuple[tuple[str, str], ...], **given: Any,
+) -> Spec:  # fmt: skip
+    """The SPEC of a benchmark about pictures whose functions stand in the module `task` of its folder.
+
+    `keys` is what an answer file holds, `given` are sources, items and tokens.
+    """
+    task, protocols = f"sbt.benchmarks.{name}.task", {"standard": (), "paper": paper}
+    return Spec(
+        name, title, "vision", "Vision", headline, about, notebook, task, per_item=f"{task}:per_item",
+        score_files=f"{task}:score_files", answer_keys=keys, protocols=protocols, **given,
+    )  # fmt: skip

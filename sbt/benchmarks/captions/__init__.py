@@ -1,11 +1,10 @@
 """Captions of COCO and Flickr30k (Chen et al. 2015): one caption a picture against several references."""
 
-from sbt.benchmarks.common import protocol
-from sbt.benchmarks.common.sources import COCO_VAL2014
-from sbt.benchmarks.spec import ANSWER_FORMS, VISION_LOGS, Headline, Spec
+from sbt.benchmarks.common import COCO_VAL2014
+from sbt.benchmarks.common.protocol import DIFFERENCES
+from sbt.benchmarks.spec import ANSWER_FORMS, VISION_LOGS, Headline, vision_spec
 from sbt.data.registry import BenchmarkFiles, Source, hub_file, url_file
 
-_TASK = "sbt.benchmarks.captions.task"
 _CAPTIONS = Source(
     "captions",
     "Karpathy's splits of COCO's and Flickr30k's captions",
@@ -38,45 +37,25 @@ FILES = {
     "flickr30k": BenchmarkFiles(_CAPTIONS, _FLICKR30K, ("dataset_flickr30k.json",)),
     "demonstrations": BenchmarkFiles(_CAPTIONS, None, ("dataset_coco.json",)),
 }
-SPEC = Spec(
-    name="captions",
-    title="Captions (COCO, Flickr30k)",
-    kind="vision",
-    table="Vision",
-    headline=(Headline("real", "CIDEr", "captions CIDEr", best=10.0),),
-    about="One caption a picture against several references, by coco-caption's metrics; also under corruptions",
-    notebook="62_captioning",
-    task=_TASK,
-    per_item=f"{_TASK}:per_item",
-    score_files=f"{_TASK}:score_files",
-    answer_keys=f"image_id (or image_name) and caption; {ANSWER_FORMS}; {VISION_LOGS}",
+SPEC = vision_spec(
+    "captions", "Captions (COCO, Flickr30k)",
+    "One caption a picture against several references, by coco-caption's metrics; also under corruptions",
+    Headline("real", "CIDEr", "captions CIDEr", best=10.0),
+    notebook="62_captioning", items=6_000, tokens=70,
+    keys=f"image_id (or image_name) and caption; {ANSWER_FORMS}; {VISION_LOGS}",
     sources={"references": FILES["coco"], "demonstrations": FILES["demonstrations"], "flickr": FILES["flickr30k"]},
-    protocols={
-        "standard": (),
-        "paper": (  # UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/*@47f96a3
-            *protocol.DIFFERENCES,
-            (
-                "three training captions stand before each picture as turns of text, drawn without a seed, here with "
-                "it",
-                "evaluate.py:617-618, 641-712",
-            ),
-            ("double quotes are taken out of a caption", "evaluate.py:737-739"),
-            (
-                "their tables are CIDEr times 100: `sbt score captions --protocol paper` prints that",
-                "evaluate.py:771",
-            ),
-            (
-                "a picture given by number is looked for as COCO_test2014_*, of which there are no captions; here "
-                "val2014",
-                "eval_datasets.py:22-31",
-            ),
-            (
-                "corrupted pictures are read from folders, by default of severities 1, 3 and 5; neither these nor "
-                "code that makes them or averages over them is published, so both are this project's here",
-                "evaluate.py:208-241, 372-403",
-            ),
-        ),
-    },
-    items=6_000,
-    tokens=70,
-)
+    paper=(  # UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/*@47f96a3
+        *DIFFERENCES,
+        ("three training captions stand before each picture as turns of text, drawn without a seed, here with "
+         "it",
+         "evaluate.py:617-618, 641-712"),
+        ("double quotes are taken out of a caption", "evaluate.py:737-739"),
+        ("their tables are CIDEr times 100: `sbt score captions --protocol paper` prints that", "evaluate.py:771"),
+        ("a picture given by number is looked for as COCO_test2014_*, of which there are no captions; here "
+         "val2014",
+         "eval_datasets.py:22-31"),
+        ("corrupted pictures are read from folders, by default of severities 1, 3 and 5; neither these nor "
+         "code that makes them or averages over them is published, so both are this project's here",
+         "evaluate.py:208-241, 372-403"),
+    ),
+)  # fmt: skip

@@ -67,15 +67,9 @@ class CorruptedImages:
         return [made[name].relative_to(self.folder).as_posix() for name in pictures]
 
     def make(
-        self,
-        pictures: Sequence[str],
-        names: Sequence[str],
-        severities: Sequence[int],
-        *,
-        on_bad: str = "stop",
-        workers: int = 0,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> list[str]:
+        self, pictures: Sequence[str], names: Sequence[str], severities: Sequence[int], *, on_bad: str = "stop",
+        workers: int = 0, progress: Callable[[int, int], None] | None = None,
+    ) -> list[str]:  # fmt: skip
         """Make all that is not there yet, in `workers` processes (0: one a core); returns the pictures that are there.
 
         Every picture is decoded before the first is made; with `ready`, all of the corrupted ones are. A bad file, and
@@ -122,25 +116,11 @@ def subset(corruption: str, severity: int) -> str:
 
 
 def evaluate_corrupted(
-    task: Any,
-    items: Sequence[dict],
-    arms: Mapping[str, str],
-    clean: Mapping[str, Sequence[str]],
-    made: CorruptedImages,
-    caches: Path,
-    *,
-    corruptions: Sequence[str],
-    severities: Sequence[int],
-    value: str,
-    name: str = "",
-    protocol: str = "standard",
-    paper: Decoding = PAPER,
-    limit: int = 0,
-    on_bad: str = "stop",
-    max_new_tokens: int = 16,
-    batch_size: int = 64,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[dict], list[dict]]:
+    task: Any, items: Sequence[dict], arms: Mapping[str, str], clean: Mapping[str, Sequence[str]],
+    made: CorruptedImages, caches: Path, *, corruptions: Sequence[str], severities: Sequence[int], value: str,
+    name: str = "", protocol: str = "standard", paper: Decoding = PAPER, limit: int = 0, on_bad: str = "stop",
+    max_new_tokens: int = 16, batch_size: int = 64, progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[dict], list[dict]]:  # fmt: skip
     """(metric rows, samples) of the items once more, clean and under each corruption and severity, and what is lost.
 
     `clean`: each arm's answers about the clean pictures, one an item. Only the first `limit` items are taken, 0 for
@@ -198,13 +178,9 @@ def score(
 
 
 def drop_rows(
-    clean: Sequence[float],
-    under: Mapping[str, Mapping[int, Sequence[float]]],
-    *,
-    groups: Sequence | None = None,
-    seed: int = 0,
-    **same: object,
-) -> list[dict]:
+    clean: Sequence[float], under: Mapping[str, Mapping[int, Sequence[float]]], *, groups: Sequence | None = None,
+    seed: int = 0, **same: object,
+) -> list[dict]:  # fmt: skip
     """Metric rows of the share of a score that is lost, with 95 % intervals: of all corruptions, then of each.
 
     `clean` and `under[corruption][severity]` are scores of the same items (CIDEr of a picture, accuracy of a question)

@@ -39,13 +39,9 @@ Progress = Callable[[int, int], None] | None
 
 
 def usable(
-    folder: Path | str,
-    names: Iterable[str],
-    on_bad: str = "stop",
-    *,
-    min_side: int = images.MIN_SIDE,
+    folder: Path | str, names: Iterable[str], on_bad: str = "stop", *, min_side: int = images.MIN_SIDE,
     progress: Progress = None,
-) -> tuple[Path, dict[str, list[str]], pd.DataFrame]:
+) -> tuple[Path, dict[str, list[str]], pd.DataFrame]:  # fmt: skip
     """(the folder, the pictures in it that can be used, those that cannot with kind and reason).
 
     The good ones by name, each with which of `images.NOTED` it is: CMYK, 16 bits, ... (`noted` tells). Every file is
@@ -202,16 +198,9 @@ class Evaluation:
         return rows[rows.condition == condition] if condition else rows
 
     def scores(
-        self,
-        index: str | list[str],
-        columns: str | list[str] = "arm",
-        *,
-        metrics: Sequence[str] = (),
-        but: Sequence[str] = (),
-        tasks: str = "",
-        every: bool = False,
-        digits: int = 2,
-    ) -> pd.DataFrame:
+        self, index: str | list[str], columns: str | list[str] = "arm", *, metrics: Sequence[str] = (),
+        but: Sequence[str] = (), tasks: str = "", every: bool = False, digits: int = 2,
+    ) -> pd.DataFrame:  # fmt: skip
         """Scores about the right picture, or under `every` condition, in cells "value [low, high]".
 
         Of some `metrics` or all `but` some; of the tasks that match the regular expression `tasks`.
@@ -247,22 +236,11 @@ class Evaluation:
 
 
 def evaluate_vision(
-    task: Any,
-    parts: Parts,
-    arms: Mapping[str, str],
-    folder: Path | Mapping[str, Path],
-    caches: Path,
-    *,
-    protocols: Sequence[str] = ("standard",),
-    asked: Mapping[str, Parts] | None = None,
-    conditions: Sequence[str] = controls.CONDITIONS,
-    together: bool = True,
-    paper: Decoding = PAPER,
-    max_new_tokens: int = 16,
-    batch_size: int = 64,
-    seed: int = 0,
-    progress: Progress = None,
-) -> Evaluation:
+    task: Any, parts: Parts, arms: Mapping[str, str], folder: Path | Mapping[str, Path], caches: Path, *,
+    protocols: Sequence[str] = ("standard",), asked: Mapping[str, Parts] | None = None,
+    conditions: Sequence[str] = controls.CONDITIONS, together: bool = True, paper: Decoding = PAPER,
+    max_new_tokens: int = 16, batch_size: int = 64, seed: int = 0, progress: Progress = None,
+) -> Evaluation:  # fmt: skip
     """Ask every arm the items of every part under every protocol, and score the answers.
 
     `arms`: name -> folder. `folder` holds the pictures, or is one folder a part. The first protocol is asked under all

@@ -63,16 +63,9 @@ class TextResult:
 
 
 def evaluate_text(
-    arms: Iterable[TextArm],
-    tasks: Sequence[TextTask],
-    folder: Path,
-    *,
-    order: Iterable[str] = (),
-    seed: int = 0,
-    protocol: str = "standard",
-    settings: Mapping[str, object] | None = None,
-    **how: Any,
-) -> TextResult:
+    arms: Iterable[TextArm], tasks: Sequence[TextTask], folder: Path, *, order: Iterable[str] = (), seed: int = 0,
+    protocol: str = "standard", settings: Mapping[str, object] | None = None, **how: Any,
+) -> TextResult:  # fmt: skip
     """Ask every arm all tasks and score the answers.
 
     `order`: names of the arms in the order of the results; without it, the order in which they are asked. `settings`
@@ -101,16 +94,10 @@ def evaluate_text(
 
 
 def ask(
-    arms: Iterable[TextArm],
-    asked: Mapping[str, Sequence[dict]],
-    folder: Path,
-    *,
-    batch_size: int = 32,
-    add_bos: str = "auto",
-    max_new_tokens: int = 256,
-    too_long: str = "error",
+    arms: Iterable[TextArm], asked: Mapping[str, Sequence[dict]], folder: Path, *, batch_size: int = 32,
+    add_bos: str = "auto", max_new_tokens: int = 256, too_long: str = "error",
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[dict[str, dict[str, list]], dict[str, int]]:
+) -> tuple[dict[str, dict[str, list]], dict[str, int]]:  # fmt: skip
     """answers[arm][part], one a request: log-likelihoods of its `continuations`, the text up to its `until`, or both.
 
     `folder` keeps finished items. `add_bos` is a key of BOS. `too_long` says what becomes of a prompt longer than the

@@ -114,15 +114,9 @@ class LanguageTask:
         return self.load(source, self.shots_split) if self.shots else []
 
     def requests(
-        self,
-        docs: Sequence[dict],
-        examples: Sequence[dict] = (),
-        *,
-        protocol: str = "standard",
-        fewshot: str = "first",
-        conversation: str = "",
-        tokenizer: "PreTrainedTokenizerBase | None" = None,
-    ) -> list[dict] | dict[str, list[dict]]:
+        self, docs: Sequence[dict], examples: Sequence[dict] = (), *, protocol: str = "standard",
+        fewshot: str = "first", conversation: str = "", tokenizer: "PreTrainedTokenizerBase | None" = None,
+    ) -> list[dict] | dict[str, list[dict]]:  # fmt: skip
         """What is asked, one request a doc (MMLU: by subject). `fewshot`: see `harness.task`."""
         from sbt.inference import harness  # here: those who only read samples need no lm_eval
 

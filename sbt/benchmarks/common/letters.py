@@ -35,16 +35,9 @@ _ALONE = re.compile(r"(?i)(?<![\w.'’&-])(?![ai]\s+[a-z]{2})([a-z])(?![\w'’&-
 
 
 def by_letters(
-    items: Sequence[dict],
-    api: Mapping,
-    cache: Path,
-    *,
-    benchmark: str,
-    subset: str,
-    metric: str = "accuracy",
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[dict, list[dict]]:
+    items: Sequence[dict], api: Mapping, cache: Path, *, benchmark: str, subset: str, metric: str = "accuracy",
+    seed: int = 0, progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict, list[dict]]:  # fmt: skip
     """(metric row, samples) of the model behind an OpenAI-compatible endpoint, for `items` as `requests` takes them.
 
     `api` has keys of API; the estimated cost is printed first. ParameterError for another key, RunError where the

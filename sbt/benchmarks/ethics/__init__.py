@@ -30,17 +30,14 @@ _FILES = (  # subset, the publishers' name of the file, bytes, SHA-256 of the pu
 )  # fmt: skip
 
 
-def _file(subset: str, name: str, size: int, digest: str) -> File:
-    on_hub = f"data/{subset}/{name.partition('_')[2]}"
-    return File(
-        name, size, (Mirror(_HUB, on_hub, _COMMIT), Mirror(url=f"{_COPY}/{subset}/{name}")), f"sha256:{digest}"
-    )
-
-
 SOURCE = Source(
     "ethics",
     "ETHICS, the files test and test_hard of its five subsets",
-    tuple(_file(*file) for file in _FILES),
+    tuple(
+        File(name, size, (Mirror(_HUB, f"data/{subset}/{name.partition('_')[2]}", _COMMIT),
+                          Mirror(url=f"{_COPY}/{subset}/{name}")), f"sha256:{digest}")
+        for subset, name, size, digest in _FILES
+    ),
     page="https://github.com/hendrycks/ethics",
 )
 _PAPER = (

@@ -1,11 +1,10 @@
 """MME (Fu et al. 2023): two yes/no questions a picture, 14 tasks of perception and cognition."""
 
-from sbt.benchmarks.common import protocol
-from sbt.benchmarks.spec import VISION_LOGS, Headline, Spec
+from sbt.benchmarks.common.protocol import DIFFERENCES
+from sbt.benchmarks.spec import VISION_LOGS, Headline, vision_spec
 from sbt.data.registry import MB, BenchmarkFiles, Source, hub_file
 
 _AUTHORS = "UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/mme_metric.py@47f96a3"
-_TASK = "sbt.benchmarks.mme.task"
 _SOURCE = Source(
     "mme",
     "MME, questions and pictures",
@@ -15,38 +14,19 @@ _SOURCE = Source(
     "leaves out those that are not there",
 )
 FILES = BenchmarkFiles(_SOURCE, _SOURCE, beside="existence")
-SPEC = Spec(
-    name="mme",
-    title="MME",
-    kind="vision",
-    table="Vision",
-    headline=(Headline("perception", "score", "MME perception", best=2000.0),),
-    about="Two yes/no questions a picture, in 14 tasks of perception and cognition",
-    notebook="60_mme",
-    task=_TASK,
-    per_item=f"{_TASK}:per_item",
-    score_files=f"{_TASK}:score_files",
-    answer_keys=f"a folder of TASK.txt: image, question, label, response, with tabs between; {VISION_LOGS}",
+SPEC = vision_spec(
+    "mme", "MME",
+    "Two yes/no questions a picture, in 14 tasks of perception and cognition",
+    Headline("perception", "score", "MME perception", best=2000.0),
+    notebook="60_mme", items=2_374, tokens=40,
+    keys=f"a folder of TASK.txt: image, question, label, response, with tabs between; {VISION_LOGS}",
     sources={"mme_data": FILES},
-    protocols={
-        "standard": (),
-        "paper": (
-            *protocol.DIFFERENCES,
-            (
-                "paper leaves out landmark and artwork: perception is at most 1600, not 2000",
-                f"{_AUTHORS}, lines 13-17",
-            ),
-            (
-                'paper strips the answer before it takes four characters: "  yes" is yes, not other',
-                f"{_AUTHORS}, line 121",
-            ),
-            (
-                "paper counts a line without a response as other; in standard it is an error",
-                f"{_AUTHORS}, lines 114-118",
-            ),
-            ('paper strips the label; in standard "yes " is an error', f"{_AUTHORS}, line 120"),
-        ),
-    },
-    items=2_374,
-    tokens=40,
-)
+    paper=(
+        *DIFFERENCES,
+        ("paper leaves out landmark and artwork: perception is at most 1600, not 2000", f"{_AUTHORS}, lines 13-17"),
+        ('paper strips the answer before it takes four characters: "  yes" is yes, not other',
+         f"{_AUTHORS}, line 121"),
+        ("paper counts a line without a response as other; in standard it is an error", f"{_AUTHORS}, lines 114-118"),
+        ('paper strips the label; in standard "yes " is an error', f"{_AUTHORS}, line 120"),
+    ),
+)  # fmt: skip

@@ -137,15 +137,10 @@ class Mmlu(language.ChoiceTask):
         return by_subject(self.from_rows(rows, f"{self.name} {split}, hub"))
 
     def requests(
-        self,
-        docs: Mapping[str, Sequence[dict]],
-        examples: Mapping[str, Sequence[dict]],
-        *,
-        protocol: str = "standard",
-        fewshot: str = "first",
-        conversation: str = "",
+        self, docs: Mapping[str, Sequence[dict]], examples: Mapping[str, Sequence[dict]], *,
+        protocol: str = "standard", fewshot: str = "first", conversation: str = "",
         tokenizer: "PreTrainedTokenizerBase | None" = None,
-    ) -> dict[str, list[dict]]:
+    ) -> dict[str, list[dict]]:  # fmt: skip
         """Requests by "mmlu SUBJECT"; protocol "paper" has the authors' own prompt and needs a tokenizer."""
         from sbt.inference import harness
 

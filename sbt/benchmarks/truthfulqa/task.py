@@ -29,13 +29,9 @@ PERMUTED = "labels permuted"
 
 
 def requests(
-    questions: Questions,
-    preset: str = "none",
-    *,
-    protocol: str = "standard",
-    conversation: str = "",
+    questions: Questions, preset: str = "none", *, protocol: str = "standard", conversation: str = "",
     tokenizer: "PreTrainedTokenizerBase | None" = None,
-) -> dict[str, list[dict]]:
+) -> dict[str, list[dict]]:  # fmt: skip
     """What is asked: "choices", and "generation" where there are rows for it. `preset`: see `preset_text`."""
     from sbt.inference import harness  # here: those who only read samples need no lm_eval
 

@@ -1,14 +1,13 @@
 """Unicorn (Tu et al. 2023): pictures unlike the training's (OODCV-VQA, counterfactual too), drawings (Sketchy-VQA)."""
 
 from sbt.benchmarks.common.protocol import UNICORN_DIFFERENCES
-from sbt.benchmarks.spec import ANSWER_FORMS, Headline, Spec
+from sbt.benchmarks.spec import ANSWER_FORMS, Headline, vision_spec
 from sbt.data.registry import MB, BenchmarkFiles, File, Source, hub_file, url_file
 
 OODCV, SKETCHY = ("oodcv-vqa", "oodcv-counterfactual"), ("sketchy-vqa", "sketchy-challenging")
 TASKS = (*OODCV, *SKETCHY)
 _CODE = "UCSC-VLAA/vllm-safety-benchmark@ef1aba1: safety_evaluations/ood_scenarios"
 _METRIC, _SKETCHY = f"{_CODE}/oodcv_vqa_metric.py", f"{_CODE}/sketchy_metric.py"
-_TASK = "sbt.benchmarks.unicorn.task"
 _RULES = {
     "OODCV-VQA": (
         ("paper keeps one answer a picture, the last question's", f"{_CODE}/evaluation.py, lines 425-430"),
@@ -59,28 +58,16 @@ FILES = BenchmarkFiles(
     {task: _OODCV if task in OODCV else _SKETCHES for task in TASKS},
     tuple(f"{task}.json" for task in TASKS),
 )
-SPEC = Spec(
-    name="unicorn",
-    title="Unicorn",
-    kind="vision",
-    table="Vision",
-    headline=(
-        Headline("oodcv-vqa", "accuracy", "OODCV-VQA accuracy"),
-        Headline("sketchy-vqa", "accuracy", "Sketchy-VQA accuracy", chance=0.5),
-    ),
-    about="Questions about pictures unlike the training's: odd textures and backgrounds, what-if, line drawings",
-    notebook="64_unicorn",
-    task=_TASK,
-    per_item=f"{_TASK}:per_item",
-    score_files=f"{_TASK}:score_files",
-    answer_keys=f"answer, one a question in their order; {ANSWER_FORMS}; in OODCV-VQA also an object by image path",
+SPEC = vision_spec(
+    "unicorn", "Unicorn",
+    "Questions about pictures unlike the training's: odd textures and backgrounds, what-if, line drawings",
+    Headline("oodcv-vqa", "accuracy", "OODCV-VQA accuracy"),
+    Headline("sketchy-vqa", "accuracy", "Sketchy-VQA accuracy", chance=0.5),
+    notebook="64_unicorn", tokens=30,
+    keys=f"answer, one a question in their order; {ANSWER_FORMS}; in OODCV-VQA also an object by image path",
     sources={"unicorn_data": FILES},
-    protocols={
-        "standard": (),
-        "paper": (
-            *UNICORN_DIFFERENCES,
-            *((f"{name}: {rule}", source) for name, rules in _RULES.items() for rule, source in rules),
-        ),
-    },
-    tokens=30,
-)
+    paper=(
+        *UNICORN_DIFFERENCES,
+        *((f"{name}: {rule}", source) for name, rules in _RULES.items() for rule, source in rules),
+    ),
+)  # fmt: skip

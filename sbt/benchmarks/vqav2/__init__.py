@@ -1,11 +1,10 @@
 """VQAv2 (Goyal et al. 2017): open questions about COCO val2014, ten annotators' answers each."""
 
-from sbt.benchmarks.common import protocol
-from sbt.benchmarks.common.sources import COCO_VAL2014
-from sbt.benchmarks.spec import ANSWER_FORMS, VISION_LOGS, Headline, Spec
+from sbt.benchmarks.common import COCO_VAL2014
+from sbt.benchmarks.common.protocol import DIFFERENCES
+from sbt.benchmarks.spec import ANSWER_FORMS, VISION_LOGS, Headline, vision_spec
 from sbt.data.registry import MB, BenchmarkFiles, Source, url_file
 
-_TASK = "sbt.benchmarks.vqav2.task"
 OFFICIAL = (  # names of the files of questions and annotations: the publishers', and any others
     ("v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json"),
     ("questions.json", "annotations.json"),
@@ -21,47 +20,24 @@ _SOURCE = Source(
     page="https://visualqa.org/download.html",
 )
 FILES = BenchmarkFiles(_SOURCE, COCO_VAL2014, OFFICIAL[0])
-SPEC = Spec(
-    name="vqav2",
-    title="VQAv2",
-    kind="vision",
-    table="Vision",
-    headline=(Headline("real", "accuracy", "VQAv2 accuracy"),),
-    about="Open questions about pictures, scored against ten people's answers; also under corruptions (VQAv2-C)",
-    notebook="61_vqav2",
-    task=_TASK,
-    per_item=f"{_TASK}:per_item",
-    score_files=f"{_TASK}:score_files",
-    answer_keys=f"question_id and answer; {ANSWER_FORMS}; {VISION_LOGS}",
+SPEC = vision_spec(
+    "vqav2", "VQAv2",
+    "Open questions about pictures, scored against ten people's answers; also under corruptions (VQAv2-C)",
+    Headline("real", "accuracy", "VQAv2 accuracy"),
+    notebook="61_vqav2", items=214_354, tokens=25,
+    keys=f"question_id and answer; {ANSWER_FORMS}; {VISION_LOGS}",
     sources={"questions_file": FILES},
-    protocols={
-        "standard": (),
-        "paper": (  # UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/*@47f96a3
-            *protocol.DIFFERENCES,
-            ("paper asks 5,000 questions of 214,354, drawn with seed 42; standard all of them", "evaluate.py:581-601"),
-            (
-                "three text-only demonstrations with the first annotator's answer, and the bare question",
-                "evaluate.py:820",
-            ),
-            (
-                'an answer with "yes" or "no" anywhere in it becomes "Yes" or "No": "snow" is "No"',
-                "vqa_metric.py:575-584",
-            ),
-            (
-                '"Yes" is right only where annotators disagree: the official rules lower its case only there',
-                "vqa_metric.py:411-416",
-            ),
-            (
-                "questions and annotations are paired by their places in the two lists, here by question_id",
-                "eval_datasets.py:91-94",
-            ),
-            ("an answer ends before the first Question, Answer, ### or </s> in it", "vqa_metric.py:575-584"),
-            (
-                "only the questions that have an answer are scored; the official code wants them all",
-                "vqa_metric.py:382-443",
-            ),
-        ),
-    },
-    items=214_354,
-    tokens=25,
-)
+    paper=(  # UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/*@47f96a3
+        *DIFFERENCES,
+        ("paper asks 5,000 questions of 214,354, drawn with seed 42; standard all of them", "evaluate.py:581-601"),
+        ("three text-only demonstrations with the first annotator's answer, and the bare question", "evaluate.py:820"),
+        ('an answer with "yes" or "no" anywhere in it becomes "Yes" or "No": "snow" is "No"', "vqa_metric.py:575-584"),
+        ('"Yes" is right only where annotators disagree: the official rules lower its case only there',
+         "vqa_metric.py:411-416"),
+        ("questions and annotations are paired by their places in the two lists, here by question_id",
+         "eval_datasets.py:91-94"),
+        ("an answer ends before the first Question, Answer, ### or </s> in it", "vqa_metric.py:575-584"),
+        ("only the questions that have an answer are scored; the official code wants them all",
+         "vqa_metric.py:382-443"),
+    ),
+)  # fmt: skip
