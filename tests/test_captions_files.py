@@ -125,7 +125,7 @@ def test_a_quote_beside_bars_stands_for_itself(read: Callable) -> None:
             [{"image_id": 7, "image_name": f"{k}.jpg", "captions": ["a"]} for k in range(2)],
             r"c\.x, row 2: image_id 7 stands in the file twice",
         ),
-        ([*LIST, "x"], r"c\.x, row 3: no list"),
+        ([*LIST, "x"], r"c\.x, row 3: expected an object"),
         ([{"image_name": "3.jpg", "captions": []}], r"c\.x holds no image with a reference caption"),
         (TOKENS + "3.jpg A dog\n", r"c\.x:4: expected IMAGE#NUMBER, a tab and the caption, found '3.jpg A dog'"),
         (TOKENS + "\n3.jpg#0\t \n", r"c\.x:5: no caption"),

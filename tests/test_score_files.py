@@ -430,3 +430,23 @@ def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
 def test_a_single_picture_has_no_cider(caption_files: Callable, capsys: pytest.CaptureFixture) -> None:
     assert caption_files(RESULTS[:1])["CIDEr"] == 0.0
     assert "CIDEr of a single picture is 0" in capsys.readouterr().err
+
+
+def test_references_without_a_word_are_said(caption_files: Callable, capsys: pytest.CaptureFixture) -> None:
+    third = {"id": 4, "image_id": 3, "caption": "..."}
+    references = REFERENCES | {"annotations": [*REFERENCES["annotations"], third]}
+    assert caption_files([*RESULTS, {"image_id": 3, "caption": "a cow"}], references)["CIDEr"] > 0
+    told = capsys.readouterr().err
+    assert "1 of 3 images have references without a word, the first '3.jpg': whatever is said of them scores 0" in told
+
+
+@pytest.mark.parametrize("name", ["pope", "gsm8k", "captions"])
+def test_a_file_that_macos_adds_is_named_for_what_it_is(name: str, tmp_path: Path) -> None:
+    """Beside each file on a foreign disk macOS puts another one, of binary data, with "._" before the name."""
+    file = tmp_path / "._answers.jsonl"
+    file.write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        \x00\x02\x00\x00\x00\xb0")
+    questions = whole(tmp_path / "q.json", {"pope": "", "gsm8k": "", "captions": REFERENCES}[name])
+    if name == "pope":
+        lines(questions, QUESTIONS)
+    with pytest.raises(DataError, match=r"\._answers\.jsonl is what macOS keeps beside a file, not its data"):
+        benchmarks.get(name).load("score_files")(file, questions)

@@ -53,11 +53,11 @@ def write(folder: Path, rows: object, name: str = "mc_task.json") -> Path:
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        (row(), "question 2: the text 'Why\\?' stands in the file twice"),
-        (row(" "), "question 2 has no text in 'question'"),
-        ({"mc1_targets": {}}, "question 2 has no text in 'question'"),
-        ("x", "question 2 has no text in 'question'"),
-        (row("How?", mc1_targets={"a": 1, "b": 1}), "question 2 'How\\?': mc1 needs exactly one true choice, found 2"),
+        (row(), "row 2: the question 'Why\\?' stands in the file twice"),
+        (row(" "), "row 2: 'question' is empty"),
+        ({"mc1_targets": {}}, "row 2 has no 'question'"),
+        ("x", "row 2: expected an object"),
+        (row("How?", mc1_targets={"a": 1, "b": 1}), "row 2 'How\\?': mc1 needs exactly one true choice, found 2"),
         (row("How?", mc1_targets={"a": 0, "b": 0}), "mc1 needs exactly one true choice, found 0"),
         (row("How?", mc2_targets={"a": 1, "b": 1}), "mc2 needs a true and a false choice"),
         (row("How?", mc2_targets={"a": 0, "b": 0}), "mc2 needs a true and a false choice"),
@@ -69,7 +69,7 @@ def write(folder: Path, rows: object, name: str = "mc_task.json") -> Path:
     ],
 )
 def test_a_faulty_task_file_is_named_with_its_question(second: object, message: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=f"mc_task.json, {message}" if message[0] == "q" else message):
+    with pytest.raises(DataError, match=f"mc_task.json, {message}" if message[0] == "r" else message):
         files.read_items(write(tmp_path, [row(), second]))
 
 
@@ -133,7 +133,7 @@ def test_score_by_hand(tmp_path: Path) -> None:
         "n": 3,
         "ties": 1,
     }
-    assert [record["mc1"] for record in truthfulqa.choice_samples(items, scored, arm="a")] == [1.0, 1.0, 0.0]
+    assert mc.per_item(items, scored)["mc1"] == [1.0, 1.0, 0.0]
 
 
 def test_permuted_labels_lead_to_chance_and_keep_the_rest() -> None:
@@ -145,7 +145,8 @@ def test_permuted_labels_lead_to_chance_and_keep_the_rest() -> None:
     assert all([c for c, _ in one["mc1"]] == list("abcd") and sum(x for _, x in one["mc1"]) == 1 for one in mixed)
     assert truthfulqa.score(items, knows)["mc1"] == 1.0
     assert abs(truthfulqa.score(mixed, knows)["mc1"] - mc.chance(items)["mc1"]) < 0.08
-    rows = {(r["subset"], r["metric"]): r for r in truthfulqa.choice_rows(items, knows, arm="a", seed=1)}
+    asked, answers = truthfulqa.Questions(items, [], "other"), {"choices": [one["mc1"] for one in knows]}
+    rows = {(r["subset"], r["metric"]): r for r in truthfulqa.rows(asked, answers, arm="a", seed=1)}
     assert rows["all", "mc1"]["value"] == 1.0
     assert rows["labels permuted", "mc2"]["low"] < 0.25 < rows["labels permuted", "mc2"]["high"]
 

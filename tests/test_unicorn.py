@@ -359,7 +359,7 @@ def test_faulty_answers(task: str, answers: object, message: str, protocol: str,
     [
         ("sketchy-vqa", {}, r"q\.json: expected a list of questions, as the publishers' sketchy-vqa\.json"),
         ("sketchy-vqa", [], r"q\.json: expected a list of questions"),
-        ("sketchy-vqa", [QUESTIONS["sketchy"][0], 1], r"q\.json, row 2: no text in image, question, answer"),
+        ("sketchy-vqa", [QUESTIONS["sketchy"][0], 1], r"q\.json, row 2: expected an object, found"),
         ("sketchy-vqa", QUESTIONS["oodcv"], r"q\.json, row 1: answer must be Yes or No, found 'A'"),
         ("oodcv-vqa", QUESTIONS["sketchy"], r"row 1: no text in text_answer\. Is this the file of oodcv-vqa\?"),
         ("oodcv-vqa", [{**QUESTIONS["oodcv"][0], "text_answer": "11"}], "text_answer must be Yes, No or 0 to 10"),

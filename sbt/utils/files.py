@@ -108,6 +108,9 @@ def read_text(path: Path) -> str:
     except FileNotFoundError:
         raise DataError(f"{paths.shown(path)} does not exist") from None
     except UnicodeDecodeError as error:
+        if Path(path).name.startswith("._"):
+            told = f"is what macOS keeps beside a file, not its data. Name {Path(path).name[2:]!r}"
+            raise DataError(f"{paths.shown(path)} {told}") from None
         utf16 = error.start == 0 and error.object[:2] in (b"\xff\xfe", b"\xfe\xff")
         found = "the file is UTF-16" if utf16 else f"byte {error.start} is not: Latin-1, or a damaged file"
         raise DataError(f"{paths.shown(path)}: expected UTF-8, {found}. Save it as UTF-8") from None

@@ -6,6 +6,7 @@ passage, label). Prompt: lm_eval/tasks/super_glue/boolq/default.yaml (0.4.13); "
 
 from sbt.benchmarks.boolq import SOURCE
 from sbt.benchmarks.common import language
+from sbt.utils import checks
 from sbt.utils.errors import DataError
 
 
@@ -19,13 +20,13 @@ class BoolQ(language.ChoiceTask):
 
     def doc(self, row: dict, where: str) -> dict:
         """A doc of Google's, SuperGLUE's or the hub's row; DataError names what it lacks."""
-        question, passage = (language.text(row, name, where) for name in ("question", "passage"))
-        label = row["label"] if "label" in row else language.key(row, "answer", where)
+        question, passage = (checks.text(row, name, where) for name in ("question", "passage"))
+        label = row["label"] if "label" in row else checks.key(row, "answer", where)
         if type(label) not in (bool, int) or label not in (0, 1):
             hint = f"found {label!r}. The test set has no labels"
             raise DataError(f"{where}: the label must be true, false, 0 or 1, {hint}")
         # SuperGLUE, which the task reads, has the title in the passage; without it the prompt would be another one.
-        title = f"{language.text(row, 'title', where)} -- " if "title" in row else ""
+        title = f"{checks.text(row, 'title', where)} -- " if "title" in row else ""
         return {"question": question, "passage": title + passage, "label": int(label)}
 
 

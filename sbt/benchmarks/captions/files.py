@@ -65,18 +65,17 @@ def train_captions(path: Path | str) -> list[list[str]]:
     path = paths.resolve(str(path))
     content, name = _content(path), paths.shown(path)
     if isinstance(content, list) and content and isinstance(content[0], dict) and "conversations" in content[0]:
-        return [[_first_answer(row, f"{name}, row {number}")] for number, row in enumerate(content, start=1)]
+        found = []
+        for where, row in checks.listed(content, name):
+            turns = [turn for turn in row.get("conversations") or () if isinstance(turn, dict)]
+            answer = next((turn for turn in turns if turn.get("from") == "gpt"), None)
+            if answer is None:
+                raise DataError(f"{where}: no answer among its conversations")
+            found.append([_text(answer.get("value"), where)])
+        return found
     rows = _images(content, name)
     named = [row for row in rows if row.split == "train"] or rows
     return [row.references for row in named if row.references]
-
-
-def _first_answer(row: object, where: str) -> str:
-    turns = row.get("conversations") if isinstance(row, dict) else None
-    answers = [turn.get("value") for turn in turns or () if isinstance(turn, dict) and turn.get("from") == "gpt"]
-    if not answers:
-        raise DataError(f"{where}: no answer among its conversations")
-    return _text(answers[0], where)
 
 
 def _content(path: Path) -> object:
@@ -88,8 +87,10 @@ def _content(path: Path) -> object:
 def _images(content: object, name: str) -> list[_Image]:
     if not isinstance(content, str):
         return _json(content, name)
-    lines = _tokens(content, name) if TOKEN.match(content) else _table(content, name)
-    return list(_grouped(lines).values())
+    found: dict[str, _Image] = {}
+    for image, captions, split in _tokens(content, name) if TOKEN.match(content) else _table(content, name):
+        found.setdefault(image, _Image(image, image, [], split)).references.extend(captions)
+    return list(found.values())
 
 
 def _of_split(rows: list[_Image], split: str, name: str) -> list[_Image]:
@@ -112,7 +113,9 @@ def _text(value: object, where: str) -> str:
 
 def _json(content: object, name: str) -> list[_Image]:
     if isinstance(content, list):
-        rows = [_listed(row, f"{name}, row {number}") for number, row in enumerate(content, start=1)]
+        if not content:
+            return []
+        rows = [_listed(row, where) for where, row in checks.listed(content, name)]
         checks.once((row.image for row in rows), f"{name}, row ", "image")
         checks.once((row.id for row in rows), f"{name}, row ", "image_id")
         return rows
@@ -153,8 +156,8 @@ def _karpathy(row: object, where: str) -> _Image:
     return _Image(row.get("cocoid", row["filename"]), row["filename"], captions, row["split"])
 
 
-def _listed(row: object, where: str) -> _Image:
-    captions = row.get("captions") if isinstance(row, dict) else None
+def _listed(row: dict, where: str) -> _Image:
+    captions = row.get("captions")
     if not isinstance(captions, list):
         raise DataError(f"{where}: no list of captions")
     number, image = row.get("image_id"), row.get("image_name")
@@ -164,13 +167,6 @@ def _listed(row: object, where: str) -> _Image:
         image = COCO_IMAGE.format(number)
     texts = [_text(caption, f"{where}, caption {place}") for place, caption in enumerate(captions, start=1)]
     return _Image(image if number is None else number, image, texts, "")
-
-
-def _grouped(lines: Iterator[tuple[str, list[str], str]]) -> dict[str, _Image]:
-    found: dict[str, _Image] = {}
-    for image, captions, split in lines:
-        found.setdefault(image, _Image(image, image, [], split)).references.extend(captions)
-    return found
 
 
 def _tokens(text: str, name: str) -> Iterator[tuple[str, list[str], str]]:

@@ -28,10 +28,7 @@ _METEOR = ["-Dfile.encoding=UTF-8", "-Xmx2G", "-jar", "meteor-1.5.jar", "-", "-"
 
 
 def tokenized(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
-    """Captions and references as the scorers read them.
-
-    ValueError where their numbers differ or an image has no reference.
-    """
+    """Captions and references as the scorers read them. ValueError where numbers differ or an image has none."""
     if len(captions) != len(references) or not all(references):
         raise ValueError(f"{len(captions)} captions for {len(references)} images, each of which needs a reference")
     # all references are one text to the original tokenizer, all captions another: see ptb.tokenize_all

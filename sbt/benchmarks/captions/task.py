@@ -5,6 +5,7 @@ beside how it decodes (`SPEC.protocols`). The files of references: `captions.fil
 """
 
 import random
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -86,6 +87,9 @@ def score(items: Sequence[dict], answers: Sequence[str]) -> dict[str, float | in
     """Corpus scores of one caption an item, and n. A single picture has no CIDEr but 0, which is said on stderr."""
     if len(items) == 1:
         print("CIDEr of a single picture is 0: its weights are of the pictures scored together", file=sys.stderr)
+    if mute := [item["image"] for item in items if not any(re.search(r"\w", text) for text in item["references"])]:
+        told = f"{len(mute)} of {len(items)} images have references without a word, the first {mute[0]!r}"
+        print(f"{told}: whatever is said of them scores 0", file=sys.stderr)
     return {**metric.scores(answers, [item["references"] for item in items]), "n": len(items)}
 
 
@@ -104,15 +108,13 @@ def rows(
     And `empty`, the share of pictures that got no caption.
     """
     references, said = [item["references"] for item in items], _scored(answers, protocol)
-    measured = {
-        name: stats.bootstrap(metric.per_image(said, references, name), seed=seed) for name in ("CIDEr", "ROUGE-L")
-    }
-    measured["empty"] = sum(not answer.strip() for answer in answers) / len(answers), None, None
-    common = {"arm": arm, "benchmark": "captions", "subset": subset, "n": len(items), "protocol": protocol, **same}
-    return [
-        {"metric": name, "value": value, "low": low, "high": high, **common}
-        for name, (value, low, high) in measured.items()
+    common = {"arm": arm, "benchmark": "captions", "subset": subset, "protocol": protocol, **same}
+    found = [
+        stats.metric_row(metric.per_image(said, references, name), seed=seed, metric=name, **common)
+        for name in ("CIDEr", "ROUGE-L")
     ]
+    empty = sum(not answer.strip() for answer in answers) / len(answers)
+    return [*found, {"metric": "empty", "value": empty, "low": None, "high": None, "n": len(items), **common}]
 
 
 def samples(
@@ -154,7 +156,14 @@ def score_files(answers: Path | str, references: Path | str, protocol: str = "st
         raise DataError(f"{name} holds no caption")
     scored = [item for item in items if item["id"] in said]
     missing = [item["id"] for item in items if item["id"] not in said]
-    _say_what_is_left_out(name, other, len(rows), unknown, missing, len(items))
+    if unknown:
+        (given, (where, _)), *_ = unknown
+        first = f"the first, {given!r}, in {where.removeprefix(name).lstrip(',: ')}"
+        lost = f"{len(unknown)} of {len(rows)} captions are of images without references"
+        print(f"{name}: {lost}, {first}", file=sys.stderr)
+    if missing:
+        lost = f"{len(missing)} of {len(items)} images of {other} have no caption"
+        print(f"{name}: {lost}, the first image_id {missing[0]!r}", file=sys.stderr)
     kept = _scored([captions[said[item["id"]][0]] for item in scored], protocol)
     extra = metric.with_java(kept, [item["references"] for item in scored])
     found, scale = score(scored, kept) | extra, 100 if protocol == "paper" else 1
@@ -163,15 +172,3 @@ def score_files(answers: Path | str, references: Path | str, protocol: str = "st
         "without_caption": len(missing),
         "not_available": [key for key in metric.JAVA_METRICS if key not in extra],
     }
-
-
-def _say_what_is_left_out(
-    name: str, other: str, rows: int, unknown: Sequence[tuple], missing: Sequence, images: int
-) -> None:
-    if unknown:
-        (given, (where, _)), *_ = unknown
-        first = f"the first, {given!r}, in {where.removeprefix(name).lstrip(',: ')}"
-        print(f"{name}: {len(unknown)} of {rows} captions are of images without references, {first}", file=sys.stderr)
-    if missing:
-        first = f"the first image_id {missing[0]!r}"
-        print(f"{name}: {len(missing)} of {images} images of {other} have no caption, {first}", file=sys.stderr)

@@ -6,7 +6,7 @@ task = language.get("boolq");  docs = task.load(folder);  task.requests(docs);  
 import json
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from sbt.benchmarks.common import answers as answer_files
 from sbt.data import download
 from sbt.data.registry import HUB, Source
 from sbt.report import stats
-from sbt.utils import paths
+from sbt.utils import checks, paths
 from sbt.utils.errors import DataError, ParameterError, RunError
 from sbt.utils.files import read_jsonl
 from sbt.utils.text import nearest
@@ -72,13 +72,13 @@ class LanguageTask:
 
     doc(row, where): a checked doc, in the fields of the task file, of a row of the publishers or the hub.
     labels(docs): the right option's place, or the right answer or answers, of every doc. per_item(docs, results,
-    protocol): scores of every item, from 0 to 1, among them the protocol's metrics. permuted(docs, seed): the control,
-    the same docs with answers at random. baselines(docs): what guessing and always the same answer reach.
+    protocol): scores of every item, from 0 to 1, among them the protocol's metrics. baselines(docs): what guessing
+    and always the same answer reach.
 
     name: as in its SPEC. source, hub: its published data, and the Parquet file of each split. file: its task file
     below `lm_eval/tasks`. files: the publishers' file names of each split. split: the one that is scored. shots: the
     number of few-shot examples, which are those of `shots_split`. metrics: by protocol, the headline last. scale:
-    what scores are multiplied by in metric rows.
+    what scores are multiplied by in metric rows. label: the field of a doc that holds the right answer.
     Results are, one an item, log-likelihoods of the options in the harness's order, a text, or (text, log-likelihood).
     """
 
@@ -92,6 +92,7 @@ class LanguageTask:
     shots_split = ""
     metrics: Mapping[str, Sequence[str]] = {"standard": ("acc",), "paper": ("acc",)}
     scale = 1.0
+    label = "label"
 
     def load(self, source: Path | str, split: str = "") -> list[dict]:
         """Checked docs of a split from a file, a folder with the publishers' files, or "hub"; its own by default."""
@@ -107,7 +108,7 @@ class LanguageTask:
 
     def from_rows(self, rows: Sequence[dict], name: str) -> list[dict]:
         """Docs of the publishers' or the hub's rows; DataError names the row at fault."""
-        return [self.doc(row, where) for where, row in listed(rows, name)]
+        return [self.doc(row, where) for where, row in checks.listed(rows, name)]
 
     def examples(self, source: Path | str) -> list[dict]:
         """The few-shot examples to choose from; [] for a zero-shot benchmark."""
@@ -123,6 +124,11 @@ class LanguageTask:
         check_protocol(protocol, PROTOCOLS)
         over = harness.task(self.file, docs, examples=examples, fewshot=fewshot)
         return harness.requests(over, tokenizer, shots=self.shots, conversation=conversation)
+
+    def permuted(self, docs: Sequence[dict], seed: int) -> list[dict]:
+        """The control: every question with the answer, the doc's field `label`, of another one."""
+        answers = exchanged([doc[self.label] for doc in docs], seed)
+        return [{**doc, self.label: answer} for doc, answer in zip(docs, answers, strict=True)]
 
     def rows(
         self, docs: Sequence[dict], results: Sequence, *, arm: str, seed: int = 0, protocol: str = "standard", **more
@@ -226,7 +232,6 @@ class ChoiceTask(LanguageTask):
     """
 
     options: Sequence[str] = ()
-    label = "label"
     values: Sequence = ()
 
     def labels(self, docs: Sequence[dict]) -> list[int]:
@@ -303,33 +308,6 @@ def split_file(path: Path | str, split: str, names: Mapping[str, Sequence[str]])
         if (path / name).is_file():
             return path / name
     raise DataError(f"{paths.shown(path)} holds no {' or '.join(names[split])}. Put it there, or name the file")
-
-
-def listed(rows: object, name: str) -> list[tuple[str, dict]]:
-    """("NAME, row NUMBER", row), numbers from 1; DataError unless `rows` is a list of objects, at least one."""
-    rows = list(rows) if isinstance(rows, Iterable) and not isinstance(rows, str | Mapping) else []
-    if not rows:
-        raise DataError(f"{name}: expected a list of questions, at least one")
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise DataError(f"{name}, row {number}: expected an object, found {str(row)[:40]!r}")
-    return [(f"{name}, row {number}", row) for number, row in enumerate(rows, start=1)]
-
-
-def key(row: Mapping, name: str, where: str) -> object:
-    """A value of the row; DataError names the missing key and those that are there."""
-    if name not in row:
-        raise DataError(f"{where} has no {name!r}, only {', '.join(map(repr, row))}: is this another data set?")
-    return row[name]
-
-
-def text(row: Mapping, name: str, where: str) -> str:
-    """A text of the row, as it stands; DataError where it is missing, empty or no text."""
-    value = key(row, name, where)
-    if not isinstance(value, str) or not value.strip():
-        found = "is empty" if isinstance(value, str) else f"must be a text, found {value!r}"
-        raise DataError(f"{where}: {name!r} {found}. Mend or remove that row")
-    return value
 
 
 def chosen(values: Sequence[float], lengths: Sequence[int]) -> tuple[int, bool]:

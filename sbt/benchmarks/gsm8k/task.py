@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from sbt.benchmarks import check_protocol
 from sbt.benchmarks.common import language
 from sbt.benchmarks.gsm8k import SOURCE
+from sbt.utils import checks
 from sbt.utils.errors import DataError
 
 # "paper": lm_eval/tasks/gsm8k.py@c2f6136 (June 2023), GradeSchoolMath8K; a ":" in a solution ends it there.
@@ -27,12 +28,12 @@ class Gsm8k(language.LanguageTask):
     name, source, file = "gsm8k", SOURCE, "gsm8k/gsm8k.yaml"
     hub = {"test": "test-00000-of-00001.parquet", "train": "train-00000-of-00001.parquet"}
     files = {"test": ("test.jsonl",), "train": ("train.jsonl",)}
-    split, shots, shots_split = "test", 8, "train"
+    split, shots, shots_split, label = "test", 8, "train", "answer"
     metrics = {"standard": ("exact_match_strict", "exact_match_flexible"), "paper": ("acc",)}
 
     def doc(self, row: dict, where: str) -> dict:
         """A checked doc; DataError where the answer does not end in "#### 42"."""
-        doc = {field: language.text(row, field, where) for field in ("question", "answer")}
+        doc = {field: checks.text(row, field, where) for field in ("question", "answer")}
         if not _STRICT.search(doc["answer"]):
             raise DataError(f"{where}: 'answer' has no number behind '#### '. Write it as its last line, '#### 42'")
         return doc
@@ -63,11 +64,6 @@ class Gsm8k(language.LanguageTask):
             f"exact_match_{name}": [float(plain(read(answer)) == plain(doc["answer"])) for doc, answer in pairs]
             for name, read in (("strict", strict), ("flexible", flexible))
         } | invalid
-
-    def permuted(self, docs: Sequence[dict], seed: int) -> list[dict]:
-        """The control: every question with the answer of another one."""
-        answers = language.exchanged([doc["answer"] for doc in docs], seed)
-        return [{**doc, "answer": answer} for doc, answer in zip(docs, answers, strict=True)]
 
     def baselines(self, docs: Sequence[dict]) -> dict[str, float]:
         """Guessing gives nothing; always giving the commonest number of the data gives its share."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sbt.benchmarks.common import language
 from sbt.benchmarks.mathqa import SOURCE
+from sbt.utils import checks
 from sbt.utils.errors import DataError
 from sbt.utils.files import read_json
 
@@ -33,7 +34,7 @@ class MathQA(language.ChoiceTask):
 
     def doc(self, row: dict, where: str) -> dict:
         """A checked doc; DataError where there are not five options and one answer."""
-        doc = {field: language.text(row, field, where) for field in ("Problem", "options", "correct")}
+        doc = {field: checks.text(row, field, where) for field in ("Problem", "options", "correct")}
         if doc["correct"] not in tuple(self.values):
             raise DataError(f"{where}: 'correct' must be one of {', '.join(self.values)}, found {doc['correct']!r}")
         found = choices(doc)

@@ -19,7 +19,7 @@ from sbt.benchmarks.common.language import flat
 from sbt.benchmarks.mmlu import SOURCE
 from sbt.data.registry import HUB
 from sbt.report import stats
-from sbt.utils import paths
+from sbt.utils import checks, paths
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import read_text
 from sbt.utils.text import nearest
@@ -108,9 +108,9 @@ def by_subject(docs: Sequence[dict]) -> dict[str, list[dict]]:
 def from_rows(rows: Sequence[dict], name: str) -> list[dict]:
     """Docs of the hub's rows; DataError names the row without question, subject, four choices or answer."""
     docs = []
-    for where, row in language.listed(rows, name):
-        question, subject = (language.text(row, field, where) for field in ("question", "subject"))
-        choices, answer = (language.key(row, field, where) for field in ("choices", "answer"))
+    for where, row in checks.listed(rows, name):
+        question, subject = (checks.text(row, field, where) for field in ("question", "subject"))
+        choices, answer = (checks.key(row, field, where) for field in ("choices", "answer"))
         if not isinstance(choices, list) or len(choices) != 4 or not all(isinstance(one, str) for one in choices):
             raise DataError(f"{where}: 'choices' must be four texts, found {choices!r}")
         if type(answer) is not int or answer not in range(4):

@@ -42,8 +42,7 @@ def load(path: Path | str) -> list[dict]:
     if not lines:
         raise DataError(f"{name} holds no question")
     for number, row in lines:
-        if missing := [key for key in ("image", "text", "label") if not isinstance(row.get(key), str)]:
-            raise DataError(f"{name}:{number}: no text in {', '.join(missing)}")
+        checks.texts(row, ("image", "text", "label"), f"{name}:{number}")
         if row["label"] not in ("yes", "no"):
             raise DataError(f"{name}:{number}: label must be yes or no, found {row['label']!r}")
     numbers, rows = zip(*lines, strict=True)

@@ -54,10 +54,8 @@ def _f1(words: Counter, gold: Counter) -> float:
     if not words or not gold:
         return float(words == gold)
     shared = (words & gold).total()
-    if not shared:
-        return 0.0
     precision, recall = shared / words.total(), shared / gold.total()
-    return 2 * precision * recall / (precision + recall)
+    return 2 * precision * recall / (precision + recall) if shared else 0.0
 
 
 def thresholded(
@@ -104,7 +102,7 @@ class Squad2(language.LanguageTask):
     hub = {"validation": "validation-00000-of-00001.parquet"}
     files = {"validation": ("dev-v2.0.json",), "train": ("train-v2.0.json",)}
     metrics = {"standard": _METRICS, "paper": _METRICS}
-    scale = 100.0
+    scale, label = 100.0, "answers"
 
     def read(self, path: Path) -> list[dict]:
         """The publishers' articles of paragraphs of questions, as flat rows."""
@@ -122,8 +120,8 @@ class Squad2(language.LanguageTask):
     def doc(self, row: dict, where: str) -> dict:
         """A checked doc of a flat row."""
         where = f"{where} (id {row.get('id')!r})"
-        doc = {field: language.text(row, field, where) for field in ("id", "title", "context", "question")}
-        answers = language.key(row, "answers", where)
+        doc = {field: checks.text(row, field, where) for field in ("id", "title", "context", "question")}
+        answers = checks.key(row, "answers", where)
         texts = answers.get("text") if isinstance(answers, dict) else None
         if not isinstance(texts, list) or not all(isinstance(one, str) and one.strip() for one in texts):
             raise DataError(f"{where}: 'answers' must hold a list 'text' of texts, found {answers!r}")
@@ -173,11 +171,10 @@ class Squad2(language.LanguageTask):
             scores = self.per_item(judged, results, protocol)
             for name in self.metrics[protocol]:
                 kind, _, plain = name.rpartition("_")
-                if kind == "best" and not known:
-                    continue
                 wanted = {"HasAns": (1.0,), "NoAns": (0.0,)}.get(kind, (0.0, 1.0))
                 pairs = zip(scores[plain if kind != "best" else name], scores["answerable"], strict=True)
-                if values := [value for value, answerable in pairs if answerable in wanted]:
+                values = [value for value, answerable in pairs if answerable in wanted]
+                if values and (known or kind != "best"):
                     metric_rows.append(stats.metric_row(values, subset=subset, metric=name, **named))
         return metric_rows
 
@@ -190,41 +187,34 @@ class Squad2(language.LanguageTask):
         known = answer_files.loglikelihoods(row, 1) if "loglikelihoods" in row[1] else [-math.inf]
         return answer_files.text(row), known[0]
 
-    def permuted(self, docs: Sequence[dict], seed: int) -> list[dict]:
-        """The control: every question with the answers of another one."""
-        answers = language.exchanged([doc["answers"] for doc in docs], seed)
-        return [{**doc, "answers": one} for doc, one in zip(docs, answers, strict=True)]
-
     def baselines(self, docs: Sequence[dict]) -> dict[str, float]:
         """`exact`, times 100, of always answering nothing, and of always writing "unanswerable"."""
         always = {"always nothing": "", "always unanswerable": "unanswerable"}
-        return {
-            name: 100 * sum(exact(text, golds) for golds in self.labels(docs)) / len(docs)
-            for name, text in always.items()
-        }
+        golds = self.labels(docs)
+        return {name: 100 * sum(exact(text, one) for one in golds) / len(docs) for name, text in always.items()}
 
 
 SQUAD2 = Squad2()
 
 
 def _questions(articles: object, name: str) -> Iterator[dict]:
-    for where, article in language.listed(articles, f"{name}, data"):
-        title = language.text(article, "title", where)
-        for place, paragraph in language.listed(language.key(article, "paragraphs", where), f"{where}, paragraphs"):
-            context = language.text(paragraph, "context", place)
-            for spot, one in language.listed(language.key(paragraph, "qas", place), f"{place}, qas"):
-                found = language.key(one, "answers", spot)
+    for where, article in checks.listed(articles, f"{name}, data"):
+        title = checks.text(article, "title", where)
+        for place, paragraph in checks.listed(checks.key(article, "paragraphs", where), f"{where}, paragraphs"):
+            context = checks.text(paragraph, "context", place)
+            for spot, one in checks.listed(checks.key(paragraph, "qas", place), f"{place}, qas"):
+                found = checks.key(one, "answers", spot)
                 if not isinstance(found, list):
                     raise DataError(f"{spot}: 'answers' must be a list, found {found!r}")
                 pairs = [(_field(a, "text", spot), _field(a, "answer_start", spot)) for a in found]
-                if bool(language.key(one, "is_impossible", spot)) == bool(pairs):
+                if bool(checks.key(one, "is_impossible", spot)) == bool(pairs):
                     raise DataError(f"{spot}: {len(pairs)} answers, but is_impossible is {one['is_impossible']}")
                 answers = {"text": [text for text, _ in pairs], "answer_start": [start for _, start in pairs]}
-                own = {field: language.key(one, field, spot) for field in ("id", "question")}
+                own = {field: checks.key(one, field, spot) for field in ("id", "question")}
                 yield {**own, "title": title, "context": context, "answers": answers}
 
 
 def _field(answer: object, field: str, where: str) -> object:
     if not isinstance(answer, dict):
         raise DataError(f"{where}: an answer must be an object with text and answer_start, found {answer!r}")
-    return language.key(answer, field, where)
+    return checks.key(answer, field, where)

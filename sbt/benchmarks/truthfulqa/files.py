@@ -97,17 +97,13 @@ def read_items(path: Path | str) -> list[dict]:
 
 def from_rows(rows: object, name: str) -> list[dict]:
     """Items of the publishers' or the hub's rows, checked; `name` is what an error calls them."""
-    if not isinstance(rows, list) or not rows:
-        raise DataError(f"{name}: expected a list of questions")
-    items = [_item(row, f"{name}, question {number}") for number, row in enumerate(rows, start=1)]
-    checks.once((item["question"] for item in items), f"{name}, question ", "the text")
+    items = [_item(row, where) for where, row in checks.listed(rows, name)]
+    checks.once((item["question"] for item in items), f"{name}, row ", "the question")
     return items
 
 
-def _item(row: object, where: str) -> dict:
-    question = row.get("question") if isinstance(row, dict) else None
-    if not isinstance(question, str) or not question.strip():
-        raise DataError(f"{where} has no text in 'question'")
+def _item(row: dict, where: str) -> dict:
+    question = checks.text(row, "question", where)
     item = {"question": question, **{name: _choices(row, name, f"{where} {question!r}") for name in ("mc1", "mc2")}}
     true = {name: sum(label for _, label in item[name]) for name in ("mc1", "mc2")}
     if true["mc1"] != 1:

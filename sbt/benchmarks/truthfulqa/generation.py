@@ -14,7 +14,6 @@ from sbt.benchmarks.common import language
 from sbt.benchmarks.common.answers import matched, read, text
 from sbt.benchmarks.truthfulqa import metric
 from sbt.benchmarks.truthfulqa.files import NO_COMMENT, prepared, read_csv
-from sbt.report import stats
 from sbt.utils import paths
 from sbt.utils.files import read_text
 
@@ -101,13 +100,10 @@ def rows(
 
     What the control reaches is earned by the style of the answers, not by answering.
     """
-    found = []
-    for subset, said in (("all", completions), (EXCHANGED, language.exchanged(completions, seed))):
-        common = {"benchmark": "truthfulqa-gen", "subset": subset, "n": len(docs), "protocol": protocol, **same}
-        for name, values in per_item(docs, said, protocol).items():
-            value, low, high = stats.bootstrap(values, seed=seed)
-            found.append({"arm": arm, "metric": name, "value": value, "low": low, "high": high, **common})
-    return found
+    said = {"all": completions, EXCHANGED: language.exchanged(completions, seed)}
+    scores = {subset: per_item(docs, texts, protocol) for subset, texts in said.items()}
+    named = {"arm": arm, "benchmark": "truthfulqa-gen", "protocol": protocol, **same}
+    return language.metric_rows(scores, METRICS, seed=seed, **named)
 
 
 def samples(

@@ -16,7 +16,6 @@ from sbt.benchmarks.truthfulqa import generation
 from sbt.benchmarks.truthfulqa.files import Questions, load, read_items
 from sbt.benchmarks.truthfulqa.generation import preset_text
 from sbt.benchmarks.truthfulqa.metric import per_item, permuted
-from sbt.report import stats
 from sbt.utils import paths
 from sbt.utils.errors import DataError
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Questions", "load"]
 METRICS = ("mc1", "mc1_strict", "mc2")
-PERMUTED = "labels permuted"
 
 
 def requests(
@@ -45,11 +43,13 @@ def rows(
     questions: Questions, answers: Mapping[str, Sequence], *, arm: str, seed: int = 0, **provenance: Any
 ) -> list[dict]:
     """Metric rows of both benchmarks, `truthfulqa` and `truthfulqa-gen`, each with its control."""
-    provenance |= {"data": questions.version}
+    same = {"arm": arm, "seed": seed, "data": questions.version, **provenance}
     scored = unpack(questions.items, answers["choices"])
-    found = choice_rows(questions.items, scored, arm=arm, seed=seed, **provenance)
+    parts = {"all": questions.items, language.PERMUTED: permuted(questions.items, seed)}
+    scores = {subset: per_item(items, scored) for subset, items in parts.items()}
+    found = language.metric_rows(scores, ("mc1", "mc2"), benchmark="truthfulqa", **same)
     if "generation" in answers:
-        found += generation.rows(questions.docs, answers["generation"], arm=arm, seed=seed, **provenance)
+        found += generation.rows(questions.docs, answers["generation"], **same)
     return found
 
 
@@ -57,7 +57,13 @@ def samples(
     questions: Questions, answers: Mapping[str, Sequence], *, arm: str, protocol: str = "standard"
 ) -> list[dict]:
     """One record a question and benchmark."""
-    found = choice_samples(questions.items, unpack(questions.items, answers["choices"]), arm=arm)
+    scored = unpack(questions.items, answers["choices"])
+    scores = per_item(questions.items, scored)
+    found = [
+        {"arm": arm, "id": item["question"], **{metric: scores[metric][place] for metric in METRICS}}
+        | {"loglikelihoods": values}
+        for place, (item, values) in enumerate(zip(questions.items, scored, strict=True))
+    ]
     if "generation" in answers:
         written = generation.samples(questions.docs, answers["generation"], arm=arm, protocol=protocol)
         found += [{"benchmark": "truthfulqa-gen", **record} for record in written]
@@ -68,12 +74,10 @@ def compared(
     questions: Questions, answers: Mapping[str, Sequence], protocol: str = "standard"
 ) -> dict[str, list[float]]:
     """mc1, mc2 and, where answers were written, rougeL_acc of every question: what arms are compared by."""
-    scores = per_item(questions.items, unpack(questions.items, answers["choices"]))
-    found = {metric: scores[metric] for metric in ("mc1", "mc2")}
+    found = per_item(questions.items, unpack(questions.items, answers["choices"]))
     if "generation" in answers:
-        written = generation.per_item(questions.docs, answers["generation"], protocol)
-        found["rougeL_acc"] = written["rougeL_acc"]
-    return found
+        found |= generation.per_item(questions.docs, answers["generation"], protocol)
+    return {metric: found[metric] for metric in ("mc1", "mc2", "rougeL_acc") if metric in found}
 
 
 def item_scores(records: Sequence[dict]) -> dict:
@@ -102,11 +106,8 @@ def choice_requests(items: Sequence[dict], preset: str = "none") -> list[dict]:
     """One request an item; a choice that is in mc1 and in mc2 is scored once."""
     before = preset_text(preset)
     return [
-        {
-            "id": item["question"],
-            "context": before + prompt(item["question"]),
-            "continuations": [f" {choice}" for choice in _choices(item)],
-        }
+        {"id": item["question"], "context": before + prompt(item["question"])}
+        | {"continuations": [f" {choice}" for choice in _choices(item)]}
         for item in items
     ]
 
@@ -114,11 +115,8 @@ def choice_requests(items: Sequence[dict], preset: str = "none") -> list[dict]:
 def requests_of_harness(items: Sequence[dict]) -> list[dict]:
     """What lm-evaluation-harness asks for mc1 and mc2: two requests an item, most choices in both."""
     return [
-        {
-            "id": f"{name} {item['question']}",
-            "context": prompt(item["question"], "harness"),
-            "continuations": [f" {choice}" for choice, _ in item[name]],
-        }
+        {"id": f"{name} {item['question']}", "context": prompt(item["question"], "harness")}
+        | {"continuations": [f" {choice}" for choice, _ in item[name]]}
         for item in items
         for name in ("mc1", "mc2")
     ]
@@ -131,28 +129,6 @@ def unpack(items: Sequence[dict], found: Sequence[Sequence[float]]) -> list[dict
         by_choice = dict(zip(_choices(item), values, strict=True))
         unpacked.append({name: [by_choice[choice] for choice, _ in item[name]] for name in ("mc1", "mc2")})
     return unpacked
-
-
-def choice_rows(items: Sequence[dict], scored: Sequence[Mapping], *, arm: str, seed: int = 0, **more) -> list[dict]:
-    """Metric rows with 95 % intervals over questions, and mc1 and mc2 of the permuted labels."""
-    found = []
-    for subset, judged in (("all", items), (PERMUTED, permuted(items, seed))):
-        scores = per_item(judged, scored)
-        for metric in ("mc1", "mc2"):
-            value, low, high = stats.bootstrap(scores[metric], seed=seed)
-            measured = {"metric": metric, "value": value, "low": low, "high": high, "n": len(items)}
-            found.append({"arm": arm, "benchmark": "truthfulqa", "subset": subset, **measured, **more})
-    return found
-
-
-def choice_samples(items: Sequence[dict], scored: Sequence[Mapping], *, arm: str) -> list[dict]:
-    """One record a question: log-likelihoods and scores."""
-    scores = per_item(items, scored)
-    return [
-        {"arm": arm, "id": item["question"], **{metric: scores[metric][place] for metric in METRICS}}
-        | {"loglikelihoods": values}
-        for place, (item, values) in enumerate(zip(items, scored, strict=True))
-    ]
 
 
 def score(items: Sequence[dict], scored: Sequence[Mapping]) -> dict[str, float | int]:

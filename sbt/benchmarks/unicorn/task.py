@@ -18,7 +18,7 @@ from sbt.benchmarks.common.protocol import UNICORN as DECODING
 from sbt.benchmarks.unicorn import OODCV, SKETCHY, SPEC, TASKS
 from sbt.benchmarks.vqav2.task import unpunctuated  # their code has VQA's line for line
 from sbt.report import stats
-from sbt.utils import paths
+from sbt.utils import checks, paths
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import read_json
 from sbt.utils.text import nearest
@@ -60,18 +60,14 @@ def load(path: Path | str, task: str) -> list[dict]:
     if path.is_dir():
         places = [path / start / f"{task}.json" for start in ("", family[0], f"ood/{family[0]}")]
         path = next((place for place in places if place.is_file()), places[0])
-    rows, name = read_json(path), paths.shown(path)
-    if not isinstance(rows, list) or not rows:
-        raise DataError(f"{name}: expected a list of questions, as the publishers' {task}.json")
-    return [_item(row, task, f"{name}, row {number}") for number, row in enumerate(rows, start=1)]
+    expected = f"a list of questions, as the publishers' {task}.json"
+    return [_item(row, task, where) for where, row in checks.listed(read_json(path), paths.shown(path), expected)]
 
 
-def _item(row: object, task: str, where: str) -> dict:
-    row = row if isinstance(row, dict) else {}
+def _item(row: dict, task: str, where: str) -> dict:
     oodcv = task in OODCV
     fields = {"image": "image", "question": "question", "label": "text_answer" if oodcv else "answer"}
-    if missing := [name for name in fields.values() if not isinstance(row.get(name), str) or not row[name].strip()]:
-        raise DataError(f"{where}: no text in {', '.join(missing)}. Is this the file of {task}?")
+    checks.texts(row, tuple(fields.values()), where, f". Is this the file of {task}?")
     item = {"task": task} | {key: row[name] for key, name in fields.items()}
     if oodcv and item["label"] not in VARIANTS:
         raise DataError(f"{where}: text_answer must be Yes, No or 0 to 10, found {item['label']!r}")

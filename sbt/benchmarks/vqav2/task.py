@@ -156,14 +156,10 @@ def read_annotations(path: Path) -> list[dict]:
 def _rows(path: Path, kind: str, texts: Sequence[str]) -> list[dict]:
     """The list `kind` of a file, every row an object with these texts and a question_id of its own."""
     content, name = read_json(path), paths.shown(path)
+    expected = f"VQA {kind}, an object with a list {kind!r} that is not empty"
     rows = content.get(kind) if isinstance(content, dict) else None
-    if not isinstance(rows, list) or not rows:
-        raise DataError(f"{name}: expected VQA {kind}, an object with a list {kind!r} that is not empty")
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise DataError(f"{name}, row {number}: expected an object, found {str(row)[:40]!r}")
-        if missing := [text for text in texts if not isinstance(row.get(text), str)]:
-            raise DataError(f"{name}, row {number}: no text in {', '.join(missing)}")
+    for where, row in checks.listed(rows, name, expected):
+        checks.texts(row, texts, where)
     checks.once((row.get("question_id") for row in rows), f"{name}, row ", "question_id")
     return rows
 
