@@ -1,5 +1,6 @@
 """What a step will cost: steps, memory on a card, hours and disk by arithmetic, and the table that shows them."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from conftest import write_notebook
 
 from sbt.__main__ import main
 from sbt.data import registry
-from sbt.study import architectures, costs, estimate
+from sbt.study import architectures, costs, estimate, params, pipeline
 from sbt.utils.errors import ParameterError
 
 SEVEN = architectures.language("meta-llama/Llama-2-7b-hf").resized(3)
@@ -108,11 +109,77 @@ def test_operations_and_hours() -> None:
     assert costs.hours(replace(work, processes=2), 100, card) == pytest.approx(costs.hours(work, 100, card) / 2)
 
 
+@pytest.mark.parametrize(
+    ("work", "seconds"),
+    [(replace(STAGE_1, tokens=470), 1.378), (replace(STAGE_1, tokens=470, checkpointing=False), 0.777),
+     (replace(LORA, batch=16, tokens=470, also=("connector",)), 1.414), (replace(FULL, batch=8, tokens=470), 1.014)],
+)  # fmt: skip
+def test_steps_measured_on_an_h200(work: costs.Work, seconds: float) -> None:
+    """LLaVA-7B, rows of a picture and 214 tokens of text, shuffled, pictures decoded in the same process."""
+    work = replace(work, padded=256 + 214 * costs.padding(work.batch))
+    took = 3600 * costs.hours(work, work.batch, costs.CARDS["H200-141GB"]) + work.batch * estimate.PICTURE
+    assert took == pytest.approx(seconds, rel=0.3)
+
+
+@pytest.mark.parametrize(("batch", "tokens_a_second"), [(16, 9_500), (64, 21_500)])
+def test_tokens_scored_a_second_on_an_h200(batch: int, tokens_a_second: int) -> None:
+    load = estimate.Load(1000, 100)
+    took = costs.scoring_seconds(SEVEN, LARGE, load, batch, costs.CARDS["H200-141GB"], half=True)
+    assert 1000 * 100 / took == pytest.approx(tokens_a_second, rel=0.1)
+
+
+SCORE = {"study": "s", "step": "63_pope", "arms": ["a", "b"], "arm_steps": ["30_"], "batch_size": 16}
+
+
+def test_scoring_is_items_times_arms_times_conditions_times_tokens() -> None:
+    def minutes(notebook: str = "63_pope", **values: object) -> float:
+        arm = {"step": "30_a", "arm": "a", "connector": "20", "language_model": "meta-llama/Llama-2-7b-hf"}
+        found = estimate.step(notebook, SCORE | values, [arm], "A100-80GB")
+        assert not set(estimate.TIME) & set(found.unknown)
+        fetched = sum(found.fetched.values()) / estimate.DOWNLOAD / 60
+        return found.minutes - estimate.START_MINUTES - fetched
+
+    one = minutes(pope_data="x", protocols=["standard"])
+    assert minutes(pope_data="x", protocols=["standard"], arms=["a"]) == pytest.approx(one / 2)
+    assert minutes(pope_data="x", protocols=["standard", "paper"]) == pytest.approx(one * 4 / 3), "two conditions less"
+    assert minutes(pope_data="x", protocols=["standard"], batch_size=64) < one
+    assert minutes(pope_data="", protocols=["standard"]) < one / 20, "the micro-world's questions are few"
+    vqa = {"questions_file": "x", "protocols": ["standard"]}
+    assert minutes("61_vqav2", **vqa) > 10 * one
+    worse = {"corruptions": ["fog", "snow"], "severities": [1, 2, 3], "corrupted_limit": 0}
+    assert minutes("61_vqav2", **vqa, **worse) == pytest.approx(minutes("61_vqav2", **vqa) * 3)
+    unicorn = estimate.step("64_unicorn", SCORE | {"unicorn_data": "hub"}, [], "A100-80GB")
+    assert set(estimate.TIME) <= set(unicorn.unknown), "how many questions is not known"
+
+
+def test_the_released_checkpoints_have_the_sizes_that_their_files_name() -> None:
+    """What is fetched and kept, by arithmetic, against the comments of the parameter files and of the plan."""
+    folder, total = Path(__file__).parents[1] / "params" / "released", {}
+    for file in sorted(folder.glob("*_*.yaml")):
+        values = params.load_yaml(file)
+        found = estimate.step("25_released_checkpoints", {"study": "x"} | values, (), "A100-80GB")
+        (said,) = re.findall(r"Download: ([\d.]+) GB", file.read_text())
+        total[values["checkpoint"]] = found.fetched[values["checkpoint"]]
+        assert total[values["checkpoint"]] == pytest.approx(float(said), rel=0.02), file.name
+    assert len(total) == 16 and sum(total.values()) == pytest.approx(141, rel=0.01)
+    plan_text = (folder / "plan.yaml").read_text()
+    words = r"at least (\d+) h, ([\d.]+) GB of results and ([\d.]+) GB of downloads"
+    said, shown = re.search(words, plan_text), re.search(words, pipeline.plan_table("released"))
+    for number, other in zip(said.groups(), shown.groups(), strict=True):
+        assert float(other) == pytest.approx(float(number), rel=0.2)
+
+
 def test_disk_holds_two_checkpoints_and_the_model() -> None:
     most, left = costs.disk_gb(FULL)
     assert most == pytest.approx((4 + 2 * 12) * 6.7426, rel=0.01) and left == pytest.approx(2 * 26.97, rel=0.02)
-    steps = [estimate.Estimate(1, 1, 189, "arithmetic", left_gb=54)] * 2 + [estimate.Estimate(1, 1, 6, "measured")]
+    files = {"model": 13.0, "pictures": 6.0}
+    steps = [estimate.Estimate(10, 1, 189, "arithmetic", left_gb=54, fetched=files)] * 2
+    steps.append(estimate.Estimate(1, 1, 6, "measured"))
     assert estimate.disk_gb(steps) == 54 + 54 + 6 + 135
+    first, second, _ = once = estimate.fetched_once(steps)
+    assert first.fetched == files and second.fetched == {} and second.minutes == 10 - 19 / estimate.DOWNLOAD / 60
+    assert estimate.total(once) == "about 15 min, 249.0 GB of results and 19.0 GB of downloads"
+    assert estimate.total([replace(first, unknown=estimate.TIME)]).startswith("at least 10 min")
 
 
 def test_a_step_knows_the_steps_before_it(project: Path) -> None:
@@ -161,7 +228,7 @@ def test_the_plan_shows_arms_steps_hours_and_what_does_not_fit(project: Path, ca
     (folder / "plan.yaml").write_text(PLAN.format(card="A100-80GB", batch=4))
     assert main(["plan", "card"]) == 0
     shown = capsys.readouterr().out
-    assert "hours" in shown and "4 x A100-80GB" in shown and "25,000" in shown and "mm-full" in shown
+    assert "hours" in shown and "(card: A100-80GB)" in shown and "25,000" in shown and "mm-full" in shown
     assert "more than" not in shown
     (folder / "plan.yaml").write_text(PLAN.format(card="T4", batch=4))
     assert main(["plan", "card"]) == 0
@@ -189,4 +256,5 @@ def test_what_nobody_knows_is_a_question_mark(project: Path, capsys: pytest.Capt
     (project / "params" / "card" / "plan.yaml").write_text("steps: [{name: 50_score, notebook: 50_score}]\n")
     assert main(["plan", "card"]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert "13.5" in " ".join(lines), "its base is fetched"
     assert lines[-3].split()[:3] == ["50_score", "new", "?"] and "at least" in lines[-1]

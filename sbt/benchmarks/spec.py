@@ -43,7 +43,8 @@ class Spec:
     many items an arm answers with its commonest option: near 1 it judges nothing. score_files: the function behind
     `sbt score`. answer_keys: what an answer file must hold, in words. sources: parameter of the notebook -> the
     published files that its value "hub" asks for. protocols: name -> differences from the official way, each with
-    its source. items and tokens: number of questions, and tokens of a question with its answers, for estimates.
+    its source. For estimates: items and tokens are the number of questions, and tokens of one with its answers;
+    pictures: how many different ones (0: one a question); written: tokens of an answer that is written.
     """
 
     name: str
@@ -62,6 +63,8 @@ class Spec:
     protocols: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     items: int = 0
     tokens: int = 0
+    pictures: int = 0
+    written: int = 0
 
     def load(self, what: str) -> Any:
         """What `what` ("task", "per_item", "score_files") names."""
@@ -71,7 +74,7 @@ class Spec:
 
 def language_spec(
     source: Source, title: str, about: str, headline: Headline, *, items: int, tokens: int, options: str = "",
-    keys: str = "", paper: tuple[tuple[str, str], ...] = (),
+    written: int = 0, keys: str = "", paper: tuple[tuple[str, str], ...] = (),
 ) -> Spec:  # fmt: skip
     """The SPEC of a benchmark of `52_language_ability`: a `common.language` task of the name of its source.
 
@@ -84,7 +87,7 @@ def language_spec(
         per_item=f"{task}.item_scores", score_files=f"{task}.score_files",
         answer_keys=f"{said}{keys}, by id or one a question in their order; {ANSWER_FORMS}; {LOGS}",
         sources={f"sources.{name}": BenchmarkFiles(source)}, protocols={"standard": (), "paper": paper},
-        items=items, tokens=tokens,
+        items=items, tokens=tokens, written=written,
     )  # fmt: skip
 
 

@@ -132,6 +132,8 @@ VISION = {
     "openai/clip-vit-base-patch32": Vision(12, 768, 3072, 12, 224, 32),
 }
 
+CLIP_GB = dict(zip(VISION, (1.71, 1.71, 0.61), strict=True))  # their files, with the text half, in float32
+
 
 def language(ref: str) -> Language:
     """Sizes of a Llama by the config.json of a folder or of the Hub's cache, or by its id; ParameterError else."""

@@ -8,7 +8,7 @@ import contextlib
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,10 +23,12 @@ SAVED_GB = 0.05  # notebook, samples, tables
 BILLIONS = re.compile(r"(\d+(?:\.\d+)?)b\b", re.IGNORECASE)
 NO_TOWER = architectures.Vision(4, 128, 384, 4, 72, 24)  # the embedded study's, where a step's own is not known
 NO_MODEL = architectures.Language(4, 128, 352, 4, 4, 1018, 2048)
-DOWNLOAD, PARSED = 0.05, 3000  # GB and rows a second while data are prepared (assumed; required of this project)
+DOWNLOAD, DISK = 0.05, 0.3  # GB a second that are fetched, and that are read or written (assumed)
+PARSED = 3000  # rows a second while data are prepared (required of this project)
+PICTURE = 0.008  # seconds to decode a picture and fit it to the tower; measured: 4 to 12 ms
 TIME = ("hours", "minutes")  # columns of the plan's table
-SCORED = 5e6  # tokens of a published benchmark and arm
 NEEDS_CARD = 5e8  # weights of a model that nobody scores without a GPU
+MODELS = ("language_model", "base", "vision_tower")  # parameters that name models
 
 
 class Set(NamedTuple):
@@ -58,13 +60,30 @@ SETS = {
 OTHER = Set(0, 0.0, 151, 151)  # the micro-world's, and files of one's own
 
 
+class Load(NamedTuple):
+    """What a benchmark asks of one arm: prompts and their tokens, pictures among them, tokens of a written answer."""
+
+    prompts: int
+    tokens: float
+    pictures: int = 0
+    written: float = 0
+
+
+def nothing_known(notebook: str, values: dict) -> tuple[list[Load], dict[str, float]]:
+    """In the place of `workload` until `sbt.benchmarks`, which this folder may not import, has put its own there."""
+    return [], {}
+
+
+workload = nothing_known  # (notebook, values) -> what each benchmark asks of an arm, and GB of its files by name
+
+
 @dataclass(frozen=True)
 class Estimate:
     """Cost of a step; `source` is `measured` (an earlier run), `arithmetic`, or `guess` (a model of unknown size).
 
-    `disk_gb` is the most at a time, `left_gb` what stays (0: all of it), `fetched_gb` what of it is downloaded.
-    `steps` are optimizer steps. `gpu_gb` is the peak on each of `processes` cards named `card` ("": no GPU).
-    `unknown` names the columns of the plan's table whose numbers are not known.
+    `disk_gb` is the most that results take at a time, `left_gb` what stays (0: all of it). `fetched`: gigabytes by the
+    name of what is downloaded, which other steps may share. `steps` are optimizer steps. `gpu_gb` is the peak on each
+    of `processes` cards named `card` ("": no GPU). `unknown` names the table's columns whose numbers are not known.
     """
 
     minutes: float
@@ -76,7 +95,7 @@ class Estimate:
     card: str = ""
     processes: int = 1
     left_gb: float = 0.0
-    fetched_gb: float = 0.0
+    fetched: dict[str, float] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
 
     @property
@@ -87,7 +106,8 @@ class Estimate:
     def __str__(self) -> str:
         time = f"{self.minutes:.1f} min" if self.minutes < 120 else f"{self.minutes / 60:.1f} h"
         gpu = f"{self.gpu_gb:.0f} GB on {self.processes} x {self.card}, " if self.gpu_gb else ""
-        return f"about {time}, {gpu}{self.memory_gb:.1f} GB memory, {self.disk_gb:.2f} GB disk ({self.source})"
+        about = "at least" if self.unknown else "about"
+        return f"{about} {time}, {gpu}{self.memory_gb:.1f} GB memory, {self.disk_gb:.2f} GB disk ({self.source})"
 
 
 def step(notebook: str, values: dict, upstream: Iterable[dict] = (), card: str | None = None) -> Estimate:
@@ -98,11 +118,36 @@ def step(notebook: str, values: dict, upstream: Iterable[dict] = (), card: str |
     """
     if found := _measured(notebook, values):
         return found
-    return _arithmetic(values, list(upstream), card_of(str(values.get("study", ""))) if card is None else card)
+    card = card_of(str(values.get("study", ""))) if card is None else card
+    found = _arithmetic(notebook, values, list(upstream), card)
+    fetched = ({} if "pretrain_data" in values else _models(values)) | found.fetched
+    return replace(found, fetched=fetched, minutes=found.minutes + sum(fetched.values()) / DOWNLOAD / 60)
+
+
+def fetched_once(estimates: Iterable[Estimate]) -> list[Estimate]:
+    """Estimates of steps in their order, in which only the first one that needs a file fetches it."""
+    seen, found = set(), []
+    for one in estimates:
+        new = {name: gb for name, gb in one.fetched.items() if name not in seen}
+        saved = sum(one.fetched.values()) - sum(new.values())
+        seen |= new.keys()
+        found.append(replace(one, fetched=new, minutes=one.minutes - saved / DOWNLOAD / 60))
+    return found
+
+
+def total(estimates: Iterable[Estimate], side_by_side: int = 1) -> str:
+    """Time and disk of steps in words: "about 5 h, 2.0 GB of results and 26.1 GB of downloads"."""
+    estimates = list(estimates)
+    minutes = sum(one.minutes for one in estimates) / side_by_side
+    time = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+    about = "at least" if any(one.unknown for one in estimates) else "about"
+    fetched = sum(sum(one.fetched.values()) for one in estimates)
+    more = f" and {fetched:.1f} GB of downloads" if fetched else ""
+    return f"{about} {time}, {disk_gb(estimates):.1f} GB of results{more}"
 
 
 def disk_gb(estimates: Iterable[Estimate]) -> float:
-    """Disk that steps need one after the other: what each leaves, and the most that one of them takes besides."""
+    """Disk for the results of steps one after the other: what each leaves, and the most that one takes besides."""
     estimates = [(one.disk_gb, one.left_gb or one.disk_gb) for one in estimates]
     return sum(left for _, left in estimates) + max((most - left for most, left in estimates), default=0)
 
@@ -144,7 +189,7 @@ def work_of(values: dict, upstream: Iterable[dict], card: str = "") -> tuple[cos
     marks = visual and bool(of_vision.get("image_markers"))
     tower = architectures.vision(of_vision["vision_tower"]) if "vision_tower" in of_vision else NO_TOWER
     read = data_set(values, data)
-    image = tower.tokens if visual else 0
+    image, batch = tower.tokens if visual else 0, values.get("batch_size", 1)
     half = bool(card) and values.get("dtype", "auto") != "float32"
     work = costs.Work(
         language=model.resized(3 if marks else int(visual)),
@@ -155,8 +200,9 @@ def work_of(values: dict, upstream: Iterable[dict], card: str = "") -> tuple[cos
         also=("image_markers",) * marks if stage_1 else (*values.get("also", ()), *("connector",) * visual),
         quantized=values.get("quantization") == "4bit",
         half=half,
-        batch=values.get("batch_size", 1),
+        batch=batch,
         tokens=read.tokens + image,
+        padded=image + read.tokens * costs.padding(1 if values.get("group_by_length") else batch),
         longest=min(read.longest + image, max(_LIMIT, image)),
         checkpointing=values.get("gradient_checkpointing", False),
         engine=values.get("engine", ""),
@@ -179,21 +225,28 @@ def _measured(notebook: str, values: dict) -> Estimate | None:
     return None
 
 
-def _arithmetic(values: dict, upstream: list[dict], card: str) -> Estimate:
+def _arithmetic(notebook: str, values: dict, upstream: list[dict], card: str) -> Estimate:
     if "batch_size" in values and "max_steps" in values:
         return _training(values, upstream, card)
     if "pretrain_data" in values:
         return _preparing(values)
-    return _scoring(values, upstream, card)
+    if "arm_steps" in values or "base" in values:
+        return _scoring(notebook, values, upstream, card)
+    if "checkpoint" in values:
+        return _converting(values)
+    model, known = _language(values.get("language_model", ""))
+    memory = START_GB + (model.parameters * costs.FULL / costs.GB if "language_model" in values else 0)
+    return Estimate(START_MINUTES, memory, SAVED_GB, "arithmetic", unknown=() if known else TIME)
 
 
 def _training(values: dict, upstream: list[dict], card: str) -> Estimate:
     work, read, known = work_of(values, upstream, card)
     steps = optimizer_steps(values, read.rows)
     peak = costs.memory(work)
-    minutes = START_MINUTES + 60 * costs.hours(
-        work, steps * _rows_per_step(values), costs.CARDS.get(card, costs.PROCESSOR)
-    )
+    rows = steps * _rows_per_step(values)
+    minutes = START_MINUTES + 60 * costs.hours(work, rows, costs.CARDS.get(card, costs.PROCESSOR))
+    if work.tower and not values.get("workers"):  # else pictures are read while the card computes
+        minutes += rows * PICTURE / work.processes / 60
     disk, left = (SAVED_GB + gb for gb in costs.disk_gb(work))
     source = "arithmetic" if known else "guess"
     if not card:
@@ -207,30 +260,74 @@ def _training(values: dict, upstream: list[dict], card: str) -> Estimate:
 
 def _preparing(values: dict) -> Estimate:
     named = [str(value) for name, value in values.items() if name.endswith(("_data", "_images", "_from"))]
-    sets = [SETS[name] for name in sorted(set(named)) if name in SETS]
-    gb, rows = sum(found.gb for found in sets), sum(found.rows for found in sets)
-    minutes = START_MINUTES + (gb / DOWNLOAD + rows / PARSED) / 60
-    return Estimate(minutes, START_GB, SAVED_GB + gb, "arithmetic", fetched_gb=gb)
+    sets = {name: SETS[name] for name in sorted(set(named)) if name in SETS}
+    rows = sum(found.rows for found in sets.values())
+    gb = {name: found.gb for name, found in sets.items()}
+    return Estimate(START_MINUTES + rows / PARSED / 60, START_GB, SAVED_GB, "arithmetic", fetched=gb)
 
 
-def _scoring(values: dict, upstream: list[dict], card: str) -> Estimate:
-    if values.get("checkpoint"):  # a released one: converted, after a download of unknown size
-        unknown = (*TIME, "memory GB", "disk GB")
-        return Estimate(START_MINUTES, START_GB, SAVED_GB, "arithmetic", unknown=unknown)
-    tuned = [other for other in upstream if "arm" in other]
-    named = [values.get("base")] + [other.get("language_model") for other in tuned]
-    model, known = _language(next((ref for ref in named if ref), ""))
-    if not card or not tuned:
-        unknown = TIME if not known or model.parameters > NEEDS_CARD else ()
-        memory = START_GB + model.parameters * costs.FULL / costs.GB
-        return Estimate(START_MINUTES, memory, SAVED_GB, "arithmetic", unknown=unknown)
-    rate = costs.CARDS[card].half * costs.CARDS[card].share * 1e12
-    minutes = (len(tuned) + bool(values.get("base"))) * SCORED * 2 * model.parameters / rate / 60
-    weights = model.parameters * (costs.FULL if values.get("dtype") == "float32" else 2) / costs.GB
-    gpu = costs.FRAGMENTS * weights + costs.CONTEXT_GB + 2  # two gigabytes of logits and keys
-    unknown = () if known else (*TIME, "memory GB", "GPU GB")
+def _converting(values: dict) -> Estimate:
+    """A released checkpoint: fetched, converted to `dtype`, then loaded in float32 and asked about pictures."""
+    model, known = _language(values.get("language_model", ""))
+    ref, each = values["checkpoint"], costs.FULL if values.get("dtype") == "float32" else 2
+    tower = architectures.vision(values["vision_tower"])
+    others = model.embedding + architectures.connector(model, tower, "linear")
+    whole = model.parameters + tower.parameters
+    # What the authors released, by the end of its name: bytes that are fetched, and weights that the arm keeps.
+    kinds = {
+        "ft": (costs.FULL * (model.parameters + others - model.embedding), whole),
+        "lora": (2 * (model.lora(64) + others + model.head), whole),
+        "projector": ((2 if model.layers < 32 else costs.FULL) * others, others),
+    }
+    fetched, kept = kinds.get(ref.rpartition("-")[2], (0, whole))
+    if values.get("text_lora") == "adapter":
+        kept = model.lora(64)
+    left = SAVED_GB + each * kept / costs.GB
+    seconds = (fetched / costs.GB + 3 * left) / DISK  # read, written, read again
+    unknown = (*TIME, "fetch GB") if ref and not fetched and not paths.exists(ref) else ()
+    most = left if kept == others else 2 * left
+    memory = START_GB + costs.FULL * whole / costs.GB
+    return Estimate(
+        START_MINUTES + seconds / 60, memory, most, "arithmetic" if known else "guess", left_gb=left,
+        fetched={ref: fetched / costs.GB} if fetched else {}, unknown=unknown,
+    )  # fmt: skip
+
+
+def _models(values: dict) -> dict[str, float]:
+    """Gigabytes of the models that a step takes from the Hub; a language model is published in half precision."""
+    found = {}
+    for ref in {str(values.get(name) or "") for name in MODELS}:
+        if ref in architectures.LANGUAGE:
+            found[ref] = 2 * architectures.LANGUAGE[ref].parameters / costs.GB
+        elif ref in architectures.VISION:
+            found[ref] = architectures.CLIP_GB[ref]
+    return found
+
+
+def _scoring(notebook: str, values: dict, upstream: list[dict], card: str) -> Estimate:
+    """Every arm reads the prompts of every benchmark of the notebook, and their pictures, and writes its answers."""
+    vision = "base" not in values
+    tuned = [other for other in upstream if other.get("arm") and (other.get("connector", "x") or not vision)]
+    refs = [values.get("base")] + [other.get("language_model") for other in tuned]
+    model, known = _language(next((ref for ref in refs if ref), ""))
+    arms = len(values.get("arms", ())) or len(tuned) + bool(values.get("base"))
+    loads, fetched = workload(notebook, values)
+    on = costs.CARDS.get(card, costs.PROCESSOR)
+    half = bool(card) and values.get("dtype") != "float32"
+    tower = next((architectures.vision(o["vision_tower"]) for o in tuned if o.get("vision_tower")), None)
+    tower = tower or (NO_TOWER if model is NO_MODEL else architectures.VISION["openai/clip-vit-large-patch14"])
+    seconds = sum(
+        costs.scoring_seconds(model, tower, load, values.get("batch_size", 1), on, half) + load.pictures * PICTURE
+        for load in loads
+    )
+    asked = loads and arms and all(load.prompts for load in loads) and not values.get("api")
+    timed = asked and known and (card or model.parameters < NEEDS_CARD)
+    minutes = START_MINUTES + arms * seconds / 60
+    weights = model.parameters * (2 if half else costs.FULL) / costs.GB
+    gpu = costs.FRAGMENTS * weights + costs.CONTEXT_GB + 2 if card else 0.0  # two gigabytes of logits and keys
+    unknown = (*TIME,) * (not timed) + ("memory GB", "GPU GB") * (not known) + ("fetch GB",) * (0 in fetched.values())
     source = "arithmetic" if known else "guess"
-    return Estimate(START_MINUTES + minutes, START_GB + weights, SAVED_GB, source, 0, gpu, card, unknown=unknown)
+    return Estimate(minutes, START_GB + weights, SAVED_GB, source, 0, gpu, card, fetched=fetched, unknown=unknown)
 
 
 def _rows_per_step(values: dict) -> int:

@@ -30,12 +30,10 @@ def plan_table(
     plan, steps = plans.load(study, only, given)
     states = _states(steps)
     words = {name: "new" if s.reason == "new" else str(s) for name, s in states.items()}
-    costs = [step.estimate for step in steps if states[step.name].kind != "up to date"]
-    minutes, disk = sum(cost.minutes for cost in costs) / plan.side_by_side(), estimate.disk_gb(costs)
-    time = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
-    about = "at least" if any(cost.unknown for cost in costs) else "about"
-    total = f"{len(costs)} of {len(steps)} steps to run, {about} {time} and {disk:.1f} GB of disk"
-    parts = [plan.title, plans.table(steps, words), total]
+    costs = estimate.fetched_once(step.estimate for step in steps if states[step.name].kind != "up to date")
+    total = f"{len(costs)} of {len(steps)} steps to run, {estimate.total(costs, plan.side_by_side())}"
+    title = f"{plan.title} (card: {plan.card})" if plan.card else plan.title
+    parts = [title, plans.table(steps, words), total]
     if commands:
         parts.insert(1, "\n".join(step.command() for step in steps))
     return "\n\n".join(parts)

@@ -149,9 +149,12 @@ def load(study: str, only: Iterable[str] = (), given: dict | None = None) -> tup
 def table(steps: Iterable[Step], states: dict[str, str]) -> str:
     """Steps with arm, state in words, optimizer steps, time, memory and disk; below it, what does not fit its card.
 
-    "?" where a card or a model's size is not known. At most WIDTH columns: states are shortened to fit.
+    What several steps fetch stands beside the first one. "?" where a card or a size is not known. At most WIDTH
+    columns: states are shortened to fit, and arms left out.
     """
-    rows, notes, costs = [], [], {step.name: step.estimate for step in steps}
+    steps = list(steps)
+    found = estimate.fetched_once(step.estimate for step in steps)
+    rows, notes, costs = [], [], {step.name: cost for step, cost in zip(steps, found, strict=True)}
     unit = 60 if sum(cost.minutes for cost in costs.values()) >= 60 else 1
     for step in steps:
         cost = costs[step.name]
@@ -159,9 +162,10 @@ def table(steps: Iterable[Step], states: dict[str, str]) -> str:
             "steps": f"{cost.steps:,}" if cost.steps else "",
             "hours" if unit > 1 else "minutes": f"{cost.minutes / unit:.1f}",
             "GPU GB": f"{cost.gpu_gb:.0f}" if cost.gpu_gb else "",
-            "GPUs": f"{cost.processes} x {cost.card}" if cost.gpu_gb else "",
+            "GPUs": str(cost.processes) if cost.gpu_gb else "",
             "memory GB": f"{cost.memory_gb:.1f}",
             "disk GB": f"{cost.disk_gb:.1f}",
+            "fetch GB": f"{fetched:.1f}" if (fetched := sum(cost.fetched.values())) else "",
         }
         numbers = {name: "?" if name in cost.unknown else number for name, number in numbers.items()}
         rows.append({"step": step.name, "arm": step.values.get("arm", ""), "state": states[step.name]} | numbers)
@@ -171,10 +175,14 @@ def table(steps: Iterable[Step], states: dict[str, str]) -> str:
                 "accumulation), set gradient_checkpointing, or spread it with engine fsdp over more processes"
             )
     header = [name for name in rows[0] if any(row[name] for row in rows)]
-    lines = text.table(header, [[row[name] for name in header] for row in rows]).splitlines()
-    most = max(len(row["state"]) for row in rows) - max(0, max(map(len, lines)) - WIDTH)
-    for row in rows:
-        row["state"] = text.short(row["state"], max(most, 10), quotes=False)
+    for name, least in (("state", 10), ("arm", 0)):
+        lines = text.table(header, [[row[name] for name in header] for row in rows]).splitlines()
+        widest = max(len(row[name]) for row in rows)
+        most = widest - max(0, max(map(len, lines)) - WIDTH)
+        if name == "arm" and most < widest:
+            header.remove("arm") if "arm" in header else None
+        for row in rows:
+            row[name] = text.short(row[name], max(most, least), quotes=False)
     return "\n".join([text.table(header, [[row[name] for name in header] for row in rows]), *notes])
 
 

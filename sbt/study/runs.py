@@ -184,8 +184,8 @@ class Run:
             note("Finished before, and still good." if self.cached else "Resuming what was begun before.")
         if self.cached:
             return
-        cost = estimate.step(notebook, values)  # downloads have room of their own, which `download.fetch` looks at
-        need = max(MIN_FREE_GB, cost.disk_gb - cost.fetched_gb)  # `min_free_gb`: 00_check asks, with all else
+        # of results: `download.fetch` looks at the room for downloads, and 00_check asks for `min_free_gb`
+        need = max(MIN_FREE_GB, estimate.step(notebook, values).disk_gb)
         with files.writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         if (free := env.free_gb(self.folder)) < need:

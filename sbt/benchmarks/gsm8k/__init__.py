@@ -12,6 +12,6 @@ SOURCE = Source(
 )
 SPEC = language_spec(
     SOURCE, "GSM8K", "School arithmetic in words, eight-shot; the last number of the written solution counts",
-    Headline("all", "exact_match_flexible", "GSM8K", chance=0.0), items=1319, tokens=250,
+    Headline("all", "exact_match_flexible", "GSM8K", chance=0.0), items=1319, tokens=250, written=120,
     paper=(("a solution ends at any colon; only the number behind #### counts", "lm_eval/tasks/gsm8k.py@c2f6136"),),
 )  # fmt: skip

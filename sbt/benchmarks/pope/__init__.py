@@ -27,7 +27,7 @@ SPEC = vision_spec(
     Headline("adversarial", "accuracy", "POPE accuracy (adversarial)", chance=0.5),
     Headline("adversarial", "f1", "POPE F1 (adversarial)"),
     Headline("heldout", "f1", "POPE F1 (held-out pairs)"),
-    notebook="63_pope", items=9_000, tokens=20,
+    notebook="63_pope", items=9_000, tokens=20, pictures=500, written=3,
     keys=f"question_id and answer, or question and answer in their order; {ANSWER_FORMS}; {VISION_LOGS}",
     sources={"pope_data": FILES},
     paper=(

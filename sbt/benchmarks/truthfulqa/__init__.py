@@ -53,5 +53,6 @@ SPECS = (
         protocols={"standard": (), "paper": _GENERATION},
         items=817,
         tokens=60,
+        written=40,
     ),
 )

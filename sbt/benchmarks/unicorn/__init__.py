@@ -63,7 +63,7 @@ SPEC = vision_spec(
     "Questions about pictures unlike the training's: odd textures and backgrounds, what-if, line drawings",
     Headline("oodcv-vqa", "accuracy", "OODCV-VQA accuracy"),
     Headline("sketchy-vqa", "accuracy", "Sketchy-VQA accuracy", chance=0.5),
-    notebook="64_unicorn", tokens=30,
+    notebook="64_unicorn", tokens=30, written=4,
     keys=f"answer, one a question in their order; {ANSWER_FORMS}; in OODCV-VQA also an object by image path",
     sources={"unicorn_data": FILES},
     paper=(

@@ -24,7 +24,7 @@ SPEC = vision_spec(
     "vqav2", "VQAv2",
     "Open questions about pictures, scored against ten people's answers; also under corruptions (VQAv2-C)",
     Headline("real", "accuracy", "VQAv2 accuracy"),
-    notebook="61_vqav2", items=214_354, tokens=25,
+    notebook="61_vqav2", items=214_354, tokens=25, pictures=40_504, written=4,
     keys=f"question_id and answer; {ANSWER_FORMS}; {VISION_LOGS}",
     sources={"questions_file": FILES},
     paper=(  # UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/*@47f96a3
