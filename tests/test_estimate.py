@@ -8,6 +8,7 @@ import pytest
 import yaml
 from conftest import write_notebook
 
+from sbt import benchmarks  # noqa: F401  tells plans what is scored
 from sbt.__main__ import main
 from sbt.data import registry
 from sbt.study import architectures, costs, estimate, params, pipeline

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sbt import benchmarks  # noqa: F401  tells plans what is scored
 from sbt.data import registry
 from sbt.study import costs, estimate, params, pipeline, plan
 from sbt.utils import env, paths
