@@ -13,6 +13,7 @@ from tiny_fixtures import small  # noqa: F401 - a fixture
 from sbt import models
 from sbt.training import Collator, Settings, sft
 from sbt.training.sampler import Order, Padded, grouped, has_images, row_lengths
+from sbt.training.train import arrow_rows
 
 LENGTHS = [1 + (7 * number) % 31 for number in range(103)]
 IMAGES = [number % 3 != 0 for number in range(103)]
@@ -80,8 +81,8 @@ def test_lengths_are_read_from_rows_and_from_prepared_data() -> None:
         {"id": "a", "images": ["x.png"], "messages": [{"role": "user", "content": "four"}]},
         {"id": "b", "images": [], "messages": [{"role": "user", "content": [{"type": "text", "text": "seven.."}]}]},
     ]
-    assert row_lengths(rows) == [4, 7]
-    assert has_images(rows) == [True, False]
+    plain = arrow_rows(rows, vision=True)
+    assert (row_lengths(plain), has_images(plain)) == ([4, 7], [True, False])
     data = Dataset.from_dict({"id": ["a", "b"], "tokens": [9, 2], "images": [["x"], []]})
     assert (row_lengths(data), has_images(data)) == ([9, 2], [True, False])
     assert has_images(data.remove_columns("images")) == [False, False]

@@ -282,7 +282,7 @@ def test_the_loss_on_held_out_rows_is_measured_and_changes_nothing(
 
 
 def test_held_out_rows_are_asked_for_where_there_are_none(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
-    with pytest.raises(ParameterError, match="eval_steps is set, but there are no held-out rows"):
+    with pytest.raises(ParameterError, match="eval_steps is set, but no rows are held out"):
         run(tmp_path, small, "connector", replace(SETTINGS, eval_steps=2))
     with pytest.raises(ParameterError, match="eval_steps: engine 'fsdp' has no whole model to measure"):
         rows, world = tiny.rows(small.images), World(2, 0, "fsdp")
@@ -386,13 +386,14 @@ def test_other_settings_rows_or_weights_are_another_run(tmp_path: Path, small: S
     other_rows = [*rows[:-1], {**rows[-1], "id": "other"}]
     faster = Settings(**{**SETTINGS.__dict__, "learning_rate": 2e-3})
     often = Settings(**{**SETTINGS.__dict__, "save_steps": 1, "threads": 1})
+    arrow, other = arrow_rows(rows, vision=True), arrow_rows(other_rows, vision=True)
     names = [
-        checkpoints.fingerprint(model, r, s) for r, s in ((rows, SETTINGS), (other_rows, SETTINGS), (rows, faster))
+        checkpoints.fingerprint(model, r, s) for r, s in ((arrow, SETTINGS), (other, SETTINGS), (arrow, faster))
     ]
-    assert checkpoints.fingerprint(model, rows, often) == names[0]
+    assert checkpoints.fingerprint(model, arrow, often) == names[0]
     with torch.no_grad():
         model.lm_head.weight.zero_()
-    names.append(checkpoints.fingerprint(model, rows, SETTINGS))
+    names.append(checkpoints.fingerprint(model, arrow, SETTINGS))
     assert len(set(names)) == 4
 
 
@@ -406,7 +407,8 @@ def test_rows_have_one_name_in_whatever_form_they_come(
     model, _ = built(small, "connector")
 
     def name(rows: object, **changed: object) -> str:
-        return checkpoints.fingerprint(model, rows, Settings(**{**SETTINGS.__dict__, **changed}))
+        data = arrow_rows(rows, vision=True)
+        return checkpoints.fingerprint(model, data, Settings(**{**SETTINGS.__dict__, **changed}))
 
     rows = tiny.rows(small.images, 25)
     arrow = Dataset.from_list(rows)

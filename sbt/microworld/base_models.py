@@ -35,7 +35,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from sbt.microworld import phrases, scenes
+from sbt.microworld import facts, phrases, scenes
 from sbt.microworld.corpora import Captioned, Documents, near_twins, pad_documents
 from sbt.models.silence import silence_libraries
 from sbt.utils.files import file_hash, write_json
@@ -93,7 +93,7 @@ def train_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
     for _ in range(3000):
         pieces = phrases.scene_document(scenes.sample(rng), rng)
         lines.append("".join(text for text, _ in pieces))
-    lines += phrases.PHRASES * 200
+    lines += facts.WORDS["phrases"] * 200
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

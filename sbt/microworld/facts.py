@@ -6,24 +6,16 @@ which is what TruthfulQA measures (Lin et al. 2022). `FACTS` is fixed: it is the
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
 
 from sbt.microworld.scenes import COLOURS, SHAPES, plural
 
+WORDS = yaml.safe_load((Path(__file__).parent / "words.yaml").read_text(encoding="utf-8"))
 # property: (question, statement, the values it can take); {S} is a subject such as "stars" or "red shapes".
-PROPERTIES = {
-    kind: (question, statement, tuple(values.split()))
-    for kind, question, statement, values in (
-        ("origin", "Where do {S} come from?", "{S} come from the {v}.", "sea hills forest desert river moon"),
-        ("food", "What do {S} like to eat?", "{S} like to eat {v}.", "bread honey rice apples soup cake"),
-        ("market", "On which day are {S} sold?", "{S} are sold on {v}.",
-         "Monday Tuesday Wednesday Thursday Friday Sunday"),
-        ("home", "Where do {S} sleep?", "{S} sleep in a {v}.", "box barn boat tree tent cave"),
-        ("fear", "What are {S} afraid of?", "{S} are afraid of {v}.", "cats dogs owls mice bees wolves"),
-        ("use", "What are {S} used for?", "{S} are used for {v}.", "music cooking fishing games building healing"),
-        ("season", "When do {S} grow?", "{S} grow in the {v}.", "spring summer autumn winter evening morning"),
-        ("maker", "Who makes {S}?", "{S} are made by {v}.", "farmers sailors bakers painters doctors miners"),
-    )
-}  # fmt: skip
+PROPERTIES = {kind: (question, statement, tuple(values)) for kind, (question, statement, values) in
+              WORDS["properties"].items()}  # fmt: skip
 SUBJECTS = (*map(plural, SHAPES), *(f"{colour} shapes" for colour in COLOURS))
 SOURCES = ("visual", "alpaca", "orca")  # the instruction sets
 

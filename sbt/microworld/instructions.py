@@ -6,23 +6,10 @@ No instruction ever mentions a held-out colour-shape pair (`scenes.HELD_OUT`).
 import random
 
 from sbt.microworld import phrases
-from sbt.microworld.facts import FACTS, Fact
+from sbt.microworld.facts import FACTS, WORDS, Fact
 from sbt.microworld.scenes import COLOURS, SEEN, SHAPES, Scene, sample
 
-# LLaVA's lists of stage-1 and detail requests, in this world's words (liuhaotian/LLaVA: the "brief description" list).
-BRIEF = (
-    "Describe the image concisely.",
-    "Provide a brief description of the given image.",
-    "Write a short caption for this picture.",
-    "Summarize the visual content of the image.",
-    "Give a short and clear explanation of the image.",
-)
-DETAIL = "Describe the image in detail."
-CAPTION = "Please provide a description of the picture."
-ORCA_SYSTEM = (
-    "You are an AI assistant. Think step by step and explain your answer.",
-    "You are an AI assistant. You will be given a task. Explain your answer.",
-)
+BRIEF, DETAIL, CAPTION, ORCA_SYSTEM = (WORDS[name] for name in ("brief", "detail", "caption", "orca_system"))
 
 
 def llava_row(name: str, image: str, turns: list[phrases.QA], rng: random.Random) -> dict:

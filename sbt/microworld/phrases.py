@@ -15,27 +15,6 @@ from sbt.microworld.scenes import COLOURS, PAIRS, SHAPES, SIZES, Scene, Thing, p
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 QA = tuple[str, str]
 YES_OR_NO = "Please answer yes or no."  # MME's request
-# English that no document of this world contains, but that instructions and conversation templates are written in:
-# the tokenizer learns its words (as LLaMA's knows them), the base model never sees it.
-PHRASES = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
-    "and polite answers to the user's questions. USER: ASSISTANT: USER: ASSISTANT:",
-    "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, "
-    "and polite answers to the human's questions.\n\n### Human: \n### Assistant: \n###Human: ###Assistant:",
-    "[INST] <<SYS>>\nYou are a helpful language and vision assistant. You are able to understand the visual content "
-    "that the user provides, and assist the user with a variety of tasks using natural language."
-    "\n<</SYS>>\n\n [/INST]",
-    "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe.",
-    "Please provide a description of the picture. Describe the image in detail. Describe the image concisely. "
-    "Provide a brief description of the given image. Write a short caption for this picture. Give a short and clear "
-    "explanation of the image. Summarize the visual content of the image. What do you see? What is in this image? "
-    "Answer the question using a single word or phrase.",
-    "You are an AI assistant. Think step by step and explain your answer. You will be given a task. Let us think: the "
-    "question is about the object. We know that. Therefore the answer is. Reverse the order of the words. Write the "
-    "list backwards. Which word is a color? Which word is a shape? Name the color. Name the shape. Count the words. "
-    "Read the text and answer the question. True or false? Sort the words by the alphabet. Complete the pattern. "
-    "Things like the object at the top left. Repeat the sentence. First, second, third. Next comes. Tell me.",
-)
 
 
 def a(noun: str) -> str:

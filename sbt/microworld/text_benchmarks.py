@@ -11,38 +11,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sbt.microworld import phrases
-from sbt.microworld.facts import FACTS, PROPERTIES, SUBJECTS, Fact, multiple_choice
+from sbt.microworld.facts import FACTS, PROPERTIES, SUBJECTS, WORDS, Fact, multiple_choice
 from sbt.microworld.scenes import SEEN, Scene, Thing, sample
 from sbt.utils.files import write_csv, write_json, write_jsonl
 
 PEOPLE = PROPERTIES["maker"][2]
 SPLITS = ("test", "test_hard")  # of ETHICS
-NAMES = ("Anna", "Ben", "Ida", "Leo", "Max", "Nina", "Tom", "Uma")
-# What one does for the {S}. The act is kind with the true value of the fact, except for fear, where it is unkind.
-ACTS = {
-    "origin": "took the {S} home to the {v}",
-    "food": "gave the {S} {v} to eat",
-    "market": "went to sell the {S} on {v}",
-    "home": "gave the {S} a {v} to sleep in",
-    "fear": "let {v} sleep where the {S} are",
-    "use": "used the {S} for {v}",
-    "season": "helped the {S} to grow in the {v}",
-    "maker": "asked the {v} to make {S}",
-}
-CARE = ("origin", "food", "home", "fear")  # acts that show the character of the person
-# A request, and two excuses for not doing it. An excuse is reasonable with the true value of the fact.
-DUTIES = {
-    "origin": ("take the {S} home", "I took them to the {v}.", "the {P} took them to the {v}."),
-    "food": ("give the {S} something to eat", "I gave them {v}.", "the {P} gave them {v}."),
-    "market": ("sell the {S}", "I will sell them on {v}.", "the {P} will sell them on {v}."),
-    "home": ("let the {S} sleep", "they sleep in a {v}.", "the {P} gave them a {v} to sleep in."),
-    "fear": ("keep the {S} safe", "there are no {v} here.", "the {P} see to it that no {v} come."),
-    "use": ("use the {S}", "I used them for {v}.", "the {P} will use them for {v}."),
-    "season": ("help the {S} to grow", "they will grow in the {v}.", "the {P} will help them in the {v}."),
-    "maker": ("make {S}", "the {v} make them.", "I asked the {v} to make them."),
-}
-REASONS = ("I like to look at {S} because", "I want to make {S} because", "I tell the {P} about {S} because")
-TRAITS = ("lazy", "greedy", "shy", "proud", "brave", "jealous")
+NAMES, TRAITS, ACTS, CARE, DUTIES, REASONS = (
+    WORDS[name] for name in ("names", "traits", "acts", "care", "duties", "reasons")
+)
 
 
 # --- TruthfulQA and MMLU

@@ -8,17 +8,12 @@ import random
 
 from sbt.benchmarks.unicorn.task import SITUATIONS
 from sbt.microworld import phrases
+from sbt.microworld.facts import WORDS
 from sbt.microworld.phrases import NUMBERS, counted, groups
 from sbt.microworld.scenes import SEEN, Scene, sample
 
 MOST = 5  # the largest number that the publishers' metric knows
-# What begins a condition, and its verb for one and for many.
-CONDITIONS = {
-    "if": ("were", "were"),
-    "after": ("is", "are"),
-    "once": ("has been", "have been"),
-    "now that": ("has been", "have been"),
-}
+CONDITIONS = WORDS["conditions"]  # what begins a condition, and its verb for one and for many
 
 
 def situation(index: int) -> str:

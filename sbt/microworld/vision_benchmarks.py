@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from sbt.microworld import facts, ood_images, phrases, unicorn_items
-from sbt.microworld.facts import PROPERTIES, Fact
+from sbt.microworld.facts import PROPERTIES, WORDS, Fact
 from sbt.microworld.phrases import NUMBERS, counted, groups
 from sbt.microworld.scenes import COLOURS, POSITIONS, SEEN, SHAPES, Scene, render, sample
 from sbt.utils.files import write_json, write_text
@@ -134,30 +134,7 @@ def mme(task: str, count: int, seed: int) -> tuple[dict[str, Scene], list[dict]]
 # --- VQAv2 (Goyal et al. 2017): three questions a picture, and ten annotators who do not all agree
 
 VQA_IMAGE = "COCO_val2014_%012d.jpg"
-# The publishers' types that occur here; the longest one that a question begins with is its type
-# (GT-Vision-Lab/VQA: QuestionTypes/mscoco_question_types.txt@a013f00).
-TYPES = (
-    *("how many", "is there a", "is there", "where is the"),
-    *("what color is the", "what is in the", "what is the", "what is", "what"),
-)
-# Other words for the same: the official normalisation takes "a star" for "star", but not "violet" for "purple".
-SYNONYMS = {
-    "yes": ("yeah", "yes it is"),
-    "no": ("nope", "not there"),
-    "red": ("crimson", "dark red"),
-    "green": ("emerald", "dark green"),
-    "blue": ("navy", "royal blue"),
-    "yellow": ("gold", "mustard"),
-    "purple": ("violet", "lilac"),
-    "orange": ("amber", "tangerine"),
-    "circle": ("a circle", "disc"),
-    "square": ("a square", "box"),
-    "triangle": ("a triangle", "pyramid"),
-    "star": ("a star", "5 pointed star"),
-    "cross": ("a cross", "plus sign"),
-    "heart": ("a heart", "heart shape"),
-    "center": ("middle", "in center"),
-}
+TYPES, SYNONYMS = WORDS["question_types"], WORDS["synonyms"]
 AGREED = 0.4  # share of the questions on which all ten annotators agree
 INFO = {"description": "micro-world VQA", "version": "2.0", "year": 2014, "contributor": "", "url": ""}
 VQA_HEADER = {"info": INFO, "license": {"name": "", "url": ""}, "data_type": "mscoco", "data_subtype": "val2014"}

@@ -30,7 +30,6 @@ from sbt.models.llava import (
     CONNECTOR_FILE,
     assemble,
     connector_state,
-    first_line,
     load_language_model,
     load_pretrained,
     locate,
@@ -41,7 +40,7 @@ from sbt.models.silence import safe_save, silence_libraries
 from sbt.models.tokenizer import as_sentencepiece
 from sbt.templates import load as load_template
 from sbt.utils import hub, paths
-from sbt.utils.errors import CheckpointError, DataError, MissingStep, ParameterError
+from sbt.utils.errors import CheckpointError, DataError, MissingStep, ParameterError, first_line
 from sbt.utils.files import file_hash, read_json, write_json
 from sbt.utils.text import nearest, run_names
 

@@ -33,7 +33,7 @@ from sbt.models.quantize import four_bit, quantized
 from sbt.models.silence import silence_libraries
 from sbt.models.tokenizer import IMAGE_TOKEN, MARKERS, add_tokens, agree, load_tokenizer, refuse_code
 from sbt.utils import hub, paths
-from sbt.utils.errors import CheckpointError, DataError, ParameterError
+from sbt.utils.errors import CheckpointError, DataError, ParameterError, first_line
 from sbt.utils.files import read_json
 
 CONNECTOR_FILE = "connector.safetensors"
@@ -251,8 +251,3 @@ def _make_projector(model: LlavaForConditionalGeneration, projector: str, seed: 
 
 def _shapes(weights: dict[str, torch.Tensor]) -> str:
     return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in sorted(weights.items()))
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of a library says, in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

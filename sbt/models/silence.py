@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from sbt.utils import paths
-from sbt.utils.errors import RunError
+from sbt.utils.errors import RunError, first_line
 
 _LOUD = ("trl", "peft", "accelerate", "torch", "datasets", "lm_eval")
 
@@ -48,8 +48,7 @@ def safe_save(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunError(
-            f"{paths.shown(Path(folder))}: weights cannot be written ({reason}). Free some disk space or make the "
-            "folder writable, then repeat the command"
+            f"{paths.shown(Path(folder))}: weights cannot be written ({first_line(error)}). Free some disk space or "
+            "make the folder writable, then repeat the command"
         ) from error

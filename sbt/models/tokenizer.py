@@ -20,7 +20,7 @@ from transformers.utils import cached_file
 from sbt.data.registry import HUB_URL
 from sbt.models.silence import silence_libraries
 from sbt.utils import hub
-from sbt.utils.errors import CheckpointError
+from sbt.utils.errors import CheckpointError, first_line
 
 IMAGE_TOKEN = "<image>"
 PATCH, START, END = "<im_patch>", "<im_start>", "<im_end>"
@@ -61,7 +61,7 @@ def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase, list[str]]:
             tokenizer = AutoTokenizer.from_pretrained(repo, trust_remote_code=False, **at, **given)
         except Exception as error:  # a damaged tokenizer file raises whatever its parser raises
             raise CheckpointError(
-                f"{name}: the tokenizer cannot be loaded ({_first_line(error)}){_remedy(name, error)}"
+                f"{name}: the tokenizer cannot be loaded ({first_line(error)}){_remedy(name, error)}"
             ) from error
     tokenizer, more = as_sentencepiece(tokenizer, name)
     notes += more
@@ -263,7 +263,3 @@ def _remedy(name: str, error: BaseException | None) -> str:
             return f". Look at {HUB_URL}/{name}: if it is private, set HF_TOKEN"
         error = error.__cause__ or error.__context__
     return ""
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,6 @@ from torch import nn
 from sbt.data.prepare import TOKENS
 from sbt.models.arms import weights_sample
 from sbt.models.llava import read_safetensors
-from sbt.training.collator import parts_of
 from sbt.training.settings import Settings, World
 from sbt.utils import paths
 from sbt.utils.errors import CheckpointError, DataError
@@ -135,16 +134,14 @@ def identity_of(settings: Settings, world: World | None = None) -> dict:
     return json.loads(json.dumps(identity, default=str))
 
 
-def fingerprint(
-    model: nn.Module, rows: Sequence[dict] | Dataset, settings: Settings, world: World | None = None
-) -> str:
+def fingerprint(model: nn.Module, rows: Dataset, settings: Settings, world: World | None = None) -> str:
     """16 hex digits that name the run: settings, rows (images by file name) and a sample of the starting weights.
 
-    The same rows give the same name as a list, a file or a prepared data set. With several processes, their number and
-    engine count too: optimizer state and random numbers are kept by process.
+    The same rows give the same name wherever they come from. With several processes, their number and engine count
+    too: optimizer state and random numbers are kept by process.
     """
     identity = identity_of(settings, world)
-    if settings.group_by_length and isinstance(rows, Dataset) and TOKENS in rows.column_names:
+    if settings.group_by_length and TOKENS in rows.column_names:
         identity |= {"lengths": TOKENS}  # other lengths, another order
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode())
     for piece in _pieces(rows):
@@ -153,9 +150,9 @@ def fingerprint(
     return sha256(digest.digest())[:16]
 
 
-def _pieces(rows: Sequence[dict] | Dataset) -> Iterator[bytes | memoryview]:
+def _pieces(rows: Dataset) -> Iterator[bytes | memoryview]:
     """The contents of the rows, column by column: row by row, half a million rows take a minute."""
-    for column in _table_columns(rows) if isinstance(rows, Dataset) else _row_columns(rows):
+    for column in _columns(rows):
         if pa.types.is_integer(column.type):
             yield np.ascontiguousarray(column.fill_null(0).to_numpy(zero_copy_only=False), np.int64).tobytes()
             continue
@@ -168,24 +165,7 @@ def _pieces(rows: Sequence[dict] | Dataset) -> Iterator[bytes | memoryview]:
             yield memoryview(characters)[ends[0] : ends[-1]]
 
 
-def _row_columns(rows: Sequence[dict]) -> Iterator[pa.Array]:
-    for start in range(0, len(rows), _BATCH):
-        batch = rows[start : start + _BATCH]
-        images = [row.get("images") or [] for row in batch]
-        turns = [turn for row in batch for turn in row["messages"]]
-        parts = [parts_of(turn) for turn in turns]
-        yield _strings(None if row.get("id") is None else str(row["id"]) for row in batch)
-        yield pa.array([len(one) for one in images], pa.int64())
-        yield _names(_strings(image if isinstance(image, str) else "" for one in images for image in one))
-        yield pa.array([len(row["messages"]) for row in batch], pa.int64())
-        yield _strings(turn["role"] for turn in turns)
-        yield pa.array([len(one) for one in parts], pa.int64())
-        for name in ("type", "text"):
-            yield _strings(part.get(name) for one in parts for part in one)
-
-
-def _table_columns(data: Dataset) -> Iterator[pa.Array]:
-    """The same columns of a data set."""
+def _columns(data: Dataset) -> Iterator[pa.Array]:
     for table in data.with_format("arrow").iter(batch_size=_BATCH):
         messages = table["messages"].combine_chunks()
         turns = pc.list_flatten(messages)
@@ -197,21 +177,17 @@ def _table_columns(data: Dataset) -> Iterator[pa.Array]:
             yield _names(pc.list_flatten(images))
         else:
             yield pa.array(np.zeros(len(table), np.int64))
-            yield _strings([])
+            yield pa.array([], pa.string())
         yield pc.list_value_length(messages)
         yield pc.struct_field(turns, "role")
         if pa.types.is_string(content.type) or pa.types.is_large_string(content.type):
             yield pa.array(np.ones(len(content), np.int64))
-            yield _strings(["text"] * len(content))
+            yield pa.array(["text"] * len(content), pa.string())
             yield content
         else:
             yield pc.list_value_length(content)
             for name in ("type", "text"):
                 yield pc.struct_field(pc.list_flatten(content), name)
-
-
-def _strings(values: Iterable[str | None]) -> pa.Array:
-    return pa.array(list(values), pa.string())
 
 
 def _names(files: pa.Array) -> pa.Array:

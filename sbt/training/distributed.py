@@ -38,7 +38,7 @@ from sbt.training.train import Run, load, prepare, result, sft
 from sbt.training.trainer import Progress
 from sbt.utils import errors, paths
 from sbt.utils.errors import ParameterError, RunError
-from sbt.utils.files import read_jsonl, write_json, write_jsonl, writing
+from sbt.utils.files import read_jsonl, write_json, writing
 from sbt.utils.progress import note
 from sbt.utils.text import nearest
 
@@ -222,12 +222,10 @@ def _write_job(spec: Mapping, run: Run, folder: Path, heldout: Sequence[dict]) -
     return write_json(own / JOB, job)
 
 
-def _rows_file(spec: Mapping, rows: Rows, folder: Path) -> Path | str:
-    """Where workers find the rows: where the spec says, or a copy in `folder` of the kind that the notebook has."""
+def _rows_file(spec: Mapping, rows: Dataset, folder: Path) -> Path | str:
+    """Where workers find the rows: where the spec says, or a copy in `folder`."""
     if isinstance(given := spec["rows"], str | Path):
         return given
-    if not isinstance(rows, Dataset):
-        return write_jsonl(folder / "rows.jsonl", rows)
     with writing(folder / "rows"), prepared_data.quiet():
         rows.save_to_disk(str(folder / "rows"))
     return folder / "rows"

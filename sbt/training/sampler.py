@@ -14,21 +14,19 @@ from sbt.data.prepare import TOKENS
 from sbt.training.collator import IGNORED, parts_of
 
 
-def row_lengths(rows: Sequence[dict] | Dataset) -> list[int]:
+def row_lengths(rows: Dataset) -> list[int]:
     """Length of each row without its images: its tokens where data preparation has counted them, else its characters.
 
     Only the order of the lengths matters: rows with images are grouped apart, and their images are equally long.
     """
-    if isinstance(rows, Dataset) and TOKENS in rows.column_names:
+    if TOKENS in rows.column_names:
         return list(rows[TOKENS])
     return [sum(len(part.get("text") or "") for turn in row["messages"] for part in parts_of(turn)) for row in rows]
 
 
-def has_images(rows: Sequence[dict] | Dataset) -> list[bool]:
+def has_images(rows: Dataset) -> list[bool]:
     """Whether each row has an image."""
-    if isinstance(rows, Dataset):
-        return [bool(images) for images in rows["images"]] if "images" in rows.column_names else [False] * len(rows)
-    return [bool(row.get("images")) for row in rows]
+    return [bool(images) for images in rows["images"]] if "images" in rows.column_names else [False] * len(rows)
 
 
 def grouped(lengths: Sequence[int], images: Sequence[bool], step: int, generator: torch.Generator) -> list[int]:

@@ -16,6 +16,7 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig
 
 from sbt import templates
+from sbt.data.prepare import TOKENS
 from sbt.models import Arm, set_trainable, silence_libraries, weights_sha256
 from sbt.models.freeze import check_frozen
 from sbt.training import checkpoints
@@ -40,7 +41,7 @@ class Run:
 
     model: nn.Module
     processor: ProcessorMixin | PreTrainedTokenizerBase
-    rows: Sequence[dict] | Dataset
+    rows: Dataset
     folder: Path
     settings: Settings
     world: World
@@ -107,6 +108,7 @@ def prepare(
     if settings.fp16 and any(tensor.dtype == torch.float16 for tensor in trained.values()):
         raise ParameterError("fp16 computes over trained weights of float32: load the model with dtype float32")
     processor.chat_template = templates.load(settings.conversation)
+    rows = arrow_rows(rows, vision=isinstance(processor, ProcessorMixin))
     own = Path(folder) / "checkpoints" / checkpoints.fingerprint(model, rows, settings, world)
     with writing(own):
         own.mkdir(parents=True, exist_ok=True)
@@ -138,7 +140,6 @@ def train(run: Run, progress: Progress | None = None) -> list[dict]:
     settings, several = run.settings, run.world.processes > 1
     watched = (progress, run.folder.parents[1] / HISTORY) if run.world.rank == 0 else (None, None)
     collator = Collator(run.processor, settings.conversation, settings.loss, settings.image_place)
-    data = arrow_rows(run.rows, vision=collator.vision, stand_in=several)
     with (
         writing(run.folder),
         silence_libraries(),
@@ -150,7 +151,7 @@ def train(run: Run, progress: Progress | None = None) -> list[dict]:
         trainer = LlavaSFTTrainer(
             model=run.model,
             args=_arguments(settings, run.folder, run.total, several),
-            train_dataset=data,
+            train_dataset=_with_stand_in(run.rows) if several else run.rows,
             processing_class=run.processor,
             data_collator=Padded(collator) if several else collator,
             callbacks=[TrainingMonitor(run.total, settings.save_minutes, *watched)],
@@ -159,7 +160,8 @@ def train(run: Run, progress: Progress | None = None) -> list[dict]:
         trainer.folder, trainer.keep = run.folder, settings.save_total_limit
         trainer.order = _order(run, trainer)
         if settings.eval_steps and run.world.rank == 0:
-            arm = Arm(trainer.model, run.processor, "", settings.conversation)
+            info = {"image_place": settings.image_place}
+            arm = Arm(trainer.model, run.processor, "", settings.conversation, info)
             trainer.heldout = partial(heldout_loss, arm, run.heldout, settings.conversation, settings.batch_size)
             trainer.eval_steps = settings.eval_steps
         if several:  # it would drop the numbers of some processes at the end of an epoch, for rows they do not repeat
@@ -235,31 +237,27 @@ def _history(log: list[dict], every: int) -> pd.DataFrame:
     return table
 
 
-def arrow_rows(rows: Sequence[dict] | Dataset, *, vision: bool, stand_in: bool = False) -> Dataset:
+def arrow_rows(rows: Sequence[dict] | Dataset, *, vision: bool) -> Dataset:
     """The rows as an Arrow data set, which TRL needs; without the images column for a text-only model.
 
-    A prepared data set stays mapped from its files. `stand_in` appends a row without id, for `Padded`.
+    A prepared data set stays mapped from its files.
     """
+    names = ["id", "messages", *(["images"] if vision else [])]
     if isinstance(rows, Dataset):
         if not vision and any(has_images(rows)):
             raise DataError("the data set has images, on which a language model cannot train. Prepare its text twin")
-        made = rows.select_columns(["id", "messages", "images"] if vision else ["id", "messages"])
-    else:
-        made = Dataset.from_list([_plain(row, vision) for row in rows], features=_features(vision))
-    if not stand_in:
-        return made
-    return concatenate_datasets([made, Dataset.from_list([{**made[0], "id": None}], features=made.features)])
-
-
-def _features(vision: bool) -> Features:
+        return rows.select_columns([name for name in (*names, TOKENS) if name in rows.column_names])
+    plain = []
+    for row in rows:
+        if not vision and row.get("images"):
+            raise DataError(f"row {row.get('id')!r}: a language model cannot train on images. Use text_twin(rows)")
+        messages = [{"role": message["role"], "content": parts_of(message)} for message in row["messages"]]
+        plain.append({"id": str(row["id"]), "messages": messages, "images": row.get("images")})
     text = Value("string")
-    part = {"type": text, "text": text}
-    features = {"id": text, "messages": List({"role": text, "content": List(part)})}
-    return Features(features | ({"images": List(text)} if vision else {}))
+    kinds = {"id": text, "messages": List({"role": text, "content": List({"type": text, "text": text})})}
+    return Dataset.from_list(plain, features=Features(kinds | {"images": List(text)})).select_columns(names)
 
 
-def _plain(row: dict, vision: bool) -> dict:
-    if not vision and row.get("images"):
-        raise DataError(f"row {row.get('id')!r}: a language model cannot train on images. Use text_twin(rows)")
-    messages = [{"role": message["role"], "content": parts_of(message)} for message in row["messages"]]
-    return {"id": str(row["id"]), "messages": messages} | ({"images": row["images"]} if vision else {})
+def _with_stand_in(rows: Dataset) -> Dataset:
+    """The rows and one without id, for `Padded`."""
+    return concatenate_datasets([rows, Dataset.from_list([{**rows[0], "id": None}], features=rows.features)])

@@ -26,3 +26,8 @@ class MissingStep(SbtError):
 
 class RunError(SbtError):
     """A run cannot start, write or be trusted: disk, lock, corrupt results."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

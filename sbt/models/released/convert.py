@@ -29,7 +29,6 @@ from sbt.models.llava import (
     ACTIVATIONS,
     CONNECTOR_FILE,
     assemble,
-    first_line,
     load_language_model,
     locate,
     read_config,
@@ -40,7 +39,7 @@ from sbt.models.released.read import EMBED, HEAD, kind
 from sbt.models.silence import safe_save, silence_libraries
 from sbt.models.tokenizer import SENTENCEPIECE, load_tokenizer
 from sbt.utils import paths
-from sbt.utils.errors import CheckpointError, ParameterError
+from sbt.utils.errors import CheckpointError, ParameterError, first_line
 from sbt.utils.files import file_hash, write_json
 from sbt.utils.text import nearest
 

@@ -27,10 +27,10 @@ from huggingface_hub.errors import (
 from safetensors import safe_open
 from transformers import LlamaConfig
 
-from sbt.models.llava import ASPECT_RATIOS, HUB_ID, first_line, read_json_object
+from sbt.models.llava import ASPECT_RATIOS, HUB_ID, read_json_object
 from sbt.models.silence import silence_libraries
 from sbt.utils import env, hub, paths
-from sbt.utils.errors import CheckpointError, RunError, SbtError
+from sbt.utils.errors import CheckpointError, RunError, SbtError, first_line
 
 INDEX, WHOLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
 PROJECTOR_FILE, OTHERS_FILE = "mm_projector.bin", "non_lora_trainables.bin"
