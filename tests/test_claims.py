@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from sbt import benchmarks
-from sbt.report import claims
+from sbt.report import claims, deviations
+from sbt.study import params
+from sbt.utils import paths
 from sbt.utils.errors import DataError
 
 ROW = {"id": "x", "claim": "a is better.", "a": "tuned", "b": "base", "scores": ["mc2"], "says": "higher",
@@ -92,3 +94,23 @@ def test_a_wrong_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("paper: p\nclaims: [{id: a, claim: b}]\n")
     with pytest.raises(DataError, match="x.yaml, claim 'a': 'a' is missing"):
         claims.load(tmp_path)
+
+
+@pytest.mark.parametrize("one", deviations.DEVIATIONS, ids=lambda one: one["topic"])
+def test_a_deviation_is_whole_and_its_parameter_takes_the_authors_value(one: dict) -> None:
+    assert list(one) == ["paper", "topic", "theirs", "source", "ours", "why", "restore"]
+    assert all(one[key] and isinstance(one[key], str) for key in one if key != "restore")
+    for notebook, values in one["restore"].items():
+        declared = params.declared(paths.root() / "notebooks" / f"{notebook}.ipynb")
+        for name, value in values.items():
+            assert params.convert(declared[name], value, "deviations.yaml") == value
+            assert value != declared[name].default or name in ("max_steps", "also"), "the default does so already"
+
+
+def test_the_table_of_deviations_has_each_once_and_counts_what_the_protocols_say() -> None:
+    specs = benchmarks.specs()
+    table = deviations.table(specs)
+    assert table["of"].is_unique and len(table) == len(deviations.DEVIATIONS) + 1
+    assert all(f"{name} {len(spec.protocols['paper'])}" in table["the authors"].iloc[-1]
+               for name, spec in specs.items() if spec.protocols.get("paper"))  # fmt: skip
+    assert table.set_index("of")["as they do"]["SBT: place of the image"] == "image_place=front"

@@ -1,11 +1,20 @@
-"""README says what the package says: its benchmarks, folders, commands, studies and modules."""
+"""README says what the package says: its benchmarks, folders, commands, studies and modules; its commands run."""
 
 import argparse
+import json
 import re
+import shlex
+import shutil
 from pathlib import Path
 
+import pytest
+import yaml
+
 from sbt import benchmarks
-from sbt.__main__ import _parser
+from sbt.__main__ import _parser, main
+from sbt.benchmarks.pope import task as pope
+from sbt.report import claims
+from sbt.study import params
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,3 +54,103 @@ def test_every_module_that_is_named_exists_and_no_path_has_more_than_nine() -> N
     assert [name for name in re.findall(r"`(sbt/[\w/.]+)`", TEXT) if not (ROOT / name).exists()] == []
     for row in section("Map").splitlines():
         assert len(re.findall(r"`sbt/[\w/]+\.\w+`", row)) <= 9, row
+
+
+# --- every command of a block is parsed, and run where that takes seconds
+
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for block in re.findall(r"^```bash\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
+    for line in block.splitlines()
+    if line.startswith("sbt ")
+]
+STUDIES = sorted(file.parent.name for file in (ROOT / "params").glob("*/plan.yaml"))
+QUESTIONS = [
+    {"question_id": number, "image": f"COCO_val2014_00000000000{number}.jpg", "label": label,
+     "text": "Is there a dog in the image?"} for number, label in ((1, "yes"), (2, "no"), (3, "no"))
+]  # fmt: skip
+
+
+def of(command: str) -> list[list[str]]:
+    return [words[1:] for words in COMMANDS if words[1] == command]
+
+
+def write_lines(file: Path, rows: list[dict]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture
+def away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Results go to an empty folder, in which the commands are given; the studies are the repository's."""
+    monkeypatch.setenv("SBT_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_all_commands_of_the_readme_are_found_and_parse() -> None:
+    assert len(COMMANDS) >= 14
+    assert {_parser().parse_args(words[1:]).command for words in COMMANDS} >= {"plan", "run", "score", "claims"}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_study_is_planned_and_its_papermill_commands_name_what_is_there(
+    study: str, away: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["plan", f"params/{study}", "--commands"]) == 0
+    commands = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if "papermill " in line]
+    assert commands
+    for words in commands:
+        words = words[words.index("papermill") + 1 :]
+        declared = params.declared(ROOT / words[0])
+        assert words[1].endswith("notebook.ipynb")
+        files = [params.load_yaml(ROOT / words[n + 1]) for n, word in enumerate(words) if word == "-f"]
+        given = [yaml.safe_load(words[n + 1]) for n, word in enumerate(words) if word == "-y"]
+        assert given and {name for values in (*files, *given) for name in values} <= set(declared)
+
+
+def test_runs_of_the_readme_are_planned_with_folders_as_their_publishers_lay_them_out(
+    away: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for kind in ("random", "popular", "adversarial"):
+        write_lines(away / "FOLDER" / f"coco_pope_{kind}.json", QUESTIONS)
+    for subset, short in {"commonsense": "cm", "virtue": "virtue"}.items():
+        (away / "FOLDER" / subset).mkdir()
+        (away / "FOLDER" / subset / f"{short}_test.csv").write_text("label,input\n0,I helped.\n", encoding="utf-8")
+    (away / "FOLDER_OF_val2014").mkdir()
+    for words in [*of("run"), *of("plan")]:
+        where = [re.sub(r"=(FOLDER\w*)", lambda found: f"={away / found[1]}", word) for word in words]
+        status = main([*where, *(["--dry-run"] if words[0] == "run" else [])])
+        out, error = capsys.readouterr()
+        assert (status == 0 and "steps" in out) or "is not finished: make it with `sbt run" in error, words
+    files = pope.files(away / "FOLDER", pope.SPLITS)
+    assert {name: len(pope.load(file)) for name, file in files.items()} == dict.fromkeys(pope.SPLITS, 3)
+
+
+def test_scores_of_the_readme(away: Path, capsys: pytest.CaptureFixture) -> None:
+    write_lines(away / "coco_pope_random.json", QUESTIONS)
+    write_lines(away / "answers.jsonl", [{"question_id": n, "answer": "No, there is none."} for n in (1, 2, 3)])
+    log = {"target": "6 #### 6", "arguments": [["Question", {"until": ["Question:"]}]], "filter": "flexible-extract",
+           "filtered_resps": ["6"], "exact_match": 1.0}  # fmt: skip
+    log |= {"doc_id": 0, "doc": {"question": "How many?", "answer": "6 #### 6"}, "resps": [["So it is 6."]]}
+    write_lines(away / "samples_gsm8k.jsonl", [log])
+    scores = {}
+    for words in of("score"):
+        assert main(words) == 0, words
+        scores[words[1]] = json.loads(capsys.readouterr().out)
+    assert scores["pope"]["accuracy"] == pytest.approx(2 / 3) and scores["gsm8k"]["n"] == 1
+
+
+def test_finished_results_are_listed_compared_and_exported(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    outputs = finished / "outputs"
+    for study in ("embedded", "other"):
+        shutil.copytree(outputs / "tiny" / "10_make", outputs / study / "50_truthfulqa")
+    report = Path(shutil.copytree(outputs / "tiny" / "20_use", outputs / "embedded" / "90_report"))
+    claims.ledger({}, {}).to_csv(report / "claims.csv", index=False)
+    shown = {"runs": "50_truthfulqa", "compare": "difference", "claims": "cannot tell", "export": r"\begin{tabular}"}
+    for command, wanted in shown.items():
+        for words in of(command):
+            assert main(words) == 0, words
+            assert wanted in capsys.readouterr().out
