@@ -11,7 +11,6 @@ import io
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,31 +82,18 @@ def meteor(captions: Sequence[str], references: Sequence[Sequence[str]]) -> floa
     folder, java = _folder("pycocoevalcap.meteor"), shutil.which("java")
     if java is None or folder is None:
         return None
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    try:
-        process = subprocess.Popen([java, *_METEOR], cwd=folder, encoding="utf-8", **pipes)
-        watch = threading.Timer(_SECONDS, process.kill)
-        watch.start()
-        try:
-            return _meteor(process, captions, references)
-        finally:
-            watch.cancel()
-            process.kill()
-            process.communicate()
-    except (OSError, ValueError):  # it ended, or said something that is no number
-        return None
 
-
-def _meteor(process: subprocess.Popen, captions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    def ask(*parts: str) -> str:
-        process.stdin.write(" ||| ".join(parts) + "\n")
-        process.stdin.flush()
-        return process.stdout.readline().strip()
+    def ask(*lines: str) -> list[str]:
+        how = {"input": "".join(f"{line}\n" for line in lines), "capture_output": True, "timeout": _SECONDS}
+        return subprocess.run([java, *_METEOR], cwd=folder, encoding="utf-8", check=True, **how).stdout.splitlines()
 
     pairs = zip(captions, references, strict=True)
-    statistics = [ask("SCORE", *texts, said.replace("|||", "").replace("  ", " ")) for said, texts in pairs]
-    ask("EVAL", *statistics)  # answers with a line an image, then the one of the corpus
-    return float([process.stdout.readline() for _ in captions][-1])
+    asked = [(*texts, said.replace("|||", "").replace("  ", " ")) for said, texts in pairs]
+    try:
+        statistics = ask(*(" ||| ".join(("SCORE", *texts)) for texts in asked))
+        return float(ask(" ||| ".join(("EVAL", *statistics)))[-1])  # after a line an image, the corpus's
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError):  # it ended, or said no number
+        return None
 
 
 def spice(captions: Sequence[str], references: Sequence[Sequence[str]]) -> float | None:
