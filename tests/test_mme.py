@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sbt.benchmarks.mme import SPEC
 from sbt.benchmarks.mme import task as mme
 from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
+from sbt.utils.files import write_text
 
 DATA = paths.real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real MME questions are not here (SBT_DATA)")
@@ -45,6 +47,15 @@ ANSWERS = {
     "\tno": ("no", "no"),
     "other": ("other", "other"),
 }
+
+
+def write_answers(folder: Path, items: list[dict], responses: list[str]) -> list[Path]:
+    """Write the publishers' answer files, TASK.txt of image, question, label, response; tabs and line ends go."""
+    texts: dict[str, str] = {}
+    for item, answer in zip(items, responses, strict=True):
+        line = "\t".join((item["image"], item["question"], item["label"], re.sub("[\t\r\n]", "", answer)))
+        texts[item["task"]] = texts.get(item["task"], "") + f"{line}\n"
+    return [write_text(folder / f"{task}.txt", text) for task, text in texts.items()]
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
@@ -296,7 +307,7 @@ def made(seed: int, images: int = 30) -> tuple[list[dict], list[str]]:
 @pytest.mark.parametrize("protocol", ["standard", "paper"])
 def test_written_answers_score_the_same(protocol: str, tmp_path: Path) -> None:
     items, answers = made(1)
-    written = mme.write_answers(tmp_path / "a", items, answers)
+    written = write_answers(tmp_path / "a", items, answers)
     assert [path.name for path in written] == ["existence.txt", "artwork.txt", "code_reasoning.txt"]
     questions = tmp_path / "q"
     questions.mkdir()
@@ -367,7 +378,7 @@ def test_the_real_questions(tmp_path: Path) -> None:
     assert len(items) == 2374 and list(counts) == list(mme.tasks())
     assert counts["celebrity"] == {"questions": 340, "pictures": 170, "yes": 170}
     right, always = [item["label"] for item in items], ["Yes"] * len(items)
-    mme.write_answers(tmp_path / "right", items, right)
+    write_answers(tmp_path / "right", items, right)
     found = mme.score_files(tmp_path / "right", DATA / "mme" / "questions")
     assert found == mme.score_files(tmp_path / "right") and found["perception"] + found["cognition"] == 2800.0
     assert mme.score_files(tmp_path / "right", protocol="paper")["perception"] == 1600.0

@@ -461,7 +461,7 @@ def test_the_order_is_fixed_by_item_and_seed_and_balanced() -> None:
 @pytest.mark.parametrize("letter", "ABCD")
 def test_a_constant_letter_gives_chance(letter: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = letters.score(letters.samples(items(), [letter] * 400, arm="a", seed=1))
-    assert found["low"] < letters.chance(items()) == 0.25 < found["high"] and found["unparsed"] == 0
+    assert found["low"] < 0.25 < found["high"] and found["unparsed"] == 0
     monkeypatch.setattr(letters, "order", lambda text, count, seed: list(range(count)))  # the control: file order
     assert letters.score(letters.samples(items(), [letter] * 400, arm="a"))["value"] == float(letter == "A")
 
@@ -509,7 +509,7 @@ def test_truthfulqa_does_not_leak_its_best_answer(name: str) -> None:
     found = truthfulqa.as_letters(loaded)
     assert all(one["label"] == 0 for one in found)  # the best answer is the first of every question
     constant = letters.score(letters.samples(found, ["A"] * len(found), arm="a"))
-    assert constant["low"] < letters.chance(found) < constant["high"] < 0.3
+    assert constant["low"] < sum(1 / len(one["options"]) for one in found) / len(found) < constant["high"] < 0.3
     told = [f"{'ABCDEFGHIJKLM'[r['order'].index(0)]}. {one['options'][0]}"
             for r, one in zip(letters.requests(found), found, strict=True)]  # fmt: skip
     judged = letters.score(letters.samples(found, told, arm="a"))

@@ -31,6 +31,17 @@ def docs(*answers: list[str]) -> list[dict]:
     ]
 
 
+def thresholded(
+    scores: list[float], no_answer: list[float], answerable: list[bool], threshold: float = 1.0
+) -> list[float]:
+    """Scores with the answers taken back whose probability of having none is above the threshold: at 1.0, never.
+
+    So an answer "unanswerable" stays a wrong text at the harness's threshold, 1.0.
+    """
+    items = zip(scores, no_answer, answerable, strict=True)
+    return [score if p <= threshold else float(not known) for score, p, known in items]
+
+
 def scores(items: list[dict], results: list[tuple[str, float]], subset: str = "all") -> dict[str, float]:
     rows = squad2.rows(items, results, arm="a")
     return {row["metric"]: row["value"] for row in rows if row["subset"] == subset}
@@ -102,8 +113,8 @@ def test_unanswerable_is_a_wrong_text_unless_a_threshold_takes_it_back() -> None
         "exact": 50, "f1": 50, "HasAns_exact": 100, "HasAns_f1": 100, "NoAns_exact": 0, "NoAns_f1": 0,
         "best_exact": 100, "best_f1": 100,
     }  # fmt: skip
-    assert squad.thresholded([0.0, 0.0, 1.0], [1.0, 0.9, 0.9], [False, False, True]) == [0.0, 0.0, 1.0]  # 1.0: never
-    assert squad.thresholded([0.0, 0.0, 1.0], [1.0, 0.9, 0.9], [False, False, True], 0.5) == [1.0, 1.0, 0.0]
+    assert thresholded([0.0, 0.0, 1.0], [1.0, 0.9, 0.9], [False, False, True]) == [0.0, 0.0, 1.0]  # 1.0: never
+    assert thresholded([0.0, 0.0, 1.0], [1.0, 0.9, 0.9], [False, False, True], 0.5) == [1.0, 1.0, 0.0]
 
 
 def test_the_best_threshold_is_that_of_a_search_over_all() -> None:
@@ -117,10 +128,10 @@ def test_the_best_threshold_is_that_of_a_search_over_all() -> None:
         raw = [
             rng.choice([0.0, 0.4, 1.0]) if has else float(not text) for has, text in zip(known, answers, strict=True)
         ]
-        every = [sum(squad.thresholded(raw, p, known, t)) for t in [0.0, *p]]
+        every = [sum(thresholded(raw, p, known, t)) for t in [0.0, *p]]
         held, threshold = squad.best(raw, p, known, answers)
         assert sum(held) == pytest.approx(max(every))
-        assert sum(squad.thresholded(raw, p, known, threshold)) == pytest.approx(max(every))
+        assert sum(thresholded(raw, p, known, threshold)) == pytest.approx(max(every))
 
 
 def test_best_scores_where_the_official_order_and_texts_decide() -> None:

@@ -50,6 +50,24 @@ def write(folder: Path, rows: object, name: str = "mc_task.json") -> Path:
     return folder / name
 
 
+def report(items: list[dict]) -> dict[str, int]:
+    """How much there is, and what is odd about it: the published files have both.
+
+    `empty` choices; `repeated` ones, the same in one list but for case, blanks and the final period; `mixed` questions
+    whose true mc2 choices do not all come first: lm-evaluation-harness 0.3.0 scored those wrongly.
+    """
+    lists = [[choice for choice, _ in item[name]] for item in items for name in ("mc1", "mc2")]
+    plain = [[choice.strip().rstrip(".").lower() for choice in choices] for choices in lists]
+    labels = [[label for _, label in item["mc2"]] for item in items]
+    return {
+        "questions": len(items),
+        **{name: sum(len(item[name]) for item in items) for name in ("mc1", "mc2")},
+        "empty": sum(not choice.strip() for choices in lists for choice in choices),
+        "repeated": sum(len(choices) - len(set(choices)) for choices in plain),
+        "mixed": sum(one != sorted(one, reverse=True) for one in labels),
+    }
+
+
 @pytest.mark.parametrize(
     ("second", "message"),
     [
@@ -165,7 +183,7 @@ def test_data_is_known_by_its_content(tmp_path: Path) -> None:
 
 def test_oddities_of_the_data_are_reported(tmp_path: Path) -> None:
     odd = row("How?", mc2_targets={"Unknown.": 1, "unknown": 0, "x": 1, "": 0})
-    assert files.report(files.read_items(write(tmp_path, [row(), odd]))) == {
+    assert report(files.read_items(write(tmp_path, [row(), odd]))) == {
         "questions": 2, "mc1": 4, "mc2": 7, "empty": 1, "repeated": 1, "mixed": 1
     }  # fmt: skip
 
@@ -177,7 +195,7 @@ def test_oddities_of_the_data_are_reported(tmp_path: Path) -> None:
 )
 def test_the_real_files_load(name: str, version: str, counts: tuple[int, ...]) -> None:
     items = files.read_items(DATA / "truthfulqa" / f"{name}.json")
-    found = files.report(items)
+    found = report(items)
     assert files.version_of(items) == version
     assert (found["questions"], found["mc1"], found["mc2"], found["empty"]) == counts
     assert found["mixed"] == 2  # the two questions that harness 0.3.0 scores differently from today's

@@ -141,11 +141,6 @@ def samples(items: Sequence[dict], answers: Sequence[object], *, arm: str, seed:
     return found
 
 
-def chance(items: Sequence[dict]) -> float:
-    """Accuracy of guessing: 1 / options, averaged over the items. A constant letter is expected to reach it."""
-    return sum(1 / len(item["options"]) for item in items) / len(items)
-
-
 def score(records: Sequence[dict], seed: int = 0) -> dict[str, float | int]:
     """Of `samples`: accuracy as `value` with its 95 % interval `low`, `high` over the `n` answered ones, 0 to 1.
 

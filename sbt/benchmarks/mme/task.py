@@ -19,7 +19,7 @@ from sbt.benchmarks.mme import SPEC
 from sbt.report import stats
 from sbt.utils import paths
 from sbt.utils.errors import DataError
-from sbt.utils.files import read_text, write_text
+from sbt.utils.files import read_text
 
 KINDS = {
     "perception": (
@@ -263,15 +263,6 @@ def samples(items: Sequence[dict], answers: Sequence[str], *, arm: str, subset: 
 def per_item(samples: Sequence[dict]) -> dict[str, pd.DataFrame]:
     """Scores of the items about the right picture, items x arms, for paired comparisons."""
     return {"MME": controls.by_item(samples, "correct")}
-
-
-def write_answers(folder: Path | str, items: Sequence[dict], responses: Sequence[str]) -> list[Path]:
-    """Write the publishers' answer files, TASK.txt of image, question, label, response; tabs and line ends go."""
-    texts: dict[str, str] = {}
-    for item, answer in zip(items, responses, strict=True):
-        line = "\t".join((item["image"], item["question"], item["label"], _one_line(answer)))
-        texts[item["task"]] = texts.get(item["task"], "") + f"{line}\n"
-    return [write_text(Path(folder) / f"{task}.txt", text) for task, text in texts.items()]
 
 
 def score_files(answers: Path | str, references: Path | str | None = None, protocol: str = "standard") -> dict:

@@ -58,17 +58,6 @@ def _f1(words: Counter, gold: Counter) -> float:
     return 2 * precision * recall / (precision + recall) if shared else 0.0
 
 
-def thresholded(
-    scores: Sequence[float], no_answer: Sequence[float], answerable: Sequence[bool], threshold: float = 1.0
-) -> list[float]:
-    """Scores with the answers taken back whose probability of having none is above the threshold: at 1.0, never.
-
-    So an answer "unanswerable" stays a wrong text at the harness's threshold, 1.0.
-    """
-    items = zip(scores, no_answer, answerable, strict=True)
-    return [score if p <= threshold else float(not known) for score, p, known in items]
-
-
 def best(
     scores: Sequence[float], no_answer: Sequence[float], answerable: Sequence[bool], answers: Sequence[str]
 ) -> tuple[list[float], float]:
@@ -141,7 +130,7 @@ class Squad2(language.LanguageTask):
         """`exact`, `f1`, `best_exact`, `best_f1` (0 to 1) of every item, its `no_answer` probability, `answerable`.
 
         The probability is rounded to 32 bits, as `evaluate`'s squad_v2 does. Only best_* read it: a generated
-        "unanswerable" is never turned into an empty answer (thresholded), and so counts as wrong everywhere.
+        "unanswerable" is not turned into an empty answer, for the harness's threshold is 1.0, and so counts as wrong.
         """
         check_protocol(protocol, language.PROTOCOLS)
         answers, golds = [answer for answer, _ in results], self.labels(docs)
@@ -152,7 +141,7 @@ class Squad2(language.LanguageTask):
         scores = {}
         for name, judge in (("exact", exact), ("f1", f1)):
             raw = [judge(answer, texts) for answer, texts in zip(answers, golds, strict=True)]
-            scores[name] = thresholded(raw, no_answer, answerable)
+            scores[name] = raw
             scores[f"best_{name}"], _ = best(raw, no_answer, answerable, answers)
         return {**scores, "no_answer": no_answer, "answerable": [float(one) for one in answerable]}
 

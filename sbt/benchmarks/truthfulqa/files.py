@@ -133,24 +133,6 @@ def version_of(items: Sequence[dict]) -> str:
     return _ITEMS.get(digest) or _SIZES.get(size) or f"other-{digest[:8]}"
 
 
-def report(items: Sequence[dict]) -> dict[str, int]:
-    """How much there is, and what is odd about it: the published files have both.
-
-    `empty` choices; `repeated` ones, the same in one list but for case, blanks and the final period; `mixed` questions
-    whose true mc2 choices do not all come first: lm-evaluation-harness 0.3.0 scored those wrongly.
-    """
-    lists = [[choice for choice, _ in item[name]] for item in items for name in ("mc1", "mc2")]
-    plain = [[choice.strip().rstrip(".").lower() for choice in choices] for choices in lists]
-    labels = [[label for _, label in item["mc2"]] for item in items]
-    return {
-        "questions": len(items),
-        **{name: sum(len(item[name]) for item in items) for name in ("mc1", "mc2")},
-        "empty": sum(not choice.strip() for choices in lists for choice in choices),
-        "repeated": sum(len(choices) - len(set(choices)) for choices in plain),
-        "mixed": sum(one != sorted(one, reverse=True) for one in labels),
-    }
-
-
 def read_csv(path: Path | str) -> list[dict]:
     """Rows `type`, `category`, `question`, `best_answer`, `correct_answers`, `incorrect_answers` (lists), `source`.
 
