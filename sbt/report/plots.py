@@ -58,7 +58,13 @@ def turns(said: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(f"{role}: {text}", RIGHT if role == "assistant" else PLAIN) for role, text in said]
 
 
-def _finish(figure: Figure) -> Figure:
+def finish(figure: Figure, title: str = "", legend_of: Axes | None = None) -> Figure:
+    """The figure with its title, and one legend for all panels, of what `legend_of` shows."""
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    if legend_of:
+        handles = legend_of.get_legend_handles_labels()
+        figure.legend(*handles, frameon=False, loc="upper right", ncols=min(6, len(handles[0])), fontsize=8.5)
     figure.tight_layout()
     plt.close(figure)  # a notebook shows the returned figure once, not twice
     return figure
@@ -119,7 +125,7 @@ def curve(history: pd.DataFrame, title: str, label: str = "loss per trained toke
     axis.set_ylim(bottom=0)
     if "arm" in history or "heldout_loss" in history:
         axis.legend(frameon=False)
-    return _finish(figure)
+    return finish(figure)
 
 
 def scores(frame: pd.DataFrame, title: str, chance: dict[str, float] | None = None, by: str = "subset") -> Figure:
@@ -142,8 +148,7 @@ def scores(frame: pd.DataFrame, title: str, chance: dict[str, float] | None = No
         if chance and panel in chance:
             axis.axvline(chance[panel], color="#555555", linestyle=":", linewidth=1.2)
     axes[0][0].invert_yaxis()
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    return _finish(figure)
+    return finish(figure, title)
 
 
 def against(x: pd.Series, y: pd.Series, title: str, x_label: str, y_label: str) -> Figure:
@@ -153,7 +158,7 @@ def against(x: pd.Series, y: pd.Series, title: str, x_label: str, y_label: str) 
     axis.plot([low, high], [low, high], color="#555555", linewidth=1)
     axis.scatter(x, y, s=16, color="#c9653f", alpha=0.8)
     axis.set(title=title, xlabel=x_label, ylabel=y_label)
-    return _finish(figure)
+    return finish(figure)
 
 
 def pairs(counts: pd.DataFrame, title: str, mark: Sequence[tuple[str, str]] = ()) -> Figure:
@@ -165,7 +170,7 @@ def pairs(counts: pd.DataFrame, title: str, mark: Sequence[tuple[str, str]] = ()
         axis.add_patch(plt.Rectangle(place, 1, 1, fill=False, edgecolor=WRONG, linewidth=2))
     axis.set(title=title, xlabel="", ylabel="")
     axis.tick_params(axis="y", rotation=0)
-    return _finish(figure)
+    return finish(figure)
 
 
 def _interval(axis: Axes, row: dict, place: str, ink: str) -> None:
@@ -188,8 +193,7 @@ def differences(frame: pd.DataFrame, title: str) -> Figure:
         axis.set(title=name)
         axis.margins(y=0.15)
     axes[0][0].invert_yaxis()
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    return _finish(figure)
+    return finish(figure, title)
 
 
 def added(frame: pd.DataFrame, title: str, ink: str) -> Figure:
@@ -201,7 +205,7 @@ def added(frame: pd.DataFrame, title: str, ink: str) -> Figure:
     axis.invert_yaxis()
     axis.margins(y=0.1)
     axis.set_title(title, loc="left")
-    return _finish(figure)
+    return finish(figure)
 
 
 def lengths(frame: pd.DataFrame, title: str) -> Figure:
@@ -213,7 +217,7 @@ def lengths(frame: pd.DataFrame, title: str) -> Figure:
         axis.set(title=name, xlabel="tokens")
     axes[0, 0].set_ylabel("rows")
     figure.suptitle(title)
-    return _finish(figure)
+    return finish(figure)
 
 
 def times(ratios: pd.DataFrame, title: str) -> Figure:
@@ -233,7 +237,7 @@ def times(ratios: pd.DataFrame, title: str) -> Figure:
     axis.invert_yaxis()
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8.5)
-    return _finish(figure)
+    return finish(figure)
 
 
 def bars(frame: pd.DataFrame, by: str, columns: Sequence[str], title: str, hue: str = "") -> Figure:
@@ -254,4 +258,4 @@ def bars(frame: pd.DataFrame, by: str, columns: Sequence[str], title: str, hue: 
         place = {"loc": "upper right", "bbox_to_anchor": (1, 1), "bbox_transform": figure.transFigure}
         sns.move_legend(axes[0][0], **place, ncols=groups, frameon=False, title=None, fontsize=8.5)
         axes[0][0].get_legend().set_in_layout(False)  # it stands beside the title, over all panels
-    return _finish(figure)
+    return finish(figure)

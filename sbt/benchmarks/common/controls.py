@@ -95,8 +95,7 @@ def by_item(samples: Sequence[dict], value: str) -> pd.DataFrame:
     if "protocol" in rows:
         rows = rows[rows["protocol"] == rows["protocol"].iloc[0]]
     place = rows.groupby(["arm", "subset"]).cumcount()  # every arm answers in the order of the items
-    table = rows.assign(item=place).pivot(index=["subset", "image", "item"], columns="arm", values=value)
-    return table.astype(float)
+    return rows.assign(item=place).pivot(index=["subset", "image", "item"], columns="arm", values=value).astype(float)
 
 
 def compared(rows: pd.DataFrame, levels: Mapping[str, float], digits: int = 2) -> pd.DataFrame:
@@ -158,9 +157,4 @@ def figure(rows: pd.DataFrame, title: str, levels: Mapping[str, float] | None = 
                 axis.plot([levels[task]] * 2, [place - 0.45, place + 0.45], color="#555555", ls=":", lw=1.6)
         axis.set(title=condition, yticks=range(len(tasks)), yticklabels=tasks, ylim=(len(tasks) - 0.5, -0.5))
         axis.grid(axis="y", visible=False)
-    drawn.suptitle(title, x=0.01, ha="left", fontsize=11)
-    handles = axes[0].get_legend_handles_labels()
-    drawn.legend(*handles, frameon=False, loc="upper right", ncols=min(6, len(arms)), fontsize=8.5)
-    drawn.tight_layout()
-    plt.close(drawn)  # a notebook shows the returned figure once, not twice
-    return drawn
+    return plots.finish(drawn, title, axes[0])

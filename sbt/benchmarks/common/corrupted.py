@@ -229,12 +229,7 @@ def curves(rows: pd.DataFrame, title: str, label: str) -> Figure:
             axis.errorbar(line["severity"], line["value"], error, fmt="o-", color=ink, label=arm, ms=4, elinewidth=1)
         axis.set(title=name.replace("_", " "), xlabel="severity", xticks=sorted(set(line["severity"])))
     axes[0][0].set(ylabel=label, ylim=(0, None))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    handles = axes[0][0].get_legend_handles_labels()
-    figure.legend(*handles, frameon=False, loc="upper right", ncols=len(handles[0]), fontsize=8.5)
-    figure.tight_layout()
-    plt.close(figure)  # a notebook shows the returned figure once, not twice
-    return figure
+    return plots.finish(figure, title, axes[0][0])
 
 
 def sheet(image: Image.Image, seed: int = 0, severity: int = 3, *, side: int = 96, columns: int = 5) -> bytes:

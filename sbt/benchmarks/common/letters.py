@@ -83,15 +83,10 @@ def order(text: str, count: int, seed: int = 0) -> list[int]:
     return sorted(range(count), key=lambda place: sha256(f"{seed} {place} {text}"))
 
 
-def ask(text: str, options: Sequence[str], order: Sequence[int]) -> str:
-    """The prompt: question, lettered options, one instruction. It is ours: the paper does not publish its own."""
-    lines = [f"{letter}. {options[place]}" for letter, place in zip(ascii_uppercase, order, strict=False)]
-    return "\n".join([text, "", *lines, "", INSTRUCTION])
-
-
 def requests(items: Sequence[dict], seed: int = 0) -> list[dict]:
     """{"id", "text": prompt, "order"} of items {"id", "text", "options", "label": place in options}.
 
+    The prompt is question, lettered options, one instruction; it is ours, as the paper does not publish its own.
     DataError names the item without text, with fewer than 2 or more than 26 options, or with a label of none of them.
     """
     checks.once((item["id"] for item in items), "item ", "id")
@@ -102,7 +97,9 @@ def requests(items: Sequence[dict], seed: int = 0) -> list[dict]:
             wanted = f"a text, 2 to {len(ascii_uppercase)} options and the place of the right one"
             raise DataError(f"item {item['id']!r} needs {wanted}, found {count} options and label {label!r}")
         places = order(item["text"], count, seed)
-        found.append({"id": item["id"], "text": ask(item["text"], item["options"], places), "order": places})
+        options = [f"{letter}. {item['options'][k]}" for letter, k in zip(ascii_uppercase, places, strict=False)]
+        prompt = "\n".join([item["text"], "", *options, "", INSTRUCTION])
+        found.append({"id": item["id"], "text": prompt, "order": places})
     return found
 
 
