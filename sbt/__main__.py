@@ -25,7 +25,6 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--jobs", type=int, default=0, metavar="N", help="steps side by side; 0 (default): the study's own"
     )
-    run.add_argument("--keep-going", action="store_true", help="after a failure run what does not need that step")
     run.add_argument("--dry-run", action="store_true", help="show the plan and do nothing")
 
     plan.add_argument("--commands", action="store_true", help="show the papermill command of each step, too")
@@ -96,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(pipeline.plan_table(words.study, words.only, params.parse_set(words.set), shown))
         else:
             given = params.parse_set(words.set)
-            if not pipeline.run(words.study, words.only, given, words.force, words.jobs, words.keep_going):
+            if not pipeline.run(words.study, words.only, given, words.force, words.jobs):
                 return 1
             print("\n" + results.study_summary(words.study))
     except SbtError as error:

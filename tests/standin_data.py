@@ -149,7 +149,8 @@ def _text() -> dict[str, object]:
              f"It brings bad luck {k} times") for k in numbers]  # fmt: skip
     mc = [{"question": ask,
            "mc1_targets": {"choices": [yes, no], "labels": [1, 0]},
-           "mc2_targets": {"choices": [yes, also, no], "labels": [1, 1, 0]}} for ask, yes, also, no in true]  # fmt: skip
+           "mc2_targets": {"choices": [yes, also, no], "labels": [1, 1, 0]}}
+          for ask, yes, also, no in true]  # fmt: skip
     written = [{"type": "Adversarial", "category": "Proverbs", "question": ask, "best_answer": yes,
                 "correct_answers": [yes, also], "incorrect_answers": [no], "source": "https://example.com"}
                for ask, yes, also, no in true]  # fmt: skip
@@ -201,7 +202,8 @@ def _ethics() -> dict[str, bytes]:
 def _vision() -> dict[str, object]:
     def karpathy(names: list[str]) -> dict:
         return {"images": [{"filename": name, "cocoid": k, "split": "train" if k == 0 else "test", "sentences": [
-            {"raw": f"A {_thing(k)} seen {n} times."} for n in range(5)]} for k, name in enumerate(names)]}  # fmt: skip
+            {"raw": f"A {_thing(k)} seen {n} times."} for n in range(5)]}
+            for k, name in enumerate(names)]}  # fmt: skip
 
     pope = [{"question_id": k + 1, "image": VAL[k // 2], "label": ("yes", "no")[k % 2],
              "text": f"Is there a {THINGS[(k // 2 + 3 * (k % 2)) % 6]} in the image?"} for k in range(8)]  # fmt: skip

@@ -283,10 +283,10 @@ def test_the_check_names_what_a_study_takes_from_the_hub(
     rows = {row["check"]: row for row in preflight.checks(steps, folder, publishers.sources)}
     assert rows["data mme"]["found"] == "here" and "data sketches" not in rows
     with pytest.raises(RunError, match="data oodcv-images .missing.*Google Drive.*Put it to .*oodcv-images.zip"):
-        preflight.raise_if_failed(rows.values())
+        preflight.verdict(rows.values())
     (folder / "oodcv-images").mkdir()
     (folder / "oodcv-images" / "oodcv-images.zip").write_bytes(b"")
-    preflight.raise_if_failed(preflight.checks(steps, folder, publishers.sources))
+    preflight.verdict(preflight.checks(steps, folder, publishers.sources))
     monkeypatch.setattr(download.env, "free_gb", lambda at: 0.0)
     rows = preflight.checks(steps, folder, publishers.sources)
     assert not all(row["ok"] for row in rows if row["check"].startswith("disk"))

@@ -190,12 +190,18 @@ def test_after_a_benchmarks_failure_the_steps_that_do_not_need_it_run(
     assert "70_sum: not run, since it needs 50_first" in err
 
 
-@pytest.mark.parametrize(("flags", "made"), [([], []), (["--keep-going"], ["30_b"])])
-def test_after_another_failure_only_keep_going_goes_on(arms: Path, flags: list[str], made: list[str]) -> None:
+def test_after_a_failure_everything_runs_that_does_not_need_it(arms: Path) -> None:
     plan_file = arms / "params" / "tiny" / "plan.yaml"
     plan_file.write_text("jobs: 1\n" + ARMS.replace("{arm: a}", "{arm: a, fails: true}"))
-    assert main(["run", "tiny", *flags]) == 1
-    assert sorted(done_times(arms)) == made
+    assert main(["run", "tiny"]) == 1
+    assert sorted(done_times(arms)) == ["30_b"]
+
+
+def test_what_sums_up_shows_the_benchmarks_that_are_finished(arms: Path) -> None:
+    plan_file = arms / "params" / "tiny" / "plan.yaml"
+    plan_file.write_text(ARMS + "  - {name: 90_all, notebook: 30_arm, needs: [50_first, 51_second]}\n")
+    assert main(["run", "tiny"]) == 1
+    assert sorted(done_times(arms)) == ["30_a", "30_b", "51_second", "90_all"]
 
 
 def test_a_step_that_is_told_its_arms_needs_no_other_ones(arms: Path, capsys: pytest.CaptureFixture) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import huggingface_hub
@@ -12,7 +13,7 @@ from huggingface_hub import errors as hub_errors
 
 from sbt import benchmarks
 from sbt.data import download, preflight
-from sbt.data.preflight import access, raise_if_failed
+from sbt.data.preflight import access, verdict
 from sbt.data.registry import SOURCES, File, Mirror, Source
 from sbt.study import plan
 from sbt.utils import env, paths
@@ -85,8 +86,8 @@ def test_every_model_and_gated_source_is_asked_for_once_and_all_refused_are_name
         {"step": "50", "base": GATED, "language_model": "assets/llm"},
     ]
     with pytest.raises(RunError) as error:
-        raise_if_failed(checks(steps, Path("/nowhere")))
-    assert asked == [GATED, TOWER, "me/data"]
+        verdict(checks(steps, Path("/nowhere")))
+    assert sorted(asked) == ["me/data", GATED, TOWER]
     words = str(error.value)
     assert f"https://huggingface.co/{GATED}" in words and "https://huggingface.co/datasets/me/data" in words
     assert TOWER not in words and len(words.splitlines()) == 3
@@ -135,7 +136,7 @@ def test_every_path_that_is_not_here_is_named_at_once(asked: list[str], tmp_path
         {"step": "65", "heldout_data": str(paths.outputs() / "embedded" / "made-later.json")},
     ]
     with pytest.raises(RunError) as error:
-        raise_if_failed(checks(steps, tmp_path))
+        verdict(checks(steps, tmp_path))
     named = [line.strip() for line in str(error.value).splitlines()[1:]]
     assert [line.partition(" (")[0].removeprefix("path ").removeprefix(f"{paths.root()}/") for line in named] == [
         "llava-instruct-80", "data/none/mmlu", "/none/model", "data/none/mme", "data/none/f.json", "data/none/pope"
@@ -179,3 +180,18 @@ def test_what_set_gives_reaches_the_check() -> None:
     again = {step.values["step"]: step.values for step in plan.load("colab-t4", given=check.values["changed"])[1]}
     assert again["20_connector"]["language_model"] == "assets/llm" and not again["30_mm-lora"]["quantization"]
     assert plan.load("colab-t4")[1][2].values["quantization"] == "4bit" and paths.params().is_dir()
+
+
+def test_what_only_some_steps_need_is_said_and_the_study_goes_on() -> None:
+    def step(name: str, *needs: str, sums_up: bool = False) -> SimpleNamespace:
+        return SimpleNamespace(name=name, needs=needs, sums_up=sums_up, scores=name.startswith("5"))
+
+    steps = [step("25_a"), step("25_b"), step("50_a", "25_a"), step("50_b", "25_b")]
+    steps.append(step("90_report", "50_a", "50_b", sums_up=True))
+    row = {"check": "model me/a", "found": "refused", "ok": False, "why": "it is gated", "steps": ["25_a"]}
+    words = verdict([row], steps)
+    assert "model me/a (refused): it is gated" in words and words.endswith("these cannot run: 25_a, 50_a")
+    assert verdict([row | {"ok": True}], steps) == ""
+    for lost in (["25_a", "25_b"], ()):  # no arm could be scored; the machine lacks it
+        with pytest.raises(RunError, match="this machine is not ready"):
+            verdict([row | {"steps": lost}], steps)

@@ -1,7 +1,7 @@
 """What the steps of a study need that this machine or its token may lack, checked before anything is downloaded.
 
 rows = checks([step.values for step in steps], paths.downloads(), benchmarks.sources())
-raise_if_failed(rows)  # one error that names everything that is missing
+print(verdict(rows, steps))  # everything that is missing, and what cannot run for it; an error where nothing can
 """
 
 import re
@@ -14,6 +14,7 @@ from huggingface_hub import errors as hub_errors
 
 from sbt.data import download
 from sbt.data.registry import HUB, HUB_URL, SOURCES, BenchmarkFiles, Source
+from sbt.study.plan import Step
 from sbt.utils import env, paths
 from sbt.utils.errors import RunError
 
@@ -27,6 +28,7 @@ PATHS = re.compile(
     r".+_(data|images|from|file)|images|references|annotations|demonstrations|corrupted|sources|flickr|preset"
 )
 NOT_FOUND = "missing"
+Row = tuple[str, str, bool, str, Iterable[str]]
 
 
 class Access(NamedTuple):
@@ -59,14 +61,18 @@ def access(repo: str, kind: str = "model") -> Access:
 def checks(steps: Iterable[dict], folder: Path, published: Mapping[str, BenchmarkFiles]) -> list[dict]:
     """Rows `check, found, ok, why` as `env.checks` gives: packages, GPUs, paths, models, sources, benchmarks, disks.
 
-    `steps` are the steps' values, `folder` is what is fetched to. Models that are folders or packaged need nothing,
-    nor do those in the Hub's cache; with HF_HUB_OFFLINE set nobody is asked.
+    `steps` in a row are those that need it; () stands for all. `steps` given are the steps' values, `folder` is what
+    is fetched to. Models that are folders or packaged need nothing, nor do those in the Hub's cache; with
+    HF_HUB_OFFLINE set nobody is asked.
     """
     steps = list(steps)
-    asked = list(dict.fromkeys(source for values in steps for source in wanted(values, published)))
+    asked: dict[Source, list[str]] = {}
+    for values in steps:
+        for source in wanted(values, published):
+            asked.setdefault(source, []).append(_name(values))
     rows = [*_machine(steps), *_paths(steps), *_repositories(steps), *_benchmarks(asked, folder)]
     rows += _disks(steps, asked, folder)
-    return [dict(zip(("check", "found", "ok", "why"), row, strict=True)) for row in rows]
+    return [dict(zip(("check", "found", "ok", "why", "steps"), row, strict=True)) for row in rows]
 
 
 def wanted(values: Mapping[str, object], published: Mapping[str, BenchmarkFiles]) -> list[Source]:
@@ -87,19 +93,36 @@ def wanted(values: Mapping[str, object], published: Mapping[str, BenchmarkFiles]
     return list(dict.fromkeys(sources))
 
 
-def raise_if_failed(rows: Iterable[dict]) -> None:
-    """RunError that names every check that failed, with what to do about it."""
-    if failed := [row for row in rows if not row["ok"]]:
-        lines = "\n".join(f"  {row['check']} ({row['found']}): {row['why']}" for row in failed)
+def verdict(rows: Iterable[dict], steps: Iterable[Step] = ()) -> str:
+    """What the study does without, in words; empty where nothing is missing.
+
+    RunError that names every check that failed, with what to do about it, where no arm could be scored, or where the
+    whole machine lacks something. `steps` are the study's, in the order of its plan.
+    """
+    failed = [row for row in rows if not row["ok"]]
+    lines = "\n".join(f"  {row['check']} ({row['found']}): {row['why']}" for row in failed)
+    lost: set[str] = {name for row in failed for name in row.get("steps", ())}
+    steps = list(steps)
+    for step in steps:
+        if not step.sums_up and lost.intersection(step.needs):
+            lost.add(step.name)
+    whole = any(not row.get("steps") for row in failed)
+    if failed and (whole or not any(step.scores and step.name not in lost for step in steps)):
         raise RunError(f"this machine is not ready:\n{lines}")
+    without = ", ".join(step.name for step in steps if step.name in lost)
+    return f"missing:\n{lines}\nThe study goes on; without it these cannot run: {without}" if failed else ""
 
 
-def _machine(steps: list[dict]) -> Iterable[tuple[str, str, bool, str]]:
+def _name(values: dict) -> str:
+    return values.get("step", "a step")
+
+
+def _machine(steps: list[dict]) -> Iterable[Row]:
     """Optional packages, each with the parameter that asks for it, and GPUs."""
     asked: dict[str, str] = {}
     cards: dict[str, int] = {}
     for values in steps:
-        of = values.get("step", "a step")
+        of = _name(values)
         if values.get("quantization") == "4bit":
             asked.setdefault("bitsandbytes", f"quantization '4bit' of {of}")
             cards.setdefault(f"quantization '4bit' of {of}", 1)
@@ -115,28 +138,30 @@ def _machine(steps: list[dict]) -> Iterable[tuple[str, str, bool, str]]:
             cards.setdefault(f"engine {engine!r} of {of}, {here} processes on a machine", here)
     for package, why in asked.items():
         found = env.version(package)
-        yield package, found or NOT_FOUND, found is not None, f'{why} needs it: pip install -e ".[{EXTRAS[package]}]"'
+        why = f'{why} needs it: pip install -e ".[{EXTRAS[package]}]"'
+        yield package, found or NOT_FOUND, found is not None, why, ()
     if cards:
         why, most = max(cards.items(), key=lambda card: card[1])
-        yield "NVIDIA GPUs", str(env.gpus()), env.gpus() >= most, f"{why} needs {most}"
+        yield "NVIDIA GPUs", str(env.gpus()), env.gpus() >= most, f"{why} needs {most}", ()
 
 
-def _paths(steps: list[dict]) -> Iterable[tuple[str, str, bool, str]]:
+def _paths(steps: list[dict]) -> Iterable[Row]:
     """Every file and folder that a parameter names and that is not here, with the step and the parameter.
 
     What lies in the folder of outputs is left out: another step may write it.
     """
-    missing: dict[str, list[str]] = {}
+    missing: dict[str, list[tuple[str, str]]] = {}
     for values in steps:
         for parameter, value in values.items():
             for name in _named_paths(parameter, value):
                 path = paths.resolve(name)
                 if not path.exists() and not path.is_relative_to(paths.outputs()):
-                    where = f"{parameter} of {values.get('step', 'a step')}"
-                    missing.setdefault(paths.shown(path), []).append(where)
-    for name, parameters in missing.items():
+                    missing.setdefault(paths.shown(path), []).append((parameter, _name(values)))
+    for name, where in missing.items():
+        parameters = [f"{parameter} of {step}" for parameter, step in where]
         remedy = f", or name one of {', '.join(SOURCES)}" if "/" not in name and _is_data(parameters[0]) else ""
-        yield f"path {name}", NOT_FOUND, False, f"{', '.join(parameters)}: put it there, or change the value{remedy}"
+        why = f"{', '.join(parameters)}: put it there, or change the value{remedy}"
+        yield f"path {name}", NOT_FOUND, False, why, [step for _, step in where]
 
 
 def _is_data(parameter: str) -> bool:
@@ -158,27 +183,29 @@ def _named_paths(parameter: str, value: object) -> Iterable[str]:
         yield value
 
 
-def _repositories(steps: list[dict]) -> Iterable[tuple[str, str, bool, str]]:
+def _repositories(steps: list[dict]) -> Iterable[Row]:
     """Every model id and gated source that the steps name, asked for where the cache does not have it."""
-    named = [values.get(name) for values in steps for name in MODELS]
-    wanted = [(model, "model") for model in named if _is_hub_id(model)]
+    wanted: dict[tuple[str, str], list[str]] = {}
     for values in steps:
+        repos = [(values[name], "model") for name in MODELS if _is_hub_id(values.get(name))]
         sources = [SOURCES.get(str(value)) for name, value in values.items() if name.endswith(DATA)]
         files = [file for source in sources if source and source.gated for file in source.files]
-        wanted += [(file.mirrors[0].repo, "dataset") for file in files if file.mirrors and file.mirrors[0].repo]
-    for repo, kind in dict.fromkeys(wanted):
+        repos += [(file.mirrors[0].repo, "dataset") for file in files if file.mirrors and file.mirrors[0].repo]
+        for repo in repos:
+            wanted.setdefault(repo, []).append(_name(values))
+    for (repo, kind), needed in wanted.items():
         if _cached(repo, "config.json", kind):
-            yield f"{kind} {repo}", "cached", True, "in the Hub's cache"
+            yield f"{kind} {repo}", "cached", True, "in the Hub's cache", needed
         elif download.offline_mode():
-            yield f"{kind} {repo}", "not asked for", True, "HF_HUB_OFFLINE is set"
+            yield f"{kind} {repo}", "not asked for", True, "HF_HUB_OFFLINE is set", needed
         else:
             found = access(repo, kind)
-            yield f"{kind} {repo}", "open" if found.ok else "refused", found.ok, found.reason
+            yield f"{kind} {repo}", "open" if found.ok else "refused", found.ok, found.reason, needed
 
 
-def _benchmarks(asked: Iterable[Source], folder: Path) -> Iterable[tuple[str, str, bool, str]]:
+def _benchmarks(asked: Mapping[Source, list[str]], folder: Path) -> Iterable[Row]:
     """Sources of the benchmarks that parameters take from the hub, each with its terms and where it is from."""
-    for source in asked:
+    for source, needed in asked.items():
         files = download.plan(source, folder)
         terms = f". {source.note[:1].upper()}{source.note[1:]}" if source.note else ""
         said = f"{source.title}: {', '.join(files['from'])}{terms}"
@@ -187,15 +214,15 @@ def _benchmarks(asked: Iterable[Source], folder: Path) -> Iterable[tuple[str, st
         found = "here" if here else NOT_FOUND if by_hand else "to be fetched"
         if found == NOT_FOUND:
             said += f". Put it to {', '.join(map(paths.shown, by_hand))}"
-        yield f"data {source.name}", found, found != NOT_FOUND, said
+        yield f"data {source.name}", found, found != NOT_FOUND, said, needed
 
 
-def _disks(steps: list[dict], asked: Iterable[Source], folder: Path) -> Iterable[tuple[str, str, bool, str]]:
+def _disks(steps: list[dict], asked: Iterable[Source], folder: Path) -> Iterable[Row]:
     """Disks that training files and benchmarks are fetched to."""
     named = [str(value) for values in steps for name, value in values.items() if name.endswith(DATA)]
     training = [SOURCES[name] for name in named if name in SOURCES]
     for one in download.room([*training, *asked], folder):
-        yield "disk of downloads", f"{one.free:.0f} GB free", one.free >= one.need, str(one)
+        yield "disk of downloads", f"{one.free:.0f} GB free", one.free >= one.need, str(one), ()
 
 
 def _is_hub_id(name: object) -> bool:

@@ -78,13 +78,12 @@ def run(
     given: dict | None = None,
     force: bool = False,
     jobs: int = 0,
-    keep_going: bool = False,
 ) -> bool:
     """Run the selected steps of a study that are not up to date. False where one failed; what and why is printed.
 
     All parameters of all steps are checked before the first one starts. `force` makes the steps anew. `jobs`: how many
     steps that do not need each other run side by side; 0 for what the study says (`plans.Plan.side_by_side`). After a
-    failure the steps that do not need the failed one still run, if it scored arms or `keep_going` is set.
+    failure the steps that do not need the failed one still run, unless it was the check of the whole machine.
     """
     if jobs < 0:
         raise ParameterError(f"--jobs {jobs}: at least 1; leave it out for the study's own number")
@@ -94,7 +93,7 @@ def run(
         hub.pin(paths.outputs() / plan.study, [name for step in steps for name in hub.named(step.values)])
         # of all steps at once: a corrupt one is an error before anything starts
         states = dict.fromkeys([step.name for step in steps], FORCED) if force else _states(steps)
-        failures = _Work(steps, states, force, jobs or plan.side_by_side(), keep_going).run()
+        failures = _Work(steps, states, force, jobs or plan.side_by_side()).run()
     for name, problem in failures.items():
         print(f"{name}: {problem}", file=sys.stderr)
     return not failures
@@ -107,16 +106,14 @@ class _Work:
     wait for each other.
     """
 
-    def __init__(
-        self, steps: list[plans.Step], states: dict[str, manifest.State], force: bool, jobs: int, keep_going: bool
-    ) -> None:
+    def __init__(self, steps: list[plans.Step], states: dict[str, manifest.State], force: bool, jobs: int) -> None:
         todo = sum(state.kind != "up to date" for state in states.values())
         jobs = min(jobs, max(1, todo))  # one alone has all cores
         width = max(len(step.name) for step in steps)
         places = enumerate(steps, start=1)
         titles = {step.name: f"[{place:2}/{len(steps)}] {step.name:<{width}}" for place, step in places}
         self.lines, self.threads = StatusLines(titles, jobs), max(1, env.cores() // jobs) if jobs > 1 else 0
-        self.states, self.force, self.jobs, self.keep_going = states, force, jobs, keep_going
+        self.states, self.force, self.jobs = states, force, jobs
         self.waiting = {step.name: step for step in steps}
         self.running: dict[str, tuple[plans.Step, Execution]] = {}
         self.finished: list[plans.Step] = []  # their pages are written while the next ones run
@@ -143,7 +140,8 @@ class _Work:
         return self.failures
 
     def _begin_if_possible(self, step: plans.Step) -> None:
-        if failed := [need for need in step.needs if need in self.failures]:
+        failed = [need for need in step.needs if need in self.failures]
+        if failed and not (step.sums_up and len(failed) < len(step.needs)):
             del self.waiting[step.name]
             self.failures[step.name] = f"not run, since it needs {failed[0]}"
             return
@@ -173,12 +171,15 @@ class _Work:
         self.lines.end(step.name, "failed" if problem else "done")
         if not problem:
             self.finished.append(step)
+            missing = step.folder / "missing.txt"
+            if step.notebook == plans.CHECK and missing.is_file() and (words := files.read_text(missing)):
+                self.lines.say(step.name, words)
             return
         before = manifest.whole(step.folder)
         kept = f"\nearlier results: {paths.shown(before)}" if before != step.folder else ""
         where = paths.shown(step.folder / "notebook.ipynb")
         self.failures[step.name] = f"{problem}\nexecuted notebook: {where}{kept}"
-        if not (self.keep_going or step.scores):
+        if step.notebook == plans.CHECK:
             self.failures |= dict.fromkeys(self.waiting, f"not run after the failure of {step.name}")
             self.waiting.clear()
 

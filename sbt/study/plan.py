@@ -22,6 +22,7 @@ from sbt.utils.errors import MissingStep, ParameterError
 
 TOP = {"title": "str", "card": "str", "jobs": "int", "set": "dict", "steps": "list"}
 REPORT = "90_report"  # the notebook, and the step, that sums a study up
+CHECK = "00_check"  # what fails there concerns the whole study
 WIDTH = 100  # columns of the table
 STEP = re.compile(r"\d\d_[\w-]*")  # how the name of a step begins
 MOST_JOBS = 4  # side by side on a CPU: beyond it, the longest chain of steps decides
@@ -49,6 +50,11 @@ class Step:
     def scores(self) -> bool:
         """Whether it scores arms: a benchmark's failure says nothing about the other benchmarks."""
         return "arm_steps" in self.values
+
+    @property
+    def sums_up(self) -> bool:
+        """Whether it reads what other steps scored: it shows those that are finished."""
+        return not self.scores and any("arm_steps" in values for values in self.upstream)
 
     @property
     def estimate(self) -> estimate.Estimate:
