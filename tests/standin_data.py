@@ -14,7 +14,7 @@ from PIL import Image
 
 from sbt import benchmarks
 from sbt.benchmarks.ethics.files import SUBSETS
-from sbt.benchmarks.mme import metric as mme
+from sbt.benchmarks.mme import task as mme
 from sbt.data.registry import SOURCES, File, Source
 
 IMAGES, ROWS = 24, 48
