@@ -9,7 +9,7 @@ import pytest
 
 from sbt.benchmarks.captions import SPEC, metric
 from sbt.benchmarks.captions import task as captions
-from sbt.benchmarks.captions.files import load, train_captions
+from sbt.benchmarks.captions.task import load, train_captions
 from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
 

@@ -1,32 +1,246 @@
 """Image captioning (Chen et al. 2015): one caption a picture against several references, by coco-caption's metrics.
 
 Protocol "standard": the paper's request, greedy decoding, no Java. Protocol "paper": what the authors' code does
-beside how it decodes (`SPEC.protocols`). The files of references: `captions.files`.
+beside how it decodes (`SPEC.protocols`). A file's content says in which of the published forms its references are:
+COCO annotations, Karpathy's splits (dataset_coco.json, dataset_flickr30k.json), the authors' list
+(UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/eval_datasets.py@47f96a3), Flickr30k's tokens and tables.
 """
 
+import csv
+import io
+import json
 import random
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from sbt.benchmarks import check_protocol
 from sbt.benchmarks.captions import FILES, SPEC, metric
-from sbt.benchmarks.captions.files import ALL, load, train_captions
 from sbt.benchmarks.common import answers as answer_files
 from sbt.benchmarks.common import controls
 from sbt.data import benchmark_files
 from sbt.report import stats
 from sbt.study.runs import Run
-from sbt.utils import paths
+from sbt.utils import checks, paths
 from sbt.utils.errors import DataError, ParameterError
+from sbt.utils.files import read_json, read_text
+from sbt.utils.text import nearest
 
-__all__ = ["PROMPT", "blind_levels", "demonstrations", "load", "per_item", "prompt", "published", "rows", "samples",
-           "score", "score_files", "sources", "subset"]  # fmt: skip
 PROMPT = "Please provide a description of the picture."  # UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall
+ALL = "all"
+# The authors' code looks for COCO_test2014_*, of which there are no captions: theirs are of val2014.
+COCO_IMAGE = "COCO_val2014_{:012d}.jpg"
+TOKEN = re.compile(r"(?P<image>[^\t\n]+)#\d+\t(?P<caption>.*)")
+COLUMNS = {  # of tables, lower case, by what is taken from them
+    "image": ("image_name", "image", "filename", "file_name"),
+    "caption": ("comment", "caption", "raw"),
+    "split": ("split",),
+}
+UNSPLIT = re.compile(r"\s*\d+\s+(?P<caption>\S.*)")  # one line of Flickr30k's results.csv lacks the second "|"
+FORMS = (
+    "COCO annotations (an object with lists 'images' and 'annotations'), Karpathy's splits (an object with a list "
+    "'images' of {filename, split, sentences}) or a list of {image_name or image_id, captions}"
+)
 MAIN = "coco"  # the data set whose subsets have no name before them
+
+
+class _Image(NamedTuple):
+    id: str | int
+    image: str
+    references: list[str]
+    split: str
+
+
+def load(path: Path | str, split: str = "") -> list[dict]:
+    """Items `id`, `image` (file name without folder), `references`, in file order, of the images that have captions.
+
+    `id` is COCO's number where the file has it, else the file name. `split` is one of those that a file names, as
+    "test" of Karpathy's, or "all"; a file that names several wants it said. DataError names file and row or line of
+    what is malformed; ParameterError: a split that is not there.
+    """
+    path = paths.resolve(str(path))
+    name = paths.shown(path)
+    rows = _of_split(_images(_content(path), name), split, name)
+    items = [{"id": row.id, "image": row.image, "references": row.references} for row in rows if row.references]
+    if not items:
+        raise DataError(f"{name} holds no image with a reference caption")
+    return items
+
+
+def train_captions(path: Path | str) -> list[list[str]]:
+    """The captions of each training image, to draw demonstrations from.
+
+    Any form that `load` reads, of which the split "train" is taken where there is one, or LLaVA's file of
+    conversations (chat.json of the connector's pretraining), whose first answer is the caption.
+    """
+    path = paths.resolve(str(path))
+    content, name = _content(path), paths.shown(path)
+    if isinstance(content, list) and content and isinstance(content[0], dict) and "conversations" in content[0]:
+        found = []
+        for where, row in checks.listed(content, name):
+            turns = [turn for turn in row.get("conversations") or () if isinstance(turn, dict)]
+            answer = next((turn for turn in turns if turn.get("from") == "gpt"), None)
+            if answer is None:
+                raise DataError(f"{where}: no answer among its conversations")
+            found.append([_text(answer.get("value"), where)])
+        return found
+    rows = _images(content, name)
+    named = [row for row in rows if row.split == "train"] or rows
+    return [row.references for row in named if row.references]
+
+
+def _content(path: Path) -> object:
+    """The value of a JSON file, the text of any other."""
+    text = read_text(path)
+    return read_json(path) if text.lstrip()[:1] in ("{", "[", "") else text
+
+
+def _images(content: object, name: str) -> list[_Image]:
+    if not isinstance(content, str):
+        return _json(content, name)
+    found: dict[str, _Image] = {}
+    for image, captions, split in _tokens(content, name) if TOKEN.match(content) else _table(content, name):
+        found.setdefault(image, _Image(image, image, [], split)).references.extend(captions)
+    return list(found.values())
+
+
+def _of_split(rows: list[_Image], split: str, name: str) -> list[_Image]:
+    known = sorted({row.split for row in rows} - {""})
+    if split in known:
+        return [row for row in rows if row.split == split]
+    if split == ALL or not (split or known[1:]):
+        return rows
+    if not split:
+        raise ParameterError(f"{name} holds the splits {', '.join(known)}: set `split` to one of them, or to {ALL!r}")
+    told = f"holds {', '.join(known)}" if known else "names no splits: leave `split` empty"
+    raise ParameterError(f"{name} has no split {split!r}{nearest(split, known)}: it {told}")
+
+
+def _text(value: object, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{where}: no caption")
+    return value
+
+
+def _json(content: object, name: str) -> list[_Image]:
+    if isinstance(content, list):
+        if not content:
+            return []
+        rows = [_listed(row, where) for where, row in checks.listed(content, name)]
+        checks.once((row.image for row in rows), f"{name}, row ", "image")
+        checks.once((row.id for row in rows), f"{name}, row ", "image_id")
+        return rows
+    images = content.get("images") if isinstance(content, dict) else None
+    if isinstance(images, list) and isinstance(content.get("annotations"), list):
+        return _coco(content, name)
+    if not isinstance(images, list) or not any(isinstance(row, dict) and "sentences" in row for row in images):
+        raise DataError(f"{name}: expected {FORMS}")
+    rows = [_karpathy(row, f"{name}, row {number} of images") for number, row in enumerate(images, start=1)]
+    checks.once((row.id for row in rows), f"{name}, row of images ", "id")
+    return rows
+
+
+def _coco(content: dict, name: str) -> list[_Image]:
+    for kind, key in (("images", "id"), ("annotations", "image_id")):
+        for number, row in enumerate(content[kind], start=1):
+            if not isinstance(row, dict) or type(row.get(key)) not in (str, int):
+                raise DataError(f"{name}, row {number} of {kind}: no {key}")
+            if not isinstance(row.get("file_name", ""), str):
+                raise DataError(f"{name}, row {number} of {kind}: file_name must be a text")
+    checks.once((row["id"] for row in content["images"]), f"{name}, row of images ", "id")
+    found = {row["id"]: _Image(row["id"], row.get("file_name", ""), [], "") for row in content["images"]}
+    for number, row in enumerate(content["annotations"], start=1):
+        where = f"{name}, row {number} of annotations"
+        caption = _text(row.get("caption"), where)
+        if row["image_id"] not in found:
+            raise DataError(f"{where}: image {row['image_id']!r} is not among 'images'")
+        found[row["image_id"]].references.append(caption)
+    return list(found.values())
+
+
+def _karpathy(row: object, where: str) -> _Image:
+    for key, kind in (("filename", str), ("split", str), ("sentences", list)):
+        if not isinstance(row, dict) or not isinstance(row.get(key), kind):
+            raise DataError(f"{where}: no {key}")
+    raw = [sentence.get("raw") if isinstance(sentence, dict) else None for sentence in row["sentences"]]
+    captions = [_text(text, f"{where}, sentence {number}") for number, text in enumerate(raw, start=1)]
+    return _Image(row.get("cocoid", row["filename"]), row["filename"], captions, row["split"])
+
+
+def _listed(row: dict, where: str) -> _Image:
+    captions = row.get("captions")
+    if not isinstance(captions, list):
+        raise DataError(f"{where}: no list of captions")
+    number, image = row.get("image_id"), row.get("image_name")
+    if not isinstance(image, str) or not image:
+        if type(number) is not int:
+            raise DataError(f"{where}: neither image_name nor image_id, a number")
+        image = COCO_IMAGE.format(number)
+    texts = [_text(caption, f"{where}, caption {place}") for place, caption in enumerate(captions, start=1)]
+    return _Image(image if number is None else number, image, texts, "")
+
+
+def _tokens(text: str, name: str) -> Iterator[tuple[str, list[str], str]]:
+    """Image and caption of each line NAME#NUMBER, tab, caption: results_20130124.token."""
+    numbered: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        found = TOKEN.fullmatch(line.rstrip("\r"))
+        if not found:
+            raise DataError(f"{name}:{number}: expected IMAGE#NUMBER, a tab and the caption, found {line[:40]!r}")
+        key = line.split("\t")[0]
+        if key in numbered:
+            raise DataError(f"{name}:{number}: {key} stands in the file twice, first in line {numbered[key]}")
+        numbered[key] = number
+        yield found["image"], [_text(found["caption"], f"{name}:{number}")], ""
+
+
+def _table(text: str, name: str) -> Iterator[tuple[str, list[str], str]]:
+    """Image, captions and split of each row of a table with a header, its columns parted by "|" or ","."""
+    bars = "|" in text.partition("\n")[0]
+    quoting = csv.QUOTE_NONE if bars else csv.QUOTE_MINIMAL  # a quote in a caption stands for itself beside bars
+    table = csv.reader(io.StringIO(text, newline=""), delimiter="|" if bars else ",", quoting=quoting)
+    header = [column.strip().lower() for column in next(table, [])]
+    place = {key: next((header.index(c) for c in names if c in header), None) for key, names in COLUMNS.items()}
+    if place["image"] is None or place["caption"] is None:
+        either = " and ".join(f"one of {', '.join(COLUMNS[key])}" for key in ("image", "caption"))
+        raise DataError(f"{name}:1: expected {FORMS}, lines of IMAGE#NUMBER and a tab, or a header with {either}")
+    for row in _rows(table, name):
+        where = f"{name}:{table.line_num}"
+        if bars and len(row) == len(header) - 1 and (found := UNSPLIT.fullmatch(row[-1])):
+            row = [*row[:-1], "", found["caption"]]
+        if len(row) != len(header):
+            raise DataError(f"{where}: {len(row)} columns, but the header has {len(header)}")
+        cell = {key: "" if index is None else row[index].strip() for key, index in place.items()}
+        if not cell["image"]:
+            raise DataError(f"{where}: no image")
+        listed = header[place["caption"]] == "raw"
+        captions = _several(cell["caption"], where) if listed else [_text(cell["caption"], where)]
+        yield cell["image"], captions, cell["split"]
+
+
+def _rows(table: Iterator[list[str]], name: str) -> Iterator[list[str]]:
+    """The rows of a table that are not blank."""
+    try:
+        yield from (row for row in table if any(cell.strip() for cell in row))
+    except csv.Error as error:
+        raise DataError(f"{name}:{table.line_num}: {error}. Is a quote left open?") from None
+
+
+def _several(text: str, where: str) -> list[str]:
+    """Captions of a cell that holds a JSON list of them."""
+    try:
+        found = json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        found = None
+    if not isinstance(found, list):
+        raise DataError(f"{where}: expected a JSON list of captions in the column 'raw', found {text[:40]!r}")
+    return [_text(caption, where) for caption in found]
 
 
 def sources(world: Path | None, references: str, images: str, split: str, flickr: dict) -> dict[str, dict]:
@@ -57,7 +271,7 @@ def published(run: Run) -> dict[str, dict]:
 def demonstrations(path: Path | str, items: Sequence[dict], seed: int, count: int = 3) -> list[dict]:
     """The items with the paper's turns before each: (request, caption) of training images, drawn with the seed.
 
-    The file: `captions.files.train_captions`. DataError where it has fewer images than one item takes.
+    The file: `train_captions`. DataError where it has fewer images than one item takes.
     """
     texts = train_captions(path)
     if len(texts) < count:
