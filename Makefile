@@ -9,7 +9,7 @@ EMPTY := $(CURDIR)/.test-outputs
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=1200
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-portable lab notebooks address base-models lock clean
+.PHONY: help run test test-portable test-kills lab notebooks address base-models lock clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,6 +31,9 @@ test-portable: $(INSTALLED)  ## training tests and 05_base_models, computed as o
 	rm -rf $(EMPTY)
 	ATEN_CPU_CAPABILITY=default SBT_OUTPUTS=$(EMPTY) $(BIN)/python -m pytest $(NBVAL) notebooks/05_base_models.ipynb
 	rm -rf $(EMPTY)
+
+test-kills: $(INSTALLED)  ## forty kills at random moments: every result is the uninterrupted run's
+	SBT_KILLS=20 $(BIN)/python -m pytest tests/test_kill_resume.py -k random
 
 lab: $(INSTALLED)  ## JupyterLab; every notebook runs with its defaults
 	$(BIN)/jupyter lab notebooks

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from sbt.report import results
 from sbt.study import params, pipeline
+from sbt.utils import text
 from sbt.utils.errors import ParameterError, SbtError
 
 
@@ -99,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 1
             print("\n" + results.study_summary(words.study))
     except SbtError as error:
-        print(f"sbt: {error}", file=sys.stderr)
+        print(f"sbt: {text.lines(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # as by `sbt export embedded | head`
         sys.stdout = None

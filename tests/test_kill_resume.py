@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,9 +44,9 @@ def project(tmp_path_factory) -> Path:
     return root
 
 
-def start(root: Path, outputs: Path) -> subprocess.Popen:
+def start(root: Path, outputs: Path, *words: str) -> subprocess.Popen:
     environment = os.environ | {"SBT_ROOT": str(root), "SBT_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "sbt", "run", "tiny"]
+    command = [sys.executable, "-m", "sbt", "run", "tiny", *words]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -52,13 +54,50 @@ def results(outputs: Path) -> dict[str, str]:
     return {done.parent.name: json.loads(done.read_text())["result"] for done in sorted(outputs.glob("tiny/*/DONE"))}
 
 
-def test_killed_in_training_and_scoring_and_between_steps(project, tmp_path):
-    whole = start(project, tmp_path / "whole")
-    said, _ = whole.communicate(timeout=900)
-    assert whole.returncode == 0, said
-    expected = results(tmp_path / "whole")
-    assert len(expected) == 4
+@pytest.fixture(scope="module")
+def whole(project, tmp_path_factory) -> Path:
+    """Outputs of the study, run without an interruption."""
+    outputs = tmp_path_factory.mktemp("whole")
+    running = start(project, outputs)
+    said, _ = running.communicate(timeout=900)
+    assert running.returncode == 0, said
+    assert len(results(outputs)) == 4
+    return outputs
 
+
+@pytest.mark.parametrize("step", ["30_mm-full", "50_truthfulqa"])
+def test_killed_at_random_moments(project, whole, step):
+    """`make test-kills` makes twenty kills of each step; the seconds are drawn, and printed where a test fails."""
+    expected, folder, drawn = results(whole), whole / "tiny" / step, random.Random(os.environ.get("SBT_SEED", "0"))
+    recorded = json.loads((folder / "manifest.json").read_text())
+    longest, kills, made = 2 * recorded["seconds"] + 8, int(os.environ.get("SBT_KILLS", "2")), 0
+    while made < kills:
+        shutil.rmtree(folder)
+        for _ in range(4):  # in one run of the step
+            running = start(project, whole, "--only", step)
+            seconds = drawn.uniform(0, longest)
+            try:
+                said, _ = running.communicate(timeout=seconds)
+                assert running.returncode == 0, said
+            except subprocess.TimeoutExpired:
+                running.send_signal(signal.SIGKILL)
+                running.communicate()
+                made += 1
+            print(f"{step}: {'killed' if running.returncode else 'ended'} after {seconds:.2f} s")
+            if made == kills or not running.returncode:
+                break
+        last = start(project, whole, "--only", step)
+        said, _ = last.communicate(timeout=900)
+        assert last.returncode == 0, said
+        assert results(whole) == expected
+        again = json.loads((folder / "manifest.json").read_text())
+        for name, output in recorded["outputs"].items():
+            assert again["outputs"][name]["sha256"] == output["sha256"], name
+        assert again["outputs"].keys() == recorded["outputs"].keys()
+
+
+def test_killed_in_training_and_scoring_and_between_steps(project, whole, tmp_path):
+    expected = results(whole)
     killed = tmp_path / "killed"
     for step, pattern in KILLS:
         running = start(project, killed)

@@ -316,7 +316,8 @@ def test_an_estimate_is_measured_once_a_step_has_run(namespace: Namespace) -> No
     assert estimate.step("10_make", values).source == "measured"
     other = estimate.step("10_make", values | {"step": "new", "max_steps": 100, "batch_size": 32})
     assert other.source == "arithmetic" and other.minutes > 0
-    seven = estimate.step("n", {"language_model": "meta/Llama-7b", "max_steps": 1, "batch_size": 1})
+    seven = {"language_model": "meta-llama/Llama-2-7b-hf", "max_steps": 1, "batch_size": 1}
+    seven = estimate.step("n", seven)
     assert 100 < seven.memory_gb < 130  # 7e9 weights, gradients and two moments of 4 bytes
 
 

@@ -1,5 +1,6 @@
 """Finished results as text: the table of a study, the list of runs, two studies or steps side by side."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -122,6 +123,7 @@ def _folder(name: str) -> Path:
     """Folder of `study`, `study/step`, or either written as a path (`outputs/study/step/`, `params/study`)."""
     candidates = [paths.outputs() / name, paths.outputs() / Path(name).name, paths.root() / name]
     for folder in candidates:
-        if folder.is_dir() or manifest.whole(folder) != folder:
-            return manifest.whole(folder.absolute())
+        with contextlib.suppress(OSError, ValueError):  # a name that no folder can have
+            if folder.is_dir() or manifest.whole(folder) != folder:
+                return manifest.whole(folder.absolute())
     raise MissingStep(f"there are no results of {name}: `sbt runs` lists what there is")

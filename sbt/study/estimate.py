@@ -6,10 +6,8 @@ before it, the models' sizes (`architectures`) and the card that its study's pla
 
 import contextlib
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NamedTuple
 
 from sbt.study import architectures, costs, params
@@ -20,7 +18,6 @@ from sbt.utils.text import nearest
 START_MINUTES = 0.3  # a kernel that imports torch and transformers
 START_GB = 0.9  # what such a kernel holds before it loads a model
 SAVED_GB = 0.05  # notebook, samples, tables
-BILLIONS = re.compile(r"(\d+(?:\.\d+)?)b\b", re.IGNORECASE)
 NO_TOWER = architectures.Vision(4, 128, 384, 4, 72, 24)  # the embedded study's, where a step's own is not known
 NO_MODEL = architectures.Language(4, 128, 352, 4, 4, 1018, 2048)
 DOWNLOAD, DISK = 0.05, 0.3  # GB a second that are fetched, and that are read or written (assumed)
@@ -79,7 +76,7 @@ workload = nothing_known  # (notebook, values) -> what each benchmark asks of an
 
 @dataclass(frozen=True)
 class Estimate:
-    """Cost of a step; `source` is `measured` (an earlier run), `arithmetic`, or `guess` (a model of unknown size).
+    """Cost of a step; `source` is `measured` (an earlier run) or `arithmetic`.
 
     `disk_gb` is the most that results take at a time, `left_gb` what stays (0: all of it). `fetched`: gigabytes by the
     name of what is downloaded, which other steps may share. `steps` are optimizer steps. `gpu_gb` is the peak on each
@@ -248,14 +245,17 @@ def _training(values: dict, upstream: list[dict], card: str) -> Estimate:
     if work.tower and not values.get("workers"):  # else pictures are read while the card computes
         minutes += rows * PICTURE / work.processes / 60
     disk, left = (SAVED_GB + gb for gb in costs.disk_gb(work))
-    source = "arithmetic" if known else "guess"
+    unknown = () if known else (*TIME, "memory GB", "GPU GB", "disk GB")
     if not card:
-        return Estimate(minutes, START_GB + sum(peak.values()) - peak["CUDA"], disk, source, steps, left_gb=left)
+        memory = START_GB + sum(peak.values()) - peak["CUDA"]
+        return Estimate(minutes, memory, disk, "arithmetic", steps, left_gb=left, unknown=unknown)
     # every process reads the weights before it moves them to its GPU, and the notebook has a copy beside them
     each = costs.FULL if work.tuning == "full" or work.engine == "fsdp" or not work.half else 2
     copies = 1 + (work.processes // max(1, values.get("machines", 1)) if work.engine else 0)
     loading = copies * (START_GB + work.parameters * each / costs.GB)
-    return Estimate(minutes, loading, disk, source, steps, sum(peak.values()), card, work.processes, left)
+    return Estimate(
+        minutes, loading, disk, "arithmetic", steps, sum(peak.values()), card, work.processes, left, unknown=unknown
+    )
 
 
 def _preparing(values: dict) -> Estimate:
@@ -285,10 +285,11 @@ def _converting(values: dict) -> Estimate:
     left = SAVED_GB + each * kept / costs.GB
     seconds = (fetched / costs.GB + 3 * left) / DISK  # read, written, read again
     unknown = (*TIME, "fetch GB") if ref and not fetched and not paths.exists(ref) else ()
+    unknown += () if known else ("memory GB", "disk GB")
     most = left if kept == others else 2 * left
     memory = START_GB + costs.FULL * whole / costs.GB
     return Estimate(
-        START_MINUTES + seconds / 60, memory, most, "arithmetic" if known else "guess", left_gb=left,
+        START_MINUTES + seconds / 60, memory, most, "arithmetic", left_gb=left,
         fetched={ref: fetched / costs.GB} if fetched else {}, unknown=unknown,
     )  # fmt: skip
 
@@ -326,8 +327,8 @@ def _scoring(notebook: str, values: dict, upstream: list[dict], card: str) -> Es
     weights = model.parameters * (2 if half else costs.FULL) / costs.GB
     gpu = costs.FRAGMENTS * weights + costs.CONTEXT_GB + 2 if card else 0.0  # two gigabytes of logits and keys
     unknown = (*TIME,) * (not timed) + ("memory GB", "GPU GB") * (not known) + ("fetch GB",) * (0 in fetched.values())
-    source = "arithmetic" if known else "guess"
-    return Estimate(minutes, START_GB + weights, SAVED_GB, source, 0, gpu, card, fetched=fetched, unknown=unknown)
+    memory = START_GB + weights
+    return Estimate(minutes, memory, SAVED_GB, "arithmetic", 0, gpu, card, fetched=fetched, unknown=unknown)
 
 
 def _rows_per_step(values: dict) -> int:
@@ -349,12 +350,8 @@ def _before(values: dict, upstream: Iterable[dict]) -> object:
 
 
 def _language(ref: str) -> tuple[architectures.Language, bool]:
-    """Sizes of a language model; for an unknown one (`meta/Llama-7b`), those of the known one nearest in billions."""
+    """Sizes of a language model, and whether they are known: else those of the embedded study's stand in."""
     try:
-        return (architectures.language(ref), True) if ref else (NO_MODEL, True)
+        return (architectures.language(ref) if ref else NO_MODEL), True
     except ParameterError:
-        found = BILLIONS.search(ref) if "/" in ref else None
-        if found is None or Path(ref).is_absolute():
-            return NO_MODEL, False
-        count = float(found[1]) * 1e9
-        return min(architectures.LANGUAGE.values(), key=lambda shape: abs(shape.parameters - count)), False
+        return NO_MODEL, False

@@ -100,7 +100,8 @@ class Plan:
         for word in wanted:
             if not any(word in (step.name, step.name.split("_")[0]) for step in self.steps):
                 names = [step.name for step in self.steps]
-                raise ParameterError(f"--only {word}: no such step in {self.study}{text.nearest(word[:100], names)}")
+                shown, near = text.short(word, quotes=False), text.nearest(word[:100], names)
+                raise ParameterError(f"--only {shown}: no such step in {self.study}{near}")
         return [s for s in self.steps if not wanted or s.name in wanted or s.name.split("_")[0] in wanted]
 
     def select(self, only: Iterable[str]) -> list[Step]:
@@ -145,7 +146,8 @@ def load(study: str, only: Iterable[str] = (), given: dict | None = None) -> tup
     known = set().union(*(step.values for step in bare.steps if step.name in names)) - {"study", "step"}
     for name in given:
         if name not in known:
-            raise ParameterError(f"--set {name}: no selected step has this parameter{text.nearest(name, known)}")
+            short, near = text.short(name, quotes=False), text.nearest(name[:100], known)
+            raise ParameterError(f"--set {short}: no selected step has this parameter{near}")
     steps = _linked((_step(folder, e, common, given if e["name"] in names else {}) for e in entries), card)
     _check_named_steps(steps, folder.name)
     plan = replace(bare, steps=steps)
@@ -224,9 +226,10 @@ def _check_named_steps(steps: Iterable[Step], study: str) -> None:
 def _study_folder(study: str) -> Path:
     """Accepts `embedded`, `params/embedded` and `params/embedded/`."""
     name = Path(study).name
-    if not (paths.params() / name / "plan.yaml").is_file():
+    if not params.NAME.fullmatch(name) or not (paths.params() / name / "plan.yaml").is_file():
         known = [file.parent.name for file in paths.params().glob("*/plan.yaml")]
-        raise ParameterError(f"there is no params/{name}/plan.yaml{text.nearest(name, known)}")
+        shown, near = text.short(name, quotes=False), text.nearest(name[:100], known)
+        raise ParameterError(f"there is no params/{shown}/plan.yaml{near}")
     return paths.params() / name
 
 
@@ -235,8 +238,9 @@ def _entry(entry: object, where: str) -> dict:
         raise ParameterError(f"{where}: a step needs a name and a notebook, found {text.short(entry)}")
     at = f"{where}: step {text.short(entry['name'], quotes=False)}"
     entry = params.check({n: params.Parameter(n, t.__name__, None, "") for n, t in TYPES.items()}, entry, at)
-    if not params.NAME.fullmatch(entry["name"]):
-        raise ParameterError(f"{at}: a step's name is a folder name (letters, digits, - _)")
+    for name in ("name", "notebook"):
+        if not params.NAME.fullmatch(entry[name]):
+            raise ParameterError(f"{at}: its {name} is a file's or folder's name (letters, digits, - _; at most 100)")
     return {"params": "", "set": {}, "needs": []} | entry
 
 

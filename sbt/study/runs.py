@@ -127,7 +127,11 @@ def local_inputs(values: dict) -> list[str]:
 def metrics(folder: Path) -> list[dict]:
     """Metric rows of a finished step; RunError where they are damaged."""
     rows = manifest.read(folder, "metrics.json")
-    if not all(isinstance(row, dict) and set(METRIC) <= row.keys() for row in rows):
+    kinds = {name: int | float | None if name in ("value", "n", "low", "high") else str for name in METRIC}
+    if not all(
+        isinstance(row, dict) and all(name in row and isinstance(row[name], kind) for name, kind in kinds.items())
+        for row in rows
+    ):
         where = paths.shown(folder / "metrics.json")
         raise RunError(f"{where} is not whole. Make the step anew with {manifest.force(folder)}")
     return rows

@@ -28,6 +28,12 @@ def short(value: object, most: int = 80, quotes: bool = True) -> str:
     return found if len(found) <= most else f"{found[: most - 3]}..."
 
 
+def lines(words: object, most: int = 900) -> str:
+    """A message as a terminal can show it: control characters and half characters spelled out, long lines cut."""
+    shown = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in str(words).split("\n")]
+    return "\n".join(short(line, most, quotes=False) for line in shown)
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Columns padded to their widest cell; columns that hold only numbers are aligned right."""
     cells = [[str(cell) for cell in row] for row in rows]
