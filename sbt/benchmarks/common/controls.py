@@ -51,6 +51,12 @@ def blank(size: int = 224) -> Image.Image:
     return Image.new("RGB", (size, size), (128, 128, 128))
 
 
+def counts(items: Sequence[dict]) -> dict[str, int]:
+    """How much a part of a benchmark holds: questions, different pictures, questions whose answer is yes."""
+    yes = sum(item["label"].lower() == "yes" for item in items)
+    return {"questions": len(items), "pictures": len({item["image"] for item in items}), "yes": yes}
+
+
 def commonest(kinds: Sequence[str], labels: Sequence[str]) -> list[str]:
     """What one would say who knows each kind of questions and never looks: its most frequent label, a question each.
 

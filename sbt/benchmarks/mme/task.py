@@ -121,12 +121,8 @@ def with_pictures(folder: Path | str, items: Sequence[dict]) -> list[dict]:
 
 def counts(items: Sequence[dict]) -> dict[str, dict[str, int]]:
     """By task, how much there is: questions, different pictures, questions whose answer is yes."""
-    found = {}
-    for task in tasks():
-        if own := [item for item in items if item["task"] == task]:
-            yes = sum(item["label"].lower() == "yes" for item in own)
-            found[task] = {"questions": len(own), "pictures": len({item["image"] for item in own}), "yes": yes}
-    return found
+    asked = {task: [item for item in items if item["task"] == task] for task in tasks()}
+    return {task: controls.counts(own) for task, own in asked.items() if own}
 
 
 def prompt(item: dict, protocol: str = "standard") -> str:

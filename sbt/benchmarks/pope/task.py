@@ -21,6 +21,7 @@ from sbt.utils.files import read_lines
 
 SPLITS = ("random", "popular", "adversarial")  # the publishers'
 MICRO_WORLD = (*SPLITS, "heldout")  # and pairs of colour and shape that no instruction mentions
+counts = controls.counts
 
 
 def files(folder: Path | str, splits: Sequence[str]) -> dict[str, Path]:
@@ -30,9 +31,8 @@ def files(folder: Path | str, splits: Sequence[str]) -> dict[str, Path]:
         names = [paths.resolve(str(folder)) / f"{start}pope_{split}.json" for start in ("", "coco_")]
         found[split] = next((path for path in names if path.is_file()), None)
         if found[split] is None:
-            raise DataError(
-                f"{paths.shown(names[0])} does not exist: put POPE's {names[1].name} there, or set `splits`"
-            )
+            told = f"put POPE's {names[1].name} there, or set `splits`"
+            raise DataError(f"{paths.shown(names[0])} does not exist: {told}")
     return found
 
 
@@ -48,12 +48,6 @@ def load(path: Path | str) -> list[dict]:
     numbers, rows = zip(*lines, strict=True)
     checks.once((row.get("question_id") for row in rows), f"{name}:", "question_id", numbers)
     return list(rows)
-
-
-def counts(rows: Sequence[dict]) -> dict[str, int]:
-    """How much a question file holds: questions, different pictures, questions whose answer is yes."""
-    yes = sum(row["label"] == "yes" for row in rows)
-    return {"questions": len(rows), "pictures": len({row["image"] for row in rows}), "yes": yes}
 
 
 def prompt(item: dict, protocol: str = "standard") -> str:

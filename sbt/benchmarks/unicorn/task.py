@@ -272,9 +272,7 @@ def _share(above: Sequence, below: Sequence, name: str) -> float | None:
 
 def counts(items: Sequence[dict]) -> dict[str, int]:
     """How much a task holds: questions, different pictures, questions whose answer is yes, that ask for a number."""
-    labels = [item["label"].lower() for item in items]
-    pictures, numbers = len({item["image"] for item in items}), sum(map(str.isdigit, labels))
-    return {"questions": len(items), "pictures": pictures, "yes": labels.count("yes"), "numbers": numbers}
+    return controls.counts(items) | {"numbers": sum(item["label"].isdigit() for item in items)}
 
 
 def prompt(item: dict, protocol: str = "standard") -> str:
