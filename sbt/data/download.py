@@ -23,8 +23,8 @@ from huggingface_hub import errors as hub_errors
 from tqdm.std import tqdm
 
 from sbt.data.registry import File, Mirror, Source
-from sbt.utils import env, files, paths
-from sbt.utils.errors import DataError, RunError
+from sbt.utils import env, files, hub, paths
+from sbt.utils.errors import DataError, RunError, SbtError
 
 RECORD = "downloads.json"  # file name -> mirror, size, time, sha256: what later fetches insist on
 SPARE = 1.02  # disk asked for, over what the files take
@@ -33,6 +33,8 @@ TRIES = 5  # times that a connection is taken up again
 TIMEOUT = 30.0  # seconds without a byte
 PATIENCE = 600.0  # seconds that a busy server's Retry-After is obeyed; a longer wait is the user's to decide
 OFF = 0.2  # share that a file's size may differ from the size that its publisher's page shows
+AGENT = {"User-Agent": "sight-beyond-text"}  # some refuse Python's own
+BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 Progress = Callable[[str, int, int], None]
 
 
@@ -108,6 +110,19 @@ def room(sources: Iterable[Source], folder: Path) -> list[Room]:
     return _rooms(wanted, Path(folder))
 
 
+def missing_size(source: Source, folder: Path) -> int | None:
+    """Bytes of a source that are still to be fetched; None where a size is not known."""
+    record = _record(Path(folder) / source.name)
+    sizes = [file.size for file in source.files if _here(file, record) is None and not _cached(file)]
+    return None if 0 in sizes else sum(sizes)
+
+
+def here(source: Source, file: File, folder: Path) -> bool:
+    """Whether a file of a source need not be fetched."""
+    folder = Path(folder) / source.name
+    return _here(file, _record(folder)) is not None or _cached(file) or (folder / file.name).is_file()
+
+
 def _rooms(missing: Iterable[File], folder: Path) -> list[Room]:
     """By filesystem: a cache in the home folder may be on another one than the results."""
     found: dict[int, tuple[Path, list[File]]] = {}
@@ -149,7 +164,7 @@ def _from_somewhere(
         except Exception as error:  # the Hub's and the network's errors are of many types: each is shown
             if isinstance(error, OSError) and error.errno in files.FULL:
                 raise RunError(f"{file.name}: the disk is full. Free some space and repeat: it goes on") from error
-            failures.append(f"  {shown}: {_words(error)}")
+            failures.append(f"  {shown}: {reason(error)}")
     offline = " (HF_HUB_OFFLINE is set)" if offline_mode() else ""
     remedy = f"Repeat, or put it to {paths.shown(by_hand)} by hand" + (f", from {source.page}" if source.page else "")
     note = [f"  {source.note}"] if not file.mirrors else []
@@ -159,7 +174,8 @@ def _from_somewhere(
 def _from(mirror: Mirror, file: File, folder: Path, progress: Progress | None) -> Path:
     told = partial(progress, file.name) if progress else None
     if mirror.repo:  # resumable; offline it looks into its cache only
-        where = {"repo_type": "dataset", "revision": mirror.revision, "tqdm_class": told and _bar(told)}
+        revision = mirror.revision or hub.commit(hub.DATASETS + mirror.repo)
+        where = {"repo_type": "dataset", "revision": revision, "tqdm_class": told and _bar(told)}
         return Path(huggingface_hub.hf_hub_download(mirror.repo, mirror.path, **where))
     if offline_mode():
         raise DataError("not asked for")
@@ -276,10 +292,12 @@ def offline_mode() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def _words(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why something could not be fetched, in one line; all of it where the message is this project's."""
+    if isinstance(error, SbtError) and not isinstance(error, DataError):
+        return str(error)
     if isinstance(error, hub_errors.LocalEntryNotFoundError) and error.__cause__:
         error = error.__cause__  # the status or the broken connection, which the Hub's client calls a lost connection
-    """Why a mirror did not give a file, in one line."""
     if isinstance(error, hub_errors.GatedRepoError):
         return "gated: accept its terms on that page and set HF_TOKEN"
     first = next(iter(str(error).strip().splitlines()), "no reason given")
@@ -288,7 +306,7 @@ def _words(error: Exception) -> str:
         return f"the Hub is busy ({error.response.status_code}): repeat" + (f" after {wait} seconds" if wait else "")
     if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore"):  # the Hub's library, by version
         return f"the connection failed ({type(error).__name__}: {first}): repeat to go on"
-    return first if isinstance(error, DataError) else f"{type(error).__name__}: {first}"
+    return str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {first}"
 
 
 def fetch_url(url: str, file: Path, progress: Callable[[int, int], None] | None = None) -> Path:
@@ -306,12 +324,12 @@ def fetch_url(url: str, file: Path, progress: Callable[[int, int], None] | None 
             _piecewise(url, part, about, progress)
             break
         except urllib.error.HTTPError as error:
-            wait = _wait(error, attempt)
-            if wait is None or attempt == TRIES or wait > PATIENCE:
-                later = f": repeat in {wait:.0f} seconds" if wait else ""
+            pause = wait(error, attempt)
+            if pause is None or attempt == TRIES or pause > PATIENCE:
+                later = f": repeat in {pause:.0f} seconds" if pause else ""
                 raise DataError(f"the server answers {error.code} {error.reason}{later}") from None
-            time.sleep(wait)
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            time.sleep(pause)
+        except BROKEN as error:
             if attempt == TRIES:
                 raise DataError(f"{getattr(error, 'reason', error)}; repeat to go on") from None
             if part.is_file() and part.stat().st_size == before:
@@ -322,7 +340,7 @@ def fetch_url(url: str, file: Path, progress: Callable[[int, int], None] | None 
     return file
 
 
-def _wait(error: urllib.error.HTTPError, attempt: int) -> float | None:
+def wait(error: urllib.error.HTTPError, attempt: int) -> float | None:
     """Seconds to wait before the server is asked again, None where its answer is final."""
     if error.code != 429 and error.code < 500:
         return None
@@ -338,7 +356,7 @@ def _wait(error: urllib.error.HTTPError, attempt: int) -> float | None:
 def _piecewise(url: str, part: Path, about: Path, progress: Callable[[int, int], None] | None) -> None:
     done = part.stat().st_size if part.is_file() and about.is_file() else 0
     known = files.read_json(about) if done else {}
-    request = urllib.request.Request(url, headers={"User-Agent": "sight-beyond-text"})  # some refuse Python's own
+    request = urllib.request.Request(url, headers=AGENT)
     if done:
         request.add_header("Range", f"bytes={done}-")
         if known.get("version"):

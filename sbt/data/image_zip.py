@@ -112,6 +112,10 @@ class ImageZip:
             raise self._fail(member, "its checksum is wrong: the zip is damaged")
         return data
 
+    def place(self, member: str) -> tuple[int, int]:
+        """The byte at which a member's header begins, and its packed size. DataErrors as in `read`."""
+        return self._entry(member)[:2]
+
     def look(self, member: str) -> str:
         """What is wrong with a member as an image, empty if nothing: see `fault`."""
         try:

@@ -8,7 +8,7 @@ import gc
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,11 +65,20 @@ class _Job:
     on_bad: str
     number_repeated: bool
     headers: bool
+    only: Collection[int] | None = None
     counts: Counter = field(default_factory=Counter)
     seen: Counter = field(default_factory=Counter)  # ids
     good: set[int] = field(default_factory=set)  # hashes of the images of kept rows: 600,000 names take 100 MB
     dropped: list[dict] = field(default_factory=list)
     noted: Counter = field(default_factory=Counter)
+    passed: int = 0  # rows of the files so far, looked at or not
+
+    def chosen(self, rows: Iterable[tuple[int, object]]) -> Iterator[tuple[int, object]]:
+        """Those rows of a file that are to be looked at."""
+        for row in rows:
+            if self.only is None or self.passed in self.only:
+                yield row
+            self.passed += 1
 
 
 def prepare(
@@ -84,6 +93,7 @@ def prepare(
     on_bad: str = "stop",
     number_repeated: bool = False,
     headers: bool = True,
+    only: Collection[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict:
     """Check every row of the files `sources`, write those that can be trained on to `folder`; returns the manifest.
@@ -92,7 +102,8 @@ def prepare(
     which become a column `tokens`: rows of more than `limit` are dropped and counted, never cut; `counted_by` names
     the tokenizer. `on_bad` "stop" raises DataError for the first bad row, "skip" drops and counts it: both name file
     and row. An id used before is bad unless `number_repeated` calls the row `ID#2`. `headers`: look at every image as
-    well (`image_zip.fault`). `progress(bytes done, bytes)` after every batch.
+    well (`image_zip.fault`). `only`: places of the rows, over all files, that are looked at.
+    `progress(bytes done, bytes)` after every batch.
 
     The folder is there whole or not at all; rows go through memory batch by batch. Done before with these files and
     settings: returns at once. RunError where the disk is too small or full.
@@ -101,12 +112,14 @@ def prepare(
     _check(on_bad, lengths, counted_by, limit)
     asked = {"form": form, "limit": limit, "counted_by": counted_by, "on_bad": on_bad, "headers": headers,
              "number_repeated": number_repeated, "images": [_stamp(Path(place)) for place in images]}  # fmt: skip
+    if only is not None:
+        asked["only"] = files.sha256(str(sorted(only)))[:16]
     parse, inputs = parser(form), [_described(source) for source in sources]
     if done_before := _finished(folder, asked, inputs):
         return done_before
     total = sum(one["size"] for one in inputs)
     _check_disk(folder, total)
-    job = _Job(parse, ImageFinder(images), lengths, limit, on_bad, number_repeated, headers)
+    job = _Job(parse, ImageFinder(images), lengths, limit, on_bad, number_repeated, headers, only)
     with _whole_folder(folder) as whole, _no_cycles():
         stream = whole.with_name("rows.arrow")
         with _writer(stream, counted=lengths is not None) as write:
@@ -149,7 +162,7 @@ def _run(job: _Job, sources: Sequence[Path], write: Callable[[list[dict]], None]
     with ThreadPoolExecutor(1) as counting, ThreadPoolExecutor(workers) as looking:
         for source in sources:
             faults, rows, ahead = Faults(source), reader(source), None
-            for batch in _batches(rows):
+            for batch in _batches(job.chosen(rows)):
                 for one in batch:
                     _parse(job, one, faults)
                 # Tokenizers and image decoders work outside of Python: the next rows are parsed meanwhile.

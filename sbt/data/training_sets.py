@@ -3,37 +3,47 @@
 found = find("cc3m-595k", downloads);  manifest = make(found, run.folder / "rows" / "pretrain", on_bad="skip")
 """
 
+import contextlib
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import datasets
+import huggingface_hub
 
-from sbt.data import conversations, download
+from sbt.data import conversations, download, ranges
+from sbt.data.image_zip import open_zip, safe
+from sbt.data.json_stream import reader
 from sbt.data.prepare import TOKENS, prepare, quiet
 from sbt.data.prepare import load as load_rows
-from sbt.data.registry import SOURCES, Source
-from sbt.utils import paths
+from sbt.data.registry import SOURCES, File, Source, hub_file
+from sbt.utils import hub, paths
 from sbt.utils.errors import DataError, MissingStep, ParameterError
 
 ROWS = "rows"  # folder of the prepared sets below a data step's
 HELDOUT = "eval/instruct_val.json"  # the micro-world's visual instructions about pictures of no training set
+SHARE, MORE = 0.1, 100  # rows looked at beyond a sample's size, since some cannot be used: a share, and a number
+IMAGES = {"pretrain": "pretrain_images", "instruct": "instruct_images_from"}  # parameters of the sets' images
 ASIDE = "heldout"  # the set of those that were taken out of a published one
 Rows = Sequence[dict] | datasets.Dataset
 
 
 @dataclass(frozen=True)
 class SetFiles:
-    """What a set is made of: files of rows in one form, folders and zips of images."""
+    """What a set is made of: files of rows in one form, folders and zips of images.
+
+    `outlines`: those of the zips of which only the members that a sample names are fetched, with where from.
+    """
 
     files: tuple[Path, ...]
     images: tuple[Path, ...]
     form: str
     number_repeated: bool = False
+    outlines: Mapping[Path, File] = field(default_factory=dict)
 
 
 def find(
@@ -43,32 +53,112 @@ def find(
     images: str = "",
     form: str = "llava",
     number_repeated: bool = False,
+    sample: int = 0,
     progress: Callable[..., None] | None = None,
 ) -> SetFiles:
-    """The files of a set: `given` is a name of `registry.SOURCES`, fetched to `folder`, or a file of the `form`.
+    """The files of a set: `given` is a source's name or a data set's on the Hub, fetched, or a file of the `form`.
 
     A file named as one of a source, put there by hand say, has that one's form and may repeat ids as it does;
     `number_repeated` allows it for any other.
-    `images`, of the same two kinds, are where rows that name files find them; a source's own zips come besides.
+    `images`, of the same kinds, are where rows that name files find them; a source's own zips come besides.
+    With a `sample` a zip that is not here is not fetched: `make` fetches the members that the sample's rows name.
     DataError where a file is not there, RunError where it cannot be fetched.
     """
-    fetch = partial(download.fetch, folder=folder, progress=_named(progress))
-    source = SOURCES.get(given) or _of(Path(given).name)
-    if given in SOURCES:
-        there = fetch(source)
-        files = tuple(there[file.name] for file in source.files if file.rows)
-        zips = tuple(there[file.name] for file in source.files if not file.rows)
-        form = next((file.rows for file in source.files if file.rows), form)
-        if not files:
+    told, outlines = _named(progress), {}
+    published = _published(given, form)
+    source = published or _of(Path(given).name)
+    zips: list[Path] = []
+    if published:
+        there = download.fetch(source, folder, only=lambda file: bool(file.rows), progress=told)
+        if not there:
             raise DataError(f"{given} holds images only: name a set of rows, and {given} as their images")
+        files = tuple(there.values())
+        form = next(file.rows for file in source.files if file.rows)
+        zips += _zips(source, folder, sample, outlines, told)
     else:
-        files, zips = (_there(given),), ()
+        files = (_there(given),)
         form = next((file.rows for file in source.files if file.name == files[0].name), form) if source else form
-    if images in SOURCES:
-        zips += tuple(fetch(SOURCES[images]).values())
+    if of_images := _published(images, form):
+        zips += _zips(of_images, folder, sample, outlines, told)
     elif images:
-        zips += (_there(images),)
-    return SetFiles(files, zips, form, number_repeated or (source is not None and source.number_repeated))
+        zips.append(_there(images))
+    repeated = number_repeated or (source is not None and source.number_repeated)
+    return SetFiles(files, tuple(zips), form, repeated, outlines)
+
+
+def _zips(
+    source: Source, folder: Path, sample: int, outlines: dict[Path, File], told: download.Progress | None
+) -> list[Path]:
+    """A source's zips; for a sample the outlines of those that are not here, unless their server gives whole files."""
+    found = []
+    for file in (file for file in source.files if not file.rows):
+        if sample and file.mirrors and not download.here(source, file, folder):
+            try:
+                outlines[outline := ranges.outline(file, folder / source.name)] = file
+                found.append(outline)
+                continue
+            except ranges.NoRanges:  # then all of it
+                pass
+        found += download.fetch(source, folder, only=lambda one, file=file: one is file, progress=told).values()
+    return found
+
+
+def _published(given: str, form: str) -> Source | None:
+    """The source of a name, of the registry or of the Hub (`owner/name@revision`); None for what lies here.
+
+    Of a repository, the one file of rows at its top is taken, and all of its zips. DataError where there are several.
+    """
+    if given in SOURCES or not hub.is_name(given):
+        return SOURCES.get(given)
+    repo, _ = hub.split(given)
+    revision = hub.commit(hub.DATASETS + given)
+    try:
+        if download.offline_mode():
+            top = Path(huggingface_hub.snapshot_download(repo, repo_type="dataset", revision=revision))
+            sizes = {file.name: file.stat().st_size for file in top.iterdir()}
+        else:
+            info = huggingface_hub.HfApi().dataset_info(repo, revision=revision, files_metadata=True)
+            sizes = {file.rfilename: file.size or 0 for file in info.siblings if "/" not in file.rfilename}
+    except Exception as error:  # of many libraries
+        raise DataError(f"data set {given} cannot be had: {download.reason(error)}") from error
+    rows = [name for name in sizes if name.endswith((".json", ".jsonl", ".parquet")) and "info" not in name]
+    if len(rows) != 1:
+        found = ", ".join(rows) or "none"
+        raise DataError(f"{given}: one file of rows is wanted at its top, found {found}: fetch the right one and name it")
+    names = rows + [name for name in sizes if name.endswith(".zip")]
+    files = tuple(hub_file((repo, revision), name, sizes[name], rows=form * (name in rows)) for name in names)
+    return Source(given.replace("/", "--"), given, files)
+
+
+def wanted(values: Mapping[str, object], folder: Path) -> Iterator[tuple[str, int | None, Callable[[], object]]]:
+    """What a data step with these parameters fetches: in words, its bytes (None: not known), and how."""
+    for name in ("pretrain", "instruct", "alpaca", "orca"):
+        given, images = str(values.get(f"{name}_data", "")), str(values.get(IMAGES.get(name, ""), "") or "")
+        if not given or not any(one in SOURCES or hub.is_name(one) for one in (given, images)):
+            continue
+        sample, aside = sample_of(values, name)
+        n = sample and sample + aside
+        words = f"data {given}{f' with {images}' if images else ''}{f', a sample of {sample:,}' if sample else ''}"
+        parts = [SOURCES[one] for one in (given, images) if one in SOURCES]
+        whole = [file for one in parts for file in one.files if not file.rows and not download.here(one, file, folder)]
+        sizes = [download.missing_size(one, folder) for one in parts]
+        size = None if (sample and whole) or None in sizes or hub.is_name(given) else sum(sizes)
+        form = name if name in ("alpaca", "orca") else "llava"
+        yield words, size, partial(_fetch_set, given, folder, images, form, n, values, name)
+
+
+def sample_of(values: Mapping[str, object], name: str) -> tuple[int, int]:
+    """How many rows of a set a data step with these parameters draws (0: all), and how many it sets aside."""
+    sample = values.get("pretrain_sample" if name == "pretrain" else "sample", 0)
+    return sample, values.get("aside", 0) if name == "instruct" else 0
+
+
+def _fetch_set(
+    given: str, folder: Path, images: str, form: str, n: int, values: Mapping[str, object], name: str
+) -> None:
+    found = find(given, folder, images=images, form=form, sample=n)
+    if n:
+        _fetch_images(found, _chosen(found, n, values.get("seed", 0), name), None)
 
 
 def make(
@@ -88,7 +178,14 @@ def make(
     """
     whole = folder.with_name(f"{folder.name}.all") if sample or aside else folder
     same = {"form": found.form, "images": found.images, "number_repeated": found.number_repeated}
-    manifest = prepare(found.files, whole, **same, **how)
+    n, more = sample and sample + aside, 1
+    while True:
+        chosen = _chosen(found, n, seed, folder.name, more) if n else None
+        _fetch_images(found, chosen, how.get("progress"))
+        manifest = prepare(found.files, whole, only=chosen, **same, **how)
+        if chosen is None or manifest["counts"]["kept"] >= n:
+            break
+        more *= 4  # more rows than expected could not be used
     rows, said = load_rows(whole), []
     with quiet():
         if aside:
@@ -102,6 +199,36 @@ def make(
         if said:
             rows.save_to_disk(str(folder))
     return manifest | ({"sample": "; ".join(said)} if said else {})
+
+
+def _chosen(found: SetFiles, n: int, seed: int, name: str, more: int = 1) -> set[int] | None:
+    """Places of the rows that a sample of `n` is drawn from, over all files: a few more than that; None for all.
+
+    So no other row is tokenized, and no other picture fetched.
+    """
+    size = sum(1 for file in found.files for _ in reader(file))
+    wanted = n + more * (int(SHARE * n) + MORE)
+    return set(random.Random(f"{seed}/{name}/rows").sample(range(size), wanted)) if wanted < size else None
+
+
+def _fetch_images(found: SetFiles, chosen: set[int] | None, progress: Callable[..., None] | None) -> None:
+    """Fetch the members of zips known by their outline that the chosen rows name; bad rows are `prepare`'s to tell."""
+    if not found.outlines:
+        return
+    parse, place, names = conversations.parser(found.form), 0, {}
+    for file in found.files:
+        faults = conversations.Faults(file)
+        for position, entry in reader(file):
+            if chosen is None or place in chosen:
+                with contextlib.suppress(conversations.BadRow):
+                    names |= dict.fromkeys(parse(entry, position, faults.at(position, entry))["images"])
+            place += 1
+    for outline, file in found.outlines.items():
+        opened, members = open_zip(str(outline)), []
+        for name in filter(safe, names):
+            with contextlib.suppress(DataError):
+                members.append(opened.find(name))
+        ranges.fetch(outline, file, filter(None, members), _named(progress))
 
 
 def load(step: Path, name: str) -> datasets.Dataset:

@@ -1,0 +1,116 @@
+"""All that a study's steps read from the network, fetched ahead: `sbt fetch STUDY`, for machines whose jobs have none.
+
+Afterwards `HF_HUB_OFFLINE=1 sbt run STUDY` finds everything.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import constants
+
+from sbt.data import download, preflight, training_sets
+from sbt.data.registry import BenchmarkFiles, Source
+from sbt.study import plan as plans
+from sbt.utils import env, hub, paths, text
+from sbt.utils.errors import ParameterError, RunError
+
+_WEIGHTS, _BESIDE = (".safetensors", ".bin"), (".json", ".model", ".txt", ".jinja")
+_NOT_READ = ("training_args", "optimizer", "scheduler", "rng_state", "consolidated")
+
+
+@dataclass
+class Item:
+    """One thing to fetch: its name, bytes still to come (None: not known), how, or why it cannot be had."""
+
+    name: str
+    size: int | None
+    fetch: Callable[[], object]
+    problem: str = ""
+
+
+def study(name: str, given: Mapping[str, object], published: Mapping[str, BenchmarkFiles]) -> bool:
+    """List what the steps of a study read, with sizes, fetch it, and say at the end what could not be had and why.
+
+    `given`: values of `--set`; `published`: the benchmarks' files by parameter. False where something failed. What
+    is handed out by hand only is said, and is no failure.
+    """
+    if download.offline_mode():
+        raise ParameterError("HF_HUB_OFFLINE is set, so nothing is asked for: unset it, and repeat")
+    plan, steps = plans.load(name, (), dict(given))
+    values = [step.values for step in steps]
+    hub.pin(paths.outputs() / plan.study, [repo for one in values for repo in hub.named(one)])
+    items, by_hand = _items(values, published)
+    rows = [[item.name, "?" if item.size is None else f"{item.size / env.GB:.2f}" if item.size else "here"] for item in items]
+    print(text.table(["what", "GB"], rows) if items else f"{plan.study} reads nothing from the network")
+    failed = {item.name: problem for n, item in enumerate(items, 1) if (problem := _done(item, f"[{n}/{len(items)}]"))}
+    for line in by_hand:
+        print(line)
+    if failed:
+        print(f"\n{len(failed)} of {len(items)} could not be fetched; the same command goes on from here:", file=sys.stderr)
+        print("\n".join(f"  {one}: {problem}" for one, problem in failed.items()), file=sys.stderr)
+    return not failed
+
+
+def _done(item: Item, place: str) -> str:
+    """Fetch an item; why it could not be had, empty if it is here."""
+    problem = item.problem
+    if not problem:
+        try:
+            item.fetch()
+        except Exception as error:  # of many libraries; what the others need is fetched all the same
+            problem = download.reason(error)
+    print(f"{place} {item.name}: {'failed' if problem else 'done'}", flush=True)
+    return problem
+
+
+def _items(steps: list[dict], published: Mapping[str, BenchmarkFiles]) -> tuple[list[Item], list[str]]:
+    """What to fetch, and a line for each source that is handed out by hand only and is not here."""
+    models = dict.fromkeys(name for values in steps for name in hub.named(values) if not name.startswith(hub.DATASETS))
+    items = [_model(name) for name in models]
+    for values in steps:
+        items += [Item(*one) for one in training_sets.wanted(values, paths.downloads())]
+    sources = dict.fromkeys(source for values in steps for source in preflight.wanted(values, published))
+    items += [_source(source) for source in sources if not preflight.by_hand(source, paths.downloads())]
+    lines = [line for source in sources if (line := preflight.by_hand(source, paths.downloads()))]
+    return list({item.name: item for item in items}.values()), lines
+
+
+def _source(source: Source) -> Item:
+    return Item(f"data {source.name}", download.missing_size(source, paths.downloads()),
+                partial(download.fetch, source, paths.downloads()))  # fmt: skip
+
+
+def _model(name: str) -> Item:
+    """A model's repository: the files that loading it reads, of the study's commit."""
+    repo, _ = hub.split(name)
+    revision = hub.commit(name)
+    try:
+        info = huggingface_hub.HfApi().model_info(repo, revision=revision, files_metadata=True)
+    except Exception as error:  # as above
+        return Item(f"model {name}", None, lambda: None, download.reason(error))
+    sizes = {file.rfilename: file.size for file in info.siblings if file.rfilename in needed(f.rfilename for f in info.siblings)}
+    missing = {file: size for file, size in sizes.items() if not _cached(repo, file, info.sha)}
+    size = sum(missing.values()) if None not in missing.values() else None
+    return Item(f"model {name}", size, partial(_snapshot, repo, info.sha, list(sizes), size or 0))
+
+
+def needed(names: Iterable[str]) -> list[str]:
+    """Which files of a repository loading a model reads: safetensors, or .bin where there are none, and what describes them."""
+    top = [name for name in names if "/" not in name and not name.startswith(_NOT_READ)]
+    kind = next((kind for kind in _WEIGHTS if any(name.endswith(kind) for name in top)), _WEIGHTS[0])
+    return [name for name in top if name.endswith((kind, *_BESIDE))]
+
+
+def _cached(repo: str, file: str, commit: str) -> bool:
+    return isinstance(huggingface_hub.try_to_load_from_cache(repo, file, revision=commit), str)
+
+
+def _snapshot(repo: str, commit: str, names: list[str], size: int) -> None:
+    cache = Path(constants.HF_HUB_CACHE)
+    if (need := download.SPARE * size / env.GB) > (free := env.free_gb(cache)):
+        raise RunError(f"{paths.shown(cache)}: {need:.1f} GB are needed, {free:.1f} GB are free: set HF_HOME to a larger disk")
+    huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=names)
