@@ -1,4 +1,4 @@
-"""The command line: `sbt plan | run | runs | compare | claims | export | score`. An error is one message."""
+"""The command line: `sbt plan | run | fetch | runs | compare | claims | export | score`. An error is one message."""
 
 import argparse
 import inspect
@@ -18,10 +18,12 @@ def _parser() -> argparse.ArgumentParser:
 
     plan = commands.add_parser("plan", help="what a study would do: state, minutes, memory, disk, commands")
     run = commands.add_parser("run", help="run a study; what is up to date is skipped, what was killed is resumed")
-    for command in (plan, run):
+    fetch = commands.add_parser("fetch", help="download all that a study reads, and stop; it then runs offline")
+    for command in (plan, run, fetch):
         command.add_argument("study", help="a folder in params/, as embedded or params/embedded")
-        command.add_argument("--only", action="append", default=[], metavar="STEP", help="30_mm-lora, or 30")
         command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter, as YAML")
+    for command in (plan, run):
+        command.add_argument("--only", action="append", default=[], metavar="STEP", help="30_mm-lora, or 30")
     run.add_argument("--force", action="store_true", help="make the steps anew, up to date or not")
     run.add_argument(
         "--jobs", type=int, default=0, metavar="N", help="steps side by side; 0 (default): the study's own"
@@ -78,7 +80,7 @@ def _score(words: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0, or 1 where a step failed, or 2 for an error of the user's to mend."""
+    """Exit status: 0; 1 where a step failed or something could not be had; 2 for an error of the user's to mend."""
     words = _parser().parse_args(argv)
     try:
         if words.command == "score":
@@ -91,6 +93,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(results.claims_table(words.study))
         elif words.command == "export":
             print(results.exported(words.study, words.form))
+        elif words.command == "fetch":
+            from sbt import benchmarks
+            from sbt.data import fetch
+
+            return 0 if fetch.study(words.study, params.parse_set(words.set), benchmarks.sources()) else 1
         elif words.command == "plan" or words.dry_run:
             shown = getattr(words, "commands", False)
             print(pipeline.plan_table(words.study, words.only, params.parse_set(words.set), shown))

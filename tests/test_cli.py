@@ -25,12 +25,12 @@ def test_help(words: list[str], capsys: pytest.CaptureFixture) -> None:
         assert len(scored) >= 8 and all(f"{spec.name} " in out and spec.answer_keys in out for spec in scored)
 
 
-def test_seven_commands_and_nothing_else(capsys: pytest.CaptureFixture) -> None:
+def test_eight_commands_and_nothing_else(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main(["train"])
     assert stop.value.code == 2
     listed = capsys.readouterr().err.split("choose from ")[1]
-    known = ["claims", "compare", "export", "plan", "run", "runs", "score"]
+    known = ["claims", "compare", "export", "fetch", "plan", "run", "runs", "score"]
     assert sorted(listed.strip(" )\n").replace("'", "").split(", ")) == known
 
 

@@ -37,7 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.HfApi, "auth_check", check)
-    monkeypatch.setattr(preflight, "_cached", lambda repo, file, kind="model": False)
+    monkeypatch.setattr(preflight, "_cached", lambda name: False)
     monkeypatch.setattr(download.env, "free_gb", lambda folder: 1000.0)
     monkeypatch.setattr(env, "gpus", lambda: 0)
     return seen
@@ -98,9 +98,9 @@ def test_nobody_is_asked_for_what_is_here(asked: list[str], monkeypatch: pytest.
     local = {"language_model": str(tmp_path / "model"), "base": "assets/llm", "tokenizer": "", "quantization": ""}
     assert checks([local], tmp_path) == []
     assert checks([step.values for step in plan.load("embedded")[1]], tmp_path) == [] and asked == []
-    monkeypatch.setattr(preflight, "_cached", lambda repo, file, kind="model": True)
+    monkeypatch.setattr(preflight, "_cached", lambda name: True)
     assert [row["found"] for row in checks([{"base": GATED}], tmp_path)] == ["cached"] and asked == []
-    monkeypatch.setattr(preflight, "_cached", lambda repo, file, kind="model": False)
+    monkeypatch.setattr(preflight, "_cached", lambda name: False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert [row["ok"] for row in checks([{"base": GATED}], tmp_path)] == [True] and asked == []
 

@@ -31,6 +31,10 @@ class Item:
     fetch: Callable[[], object]
     problem: str = ""
 
+    def shown(self) -> str:
+        """Gigabytes still to come."""
+        return "?" if self.size is None else f"{self.size / env.GB:.2f}" if self.size else "here"
+
 
 def study(name: str, given: Mapping[str, object], published: Mapping[str, BenchmarkFiles]) -> bool:
     """List what the steps of a study read, with sizes, fetch it, and say at the end what could not be had and why.
@@ -44,14 +48,14 @@ def study(name: str, given: Mapping[str, object], published: Mapping[str, Benchm
     values = [step.values for step in steps]
     hub.pin(paths.outputs() / plan.study, [repo for one in values for repo in hub.named(one)])
     items, by_hand = _items(values, published)
-    rows = [[item.name, "?" if item.size is None else f"{item.size / env.GB:.2f}" if item.size else "here"] for item in items]
+    rows = [[item.name, item.shown()] for item in items]
     print(text.table(["what", "GB"], rows) if items else f"{plan.study} reads nothing from the network")
     failed = {item.name: problem for n, item in enumerate(items, 1) if (problem := _done(item, f"[{n}/{len(items)}]"))}
     for line in by_hand:
         print(line)
     if failed:
-        print(f"\n{len(failed)} of {len(items)} could not be fetched; the same command goes on from here:", file=sys.stderr)
-        print("\n".join(f"  {one}: {problem}" for one, problem in failed.items()), file=sys.stderr)
+        said = f"{len(failed)} of {len(items)} could not be fetched; the same command goes on from here:"
+        print("\n".join([said, *(f"  {one}: {problem}" for one, problem in failed.items())]), file=sys.stderr)
     return not failed
 
 
@@ -92,14 +96,15 @@ def _model(name: str) -> Item:
         info = huggingface_hub.HfApi().model_info(repo, revision=revision, files_metadata=True)
     except Exception as error:  # as above
         return Item(f"model {name}", None, lambda: None, download.reason(error))
-    sizes = {file.rfilename: file.size for file in info.siblings if file.rfilename in needed(f.rfilename for f in info.siblings)}
+    read = needed([file.rfilename for file in info.siblings])
+    sizes = {file.rfilename: file.size for file in info.siblings if file.rfilename in read}
     missing = {file: size for file, size in sizes.items() if not _cached(repo, file, info.sha)}
     size = sum(missing.values()) if None not in missing.values() else None
     return Item(f"model {name}", size, partial(_snapshot, repo, info.sha, list(sizes), size or 0))
 
 
 def needed(names: Iterable[str]) -> list[str]:
-    """Which files of a repository loading a model reads: safetensors, or .bin where there are none, and what describes them."""
+    """Which files of a repository loading a model reads: safetensors, else .bin, and what describes them."""
     top = [name for name in names if "/" not in name and not name.startswith(_NOT_READ)]
     kind = next((kind for kind in _WEIGHTS if any(name.endswith(kind) for name in top)), _WEIGHTS[0])
     return [name for name in top if name.endswith((kind, *_BESIDE))]
@@ -112,5 +117,6 @@ def _cached(repo: str, file: str, commit: str) -> bool:
 def _snapshot(repo: str, commit: str, names: list[str], size: int) -> None:
     cache = Path(constants.HF_HUB_CACHE)
     if (need := download.SPARE * size / env.GB) > (free := env.free_gb(cache)):
-        raise RunError(f"{paths.shown(cache)}: {need:.1f} GB are needed, {free:.1f} GB are free: set HF_HOME to a larger disk")
+        where = f"{paths.shown(cache)}: {need:.1f} GB are needed, {free:.1f} GB are free"
+        raise RunError(f"{where}. Set HF_HOME to a folder on a larger disk")
     huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=names)

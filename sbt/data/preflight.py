@@ -12,14 +12,12 @@ from typing import NamedTuple
 import huggingface_hub
 from huggingface_hub import errors as hub_errors
 
-from sbt.data import download
+from sbt.data import download, training_sets
 from sbt.data.registry import HUB, HUB_URL, SOURCES, BenchmarkFiles, Source
 from sbt.study.plan import Step
-from sbt.utils import env, paths
+from sbt.utils import env, hub, paths
 from sbt.utils.errors import RunError
 
-# Parameters that may name a Hub id.
-MODELS = ("language_model", "base", "tokenizer", "vision_tower", "checkpoint", "model", "length_tokenizer")
 DATA = ("_data", "_images", "_from")  # what names of parameters end in that may name a source
 EXTRAS = {"bitsandbytes": "gpu", "deepspeed": "multi-gpu", "liger-kernel": "gpu"}
 _OF_BITSANDBYTES = re.compile(r"adamw_8bit|.*(bnb|paged|lion|ademamix).*")  # as in training.settings
@@ -175,7 +173,9 @@ def _named_paths(parameter: str, value: object) -> Iterable[str]:
             yield from _named_paths(parameter, inner)
     if not isinstance(value, str) or value in ("", HUB) or value in SOURCES:
         return
-    if parameter in MODELS:
+    if parameter in hub.TRAINING and hub.is_name(value):
+        return
+    if parameter in hub.MODELS:
         named = value.startswith(("/", ".", "~")) or value.count("/") > 1
     else:
         named = bool(PATHS.fullmatch(parameter)) and ("/" in value or _is_data(parameter))
@@ -187,14 +187,16 @@ def _repositories(steps: list[dict]) -> Iterable[Row]:
     """Every model id and gated source that the steps name, asked for where the cache does not have it."""
     wanted: dict[tuple[str, str], list[str]] = {}
     for values in steps:
-        repos = [(values[name], "model") for name in MODELS if _is_hub_id(values.get(name))]
+        named = hub.named(values)
+        repos = [(name, "dataset" if name.startswith(hub.DATASETS) else "model") for name in named]
         sources = [SOURCES.get(str(value)) for name, value in values.items() if name.endswith(DATA)]
         files = [file for source in sources if source and source.gated for file in source.files]
         repos += [(file.mirrors[0].repo, "dataset") for file in files if file.mirrors and file.mirrors[0].repo]
         for repo in repos:
             wanted.setdefault(repo, []).append(_name(values))
-    for (repo, kind), needed in wanted.items():
-        if _cached(repo, "config.json", kind):
+    for (name, kind), needed in wanted.items():
+        repo, _ = hub.split(name.removeprefix(hub.DATASETS))
+        if kind == "model" and _cached(name):
             yield f"{kind} {repo}", "cached", True, "in the Hub's cache", needed
         elif download.offline_mode():
             yield f"{kind} {repo}", "not asked for", True, "HF_HUB_OFFLINE is set", needed
@@ -209,28 +211,28 @@ def _benchmarks(asked: Mapping[Source, list[str]], folder: Path) -> Iterable[Row
         files = download.plan(source, folder)
         terms = f". {source.note[:1].upper()}{source.note[1:]}" if source.note else ""
         said = f"{source.title}: {', '.join(files['from'])}{terms}"
-        by_hand = [folder / source.name / file.name for file in source.files if not file.mirrors]
-        here = files["here"].all() or (by_hand and all(map(Path.is_file, by_hand)))
-        found = "here" if here else NOT_FOUND if by_hand else "to be fetched"
-        if found == NOT_FOUND:
-            said += f". Put it to {', '.join(map(paths.shown, by_hand))}"
-        yield f"data {source.name}", found, found != NOT_FOUND, said, needed
+        if line := by_hand(source, folder):
+            yield f"data {source.name}", NOT_FOUND, False, line, needed
+        else:
+            yield f"data {source.name}", "here" if files["here"].all() else "to be fetched", True, said, needed
+
+
+def by_hand(source: Source, folder: Path) -> str:
+    """What to do about a source that no address gives, and that is not here; empty for any other."""
+    missing = [file for file in source.files if not file.mirrors and not download.here(source, file, folder)]
+    if not missing:
+        return ""
+    places = ", ".join(paths.shown(folder / source.name / file.name) for file in missing)
+    return f"{source.title}: handed out by hand only. Fetch it from {source.page} and put it to {places}"
 
 
 def _disks(steps: list[dict], asked: Iterable[Source], folder: Path) -> Iterable[Row]:
     """Disks that training files and benchmarks are fetched to."""
-    named = [str(value) for values in steps for name, value in values.items() if name.endswith(DATA)]
-    training = [SOURCES[name] for name in named if name in SOURCES]
+    training = [source for values in steps for source in training_sets.whole(values)]
     for one in download.room([*training, *asked], folder):
         yield "disk of downloads", f"{one.free:.0f} GB free", one.free >= one.need, str(one), ()
 
 
-def _is_hub_id(name: object) -> bool:
-    """Whether a parameter names a repository: `owner/name` that is no folder here and not of the package."""
-    if not isinstance(name, str) or name.count("/") != 1 or name.startswith(("/", ".", "assets/", "outputs/")):
-        return False
-    return not paths.resolve(name).exists()
-
-
-def _cached(repo: str, file: str, kind: str = "model") -> bool:
-    return isinstance(huggingface_hub.try_to_load_from_cache(repo, file, repo_type=kind), str)
+def _cached(name: str) -> bool:
+    repo, _ = hub.split(name)
+    return isinstance(huggingface_hub.try_to_load_from_cache(repo, "config.json", revision=hub.commit(name)), str)

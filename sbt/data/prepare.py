@@ -102,9 +102,7 @@ def prepare(
     which become a column `tokens`: rows of more than `limit` are dropped and counted, never cut; `counted_by` names
     the tokenizer. `on_bad` "stop" raises DataError for the first bad row, "skip" drops and counts it: both name file
     and row. An id used before is bad unless `number_repeated` calls the row `ID#2`. `headers`: look at every image as
-    well (`image_zip.fault`). `only`: places of the rows, over all files, that are looked at.
-    `progress(bytes done, bytes)` after every batch.
-
+    well (`image_zip.fault`). `only`: places of the rows to look at, over all files. `progress(bytes done, bytes)`.
     The folder is there whole or not at all; rows go through memory batch by batch. Done before with these files and
     settings: returns at once. RunError where the disk is too small or full.
     """
@@ -112,8 +110,7 @@ def prepare(
     _check(on_bad, lengths, counted_by, limit)
     asked = {"form": form, "limit": limit, "counted_by": counted_by, "on_bad": on_bad, "headers": headers,
              "number_repeated": number_repeated, "images": [_stamp(Path(place)) for place in images]}  # fmt: skip
-    if only is not None:
-        asked["only"] = files.sha256(str(sorted(only)))[:16]
+    asked |= {"only": files.sha256(str(sorted(only)))[:16]} if only is not None else {}
     parse, inputs = parser(form), [_described(source) for source in sources]
     if done_before := _finished(folder, asked, inputs):
         return done_before

@@ -7,7 +7,7 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -124,7 +124,8 @@ def _published(given: str, form: str) -> Source | None:
     rows = [name for name in sizes if name.endswith((".json", ".jsonl", ".parquet")) and "info" not in name]
     if len(rows) != 1:
         found = ", ".join(rows) or "none"
-        raise DataError(f"{given}: one file of rows is wanted at its top, found {found}: fetch the right one and name it")
+        words = f"{given}: one file of rows is wanted at its top, found {found}"
+        raise DataError(f"{words}. Fetch the right one, and name that file")
     names = rows + [name for name in sizes if name.endswith(".zip")]
     files = tuple(hub_file((repo, revision), name, sizes[name], rows=form * (name in rows)) for name in names)
     return Source(given.replace("/", "--"), given, files)
@@ -147,6 +148,18 @@ def wanted(values: Mapping[str, object], folder: Path) -> Iterator[tuple[str, in
         yield words, size, partial(_fetch_set, given, folder, images, form, n, values, name)
 
 
+def whole(values: Mapping[str, object]) -> list[Source]:
+    """The registry's sources that a data step with these parameters fetches whole: of a sample's, the rows alone."""
+    found = []
+    for name in ("pretrain", "instruct", "alpaca", "orca"):
+        for given in (values.get(f"{name}_data"), values.get(IMAGES.get(name, ""))):
+            if given in SOURCES:
+                source, (sample, _) = SOURCES[given], sample_of(values, name)
+                files = tuple(file for file in source.files if file.rows or not sample)
+                found.append(replace(source, files=files))
+    return found
+
+
 def sample_of(values: Mapping[str, object], name: str) -> tuple[int, int]:
     """How many rows of a set a data step with these parameters draws (0: all), and how many it sets aside."""
     sample = values.get("pretrain_sample" if name == "pretrain" else "sample", 0)
@@ -158,7 +171,7 @@ def _fetch_set(
 ) -> None:
     found = find(given, folder, images=images, form=form, sample=n)
     if n:
-        _fetch_images(found, _chosen(found, n, values.get("seed", 0), name), None)
+        _fetch_images(found, _chosen(_size(found), n, values.get("seed", 0), name), None)
 
 
 def make(
@@ -179,8 +192,9 @@ def make(
     whole = folder.with_name(f"{folder.name}.all") if sample or aside else folder
     same = {"form": found.form, "images": found.images, "number_repeated": found.number_repeated}
     n, more = sample and sample + aside, 1
+    size = _size(found) if n else 0
     while True:
-        chosen = _chosen(found, n, seed, folder.name, more) if n else None
+        chosen = _chosen(size, n, seed, folder.name, more) if n else None
         _fetch_images(found, chosen, how.get("progress"))
         manifest = prepare(found.files, whole, only=chosen, **same, **how)
         if chosen is None or manifest["counts"]["kept"] >= n:
@@ -195,18 +209,22 @@ def make(
         if sample:
             drawn = draw(rows, sample, seed=seed, repeat=repeat, name=folder.name)
             rows = drawn.rows
-            said.append(drawn.stated())
+            of = {"of": size} if chosen else {}
+            said.append(drawn._replace(counts=drawn.counts | of).stated())
         if said:
             rows.save_to_disk(str(folder))
     return manifest | ({"sample": "; ".join(said)} if said else {})
 
 
-def _chosen(found: SetFiles, n: int, seed: int, name: str, more: int = 1) -> set[int] | None:
-    """Places of the rows that a sample of `n` is drawn from, over all files: a few more than that; None for all.
+def _size(found: SetFiles) -> int:
+    return sum(1 for file in found.files for _ in reader(file))
+
+
+def _chosen(size: int, n: int, seed: int, name: str, more: int = 1) -> set[int] | None:
+    """Places, of `size` rows, of those that a sample of `n` is drawn from: a few more than that; None for all.
 
     So no other row is tokenized, and no other picture fetched.
     """
-    size = sum(1 for file in found.files for _ in reader(file))
     wanted = n + more * (int(SHARE * n) + MORE)
     return set(random.Random(f"{seed}/{name}/rows").sample(range(size), wanted)) if wanted < size else None
 

@@ -29,20 +29,22 @@ MODELS = ("language_model", "base", "vision_tower")  # parameters that name mode
 
 
 class Set(NamedTuple):
-    """A data set: rows, gigabytes with its images, mean and longest text of a row in tokens, template included."""
+    """A data set: rows, gigabytes of them, mean and longest text of a row in tokens, template included; its images."""
 
     rows: int
     gb: float
     tokens: float
     longest: int
+    images: int = 0
+    images_gb: float = 0.0
 
 
 # Rows as published (types of instructions: as named). Tokens: the bytes of the file a row, a third of them JSON,
 # four characters a token, and 50 of a template. The longest: a caption, and the limit of data preparation.
 _LIMIT = 2048
 SETS = {
-    "cc3m-595k": Set(595_375, 6.7, 40, 128),
-    "llava-1.5-558k": Set(558_128, 27.6, 40, 128),
+    "cc3m-595k": Set(595_375, 0.21, 40, 128, 595_375, 6.46),
+    "llava-1.5-558k": Set(558_128, 0.18, 40, 128, 558_128, 27.4),
     "llava-instruct-80k": Set(80_000, 0.13, 320, _LIMIT),
     "llava-instruct-150k": Set(158_000, 0.23, 290, _LIMIT),
     "llava-conversation-58k": Set(58_000, 0.13, 410, _LIMIT),
@@ -52,7 +54,7 @@ SETS = {
     "alpaca-52k": Set(52_002, 0.02, 130, _LIMIT),
     "slim-orca": Set(517_982, 0.99, 370, _LIMIT),
     "open-orca": Set(994_896, 1.01, 370, _LIMIT),
-    "coco-train2017": Set(0, 19.3, 0, 0),
+    "coco-train2017": Set(0, 0.0, 0, 0, 118_287, 19.34),
 }
 OTHER = Set(0, 0.0, 151, 151)  # the micro-world's, and files of one's own
 
@@ -163,7 +165,7 @@ def data_set(values: dict, data: dict) -> Set:
     kind = "pretrain" if "vision_tower" in values else values.get("source", "visual").replace("visual", "instruct")
     found = SETS.get(data.get(f"{kind}_data", ""), OTHER)
     rows = found.rows or data.get("pretrain" if kind == "pretrain" else "instruct", 0)
-    if kind != "pretrain" and (sample := data.get("sample", 0)):
+    if sample := data.get("pretrain_sample" if kind == "pretrain" else "sample", 0):
         rows = sample if data.get("repeat") else min(sample, rows)
     return found._replace(rows=values.get("rows", 0) or rows)
 
@@ -259,10 +261,14 @@ def _training(values: dict, upstream: list[dict], card: str) -> Estimate:
 
 
 def _preparing(values: dict) -> Estimate:
-    named = [str(value) for name, value in values.items() if name.endswith(("_data", "_images", "_from"))]
-    sets = {name: SETS[name] for name in sorted(set(named)) if name in SETS}
+    named = {str(value): name for name, value in values.items() if name.endswith(("_data", "_images", "_from"))}
+    sets = {name: SETS[name] for name in sorted(named.keys() & SETS.keys())}
     rows = sum(found.rows for found in sets.values())
-    gb = {name: found.gb for name, found in sets.items()}
+    gb = {}
+    for name, found in sets.items():
+        sample = values.get("pretrain_sample" if named[name].startswith("pretrain") else "sample", 0)
+        share = min(1, sample / found.images) if sample and found.images else 1  # of a sample, its images alone
+        gb[name] = found.gb + share * found.images_gb
     return Estimate(START_MINUTES + rows / PARSED / 60, START_GB, SAVED_GB, "arithmetic", fetched=gb)
 
 
