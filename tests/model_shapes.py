@@ -16,8 +16,8 @@ from transformers import (
 
 from sbt.models.freeze import CONNECTOR, LANGUAGE, part_of, set_trainable
 from sbt.models.llava import ACTIVATIONS
-from sbt.study import architectures
-from sbt.study.architectures import Language, Vision
+from sbt.study import costs
+from sbt.study.costs import Language, Vision
 
 TUNINGS = {
     "connector": {"connector": "full"},
@@ -34,12 +34,12 @@ def build(
     Its vocabulary has the rows that `assemble` adds: `<image>`, with `image_markers` two more. ParameterError for a
     model whose sizes are not known.
     """
-    language = architectures.language(language_model)
+    language = costs.language(language_model)
     text = _llama(language.resized((3 if image_markers else 1) if vision_tower else 0))
     with torch.device("meta"):
         if vision_tower is None:
             return LlamaForCausalLM(text)
-        tower = _clip(architectures.vision(vision_tower))
+        tower = _clip(costs.vision(vision_tower))
         config = LlavaConfig(
             vision_config=tower,
             text_config=text,
@@ -101,7 +101,7 @@ def _llama(shape: Language) -> LlamaConfig:
         num_key_value_heads=shape.kv_heads,
         head_dim=shape.attention[0] // shape.heads,
         vocab_size=shape.vocab,
-        max_position_embeddings=shape.context,
+        max_position_embeddings=4096,
         tie_word_embeddings=shape.tied,
     )
 

@@ -11,11 +11,11 @@ from conftest import write_notebook
 from sbt import benchmarks  # noqa: F401  tells plans what is scored
 from sbt.__main__ import main
 from sbt.data import registry
-from sbt.study import architectures, costs, estimate, params, pipeline
+from sbt.study import costs, estimate, params, pipeline
 from sbt.utils.errors import ParameterError
 
-SEVEN = architectures.language("meta-llama/Llama-2-7b-hf").resized(3)
-LARGE = architectures.vision("openai/clip-vit-large-patch14")
+SEVEN = costs.language("meta-llama/Llama-2-7b-hf").resized(3)
+LARGE = costs.vision("openai/clip-vit-large-patch14")
 AUTHORS = ("embeddings", "head", "connector")
 FULL = costs.Work(SEVEN, LARGE, batch=4, tokens=576, checkpointing=True)
 LORA = replace(FULL, tuning="lora", also=AUTHORS)

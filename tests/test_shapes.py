@@ -7,7 +7,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sbt.models import set_trainable
-from sbt.study import architectures, costs
+from sbt.study import costs
 
 CLIP = "openai/clip-vit-large-patch14"
 AUTHORS = ("embeddings", "head", "connector")
@@ -28,8 +28,8 @@ def test_modules_and_arithmetic_count_the_same(
 ) -> None:
     options = {"projector": projector, "also": also, "image_markers": image_markers}
     found = shapes.trainable(ref, tuning, vision_tower=CLIP, **options)
-    shape = architectures.language(ref).resized(3 if image_markers else 1)
-    assert found == costs.trained(costs.Work(shape, architectures.vision(CLIP), projector, tuning, 64, also))
+    shape = costs.language(ref).resized(3 if image_markers else 1)
+    assert found == costs.trained(costs.Work(shape, costs.vision(CLIP), projector, tuning, 64, also))
 
 
 def test_lora_at_seven_billion_trains_what_the_authors_train() -> None:
@@ -41,11 +41,11 @@ def test_lora_at_seven_billion_trains_what_the_authors_train() -> None:
 def test_nothing_is_loaded_and_the_tower_has_its_size() -> None:
     model = shapes.build("meta-llama/Llama-2-7b-hf", CLIP, image_markers=True)
     assert all(parameter.is_meta for parameter in model.parameters())
-    assert sum(p.numel() for p in model.model.vision_tower.parameters()) == architectures.vision(CLIP).parameters
+    assert sum(p.numel() for p in model.model.vision_tower.parameters()) == costs.vision(CLIP).parameters
     assert model.get_input_embeddings().num_embeddings == 32003
 
 
-SHAPE = architectures.Language(1, 128, 344, 4, 2, 64, 512)
+SHAPE = costs.Language(1, 128, 344, 4, 2, 64)
 TOKENS = 250
 
 

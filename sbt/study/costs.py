@@ -1,15 +1,23 @@
-"""What training takes on a card, from the sizes of the models: weights that train, memory, operations, time, disk.
+"""What a model takes on a card, from its sizes alone: weights, memory, operations, time, disk; none is loaded.
 
-Every byte and operation is counted from the shapes; assumed are only the share of a card's rate that training reaches
-and how many bytes the loss needs a token. `Work` says what is trained and how.
+shape = language("meta-llama/Llama-2-7b-hf");  shape.parameters;  memory(Work(shape, tuning="lora"))
+A folder tells its sizes by its config.json, and so does a model that is in the Hub's cache. Bytes and operations are
+counted from the shapes; assumed are only the share of a card's rate that is reached and the bytes of the loss.
 """
 
+import contextlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from sbt.study.architectures import Language, Vision, connector
+from sbt.utils import files, paths
+from sbt.utils.errors import DataError, ParameterError
+from sbt.utils.text import nearest
 
+REMEDY = "Name a folder with its config.json, or add its sizes to sbt/study/costs.py"
+CONNECTORS = ("linear", "mlp2x_gelu")
 GB = 1e9
 FULL, ADAM = 4, 8  # bytes of a float32 weight or gradient, and of Adam's two moments of it
 QUANTIZED = 0.516  # bytes of a 4-bit weight with its doubly quantized scales: 4.127 bits (Dettmers et al. 2023)
@@ -20,6 +28,179 @@ SHARDED = ("fsdp", "zero2", "zero3")
 SCORING = 1.6  # the share of a card's rate that forward passes reach, over that of training
 HOST_TOKEN, HOST_STEP = 1.4e-3, 0.03  # seconds of the host for 32 layers: a token of every line read, or written
 SLOWER_4BIT = 1.4  # weights are unpacked for every product (assumed)
+
+
+@dataclass(frozen=True)
+class Language:
+    """A Llama: what its config.json says (field names there: num_hidden_layers, hidden_size, ...)."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    vocab: int
+    tied: bool = False  # one matrix is both embedding and head
+    head_dim: int = 0  # 0: hidden / heads
+
+    @property
+    def attention(self) -> tuple[int, int]:
+        """Width of all queries, and of all keys (or values)."""
+        each = self.head_dim or self.hidden // self.heads
+        return each * self.heads, each * self.kv_heads
+
+    @cached_property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """In and out of the seven linear layers of a block."""
+        query, key = self.attention
+        return {
+            "q_proj": (self.hidden, query),
+            "k_proj": (self.hidden, key),
+            "v_proj": (self.hidden, key),
+            "o_proj": (query, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }
+
+    @property
+    def block(self) -> int:
+        """Weights of one block: seven linear layers without bias and two norms."""
+        return sum(wide * out for wide, out in self.linears.values()) + 2 * self.hidden
+
+    @property
+    def embedding(self) -> int:
+        return self.vocab * self.hidden
+
+    @property
+    def head(self) -> int:
+        """Weights of the output layer, 0 where it is the embedding."""
+        return 0 if self.tied else self.embedding
+
+    @property
+    def parameters(self) -> int:
+        """All weights; a tied matrix counts once."""
+        return self.layers * self.block + self.hidden + self.embedding + self.head
+
+    def lora(self, r: int) -> int:
+        """Weights of LoRA adapters of rank `r` on the seven linear layers of every block."""
+        return self.layers * sum(r * (wide + out) for wide, out in self.linears.values())
+
+    def resized(self, more: int) -> "Language":
+        """The same with `more` rows in the vocabulary."""
+        return replace(self, vocab=self.vocab + more)
+
+
+@dataclass(frozen=True)
+class Vision:
+    """The vision half of a CLIP."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    image: int
+    patch: int
+
+    @property
+    def tokens(self) -> int:
+        """Features of one image: its patches, without the CLS token."""
+        return (self.image // self.patch) ** 2
+
+    @property
+    def parameters(self) -> int:
+        """All weights of `CLIPVisionModel`: embeddings, two outer norms and the blocks, biases included."""
+        embeddings = self.hidden * (1 + 3 * self.patch**2 + self.tokens + 1)
+        attention = 4 * (self.hidden**2 + self.hidden)
+        mlp = 2 * self.hidden * self.intermediate + self.hidden + self.intermediate
+        return embeddings + 4 * self.hidden + self.layers * (attention + mlp + 4 * self.hidden)
+
+
+_LLAMA_7B = Language(32, 4096, 11008, 32, 32, 32000)
+_OPEN_3B = Language(26, 3200, 8640, 32, 32, 32000)
+LANGUAGE = {
+    "huggyllama/llama-7b": _LLAMA_7B,
+    "meta-llama/Llama-2-7b-hf": _LLAMA_7B,
+    "meta-llama/Llama-2-7b-chat-hf": _LLAMA_7B,
+    "NousResearch/Llama-2-7b-hf": _LLAMA_7B,
+    "NousResearch/Llama-2-7b-chat-hf": _LLAMA_7B,
+    "lmsys/vicuna-7b-v1.1": _LLAMA_7B,
+    "lmsys/vicuna-7b-v1.3": _LLAMA_7B,
+    "lmsys/vicuna-7b-v1.5": _LLAMA_7B,
+    "openlm-research/open_llama_3b_v2": _OPEN_3B,
+    "openllmplayground/openalpaca_3b_600bt_preview": _OPEN_3B,
+    "meta-llama/Meta-Llama-3-8B": Language(32, 4096, 14336, 32, 8, 128256),
+    "NousResearch/Meta-Llama-3-8B": Language(32, 4096, 14336, 32, 8, 128256),
+    "HuggingFaceTB/SmolLM2-135M": Language(30, 576, 1536, 9, 3, 49152, tied=True),
+    "HuggingFaceTB/SmolLM2-360M": Language(32, 960, 2560, 15, 5, 49152, tied=True),
+}
+VISION = {
+    "openai/clip-vit-large-patch14": Vision(24, 1024, 4096, 16, 224, 14),
+    "openai/clip-vit-large-patch14-336": Vision(24, 1024, 4096, 16, 336, 14),
+    "openai/clip-vit-base-patch32": Vision(12, 768, 3072, 12, 224, 32),
+}
+
+CLIP_GB = dict(zip(VISION, (1.71, 1.71, 0.61), strict=True))  # their files, with the text half, in float32
+# The fields of both in config.json, in order, and what stands for one that is not there.
+_LANGUAGE_FIELDS = {
+    "num_hidden_layers": ..., "hidden_size": ..., "intermediate_size": ..., "num_attention_heads": ...,
+    "num_key_value_heads": 0, "vocab_size": ..., "tie_word_embeddings": False, "head_dim": 0,
+}  # fmt: skip
+_VISION_FIELDS = dict.fromkeys(
+    ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "image_size", "patch_size"), ...
+)
+
+
+def language(ref: str) -> Language:
+    """Sizes of a Llama by the config.json of a folder or of the Hub's cache, or by its id; ParameterError else."""
+    found = _sizes(ref, LANGUAGE, "text_config", _LANGUAGE_FIELDS)
+    if isinstance(found, Language):
+        return found
+    return Language(*(value or found[3] if place == 4 else value for place, value in enumerate(found)))
+
+
+def vision(ref: str) -> Vision:
+    """Sizes of a CLIP's vision tower, as above."""
+    found = _sizes(ref, VISION, "vision_config", _VISION_FIELDS)
+    return found if isinstance(found, Vision) else Vision(*found)
+
+
+def _sizes(ref: str, table: dict, part: str, fields: dict) -> Any:
+    """The entry of the table, or the values of the fields in the model's own config.json."""
+    folder, name = paths.resolve(str(ref)), str(ref).partition("@")[0]
+    file = folder / "config.json" if folder.is_dir() else _cached(str(ref))
+    if file is None and name in table:
+        return table[name]
+    if file is None:
+        raise ParameterError(f"{ref}: its sizes are not known{nearest(name, table)}. {REMEDY}")
+    try:
+        config = files.read_json(file)
+        config = config.get(part, config)
+    except (DataError, AttributeError) as error:
+        what = error if isinstance(error, DataError) else f"{paths.shown(file)}: is no object"
+        raise ParameterError(f"{what}. {REMEDY}") from None
+    if lacking := [name for name, value in fields.items() if value is ... and not isinstance(config.get(name), int)]:
+        raise ParameterError(f"{paths.shown(file)}: has no {lacking[0]!r}. {REMEDY}")
+    return [config.get(name) or value for name, value in fields.items()]
+
+
+def _cached(ref: str) -> Path | None:
+    """The config.json of a hub id in the Hub's cache; the Hub is not asked."""
+    import huggingface_hub
+
+    name, _, revision = ref.partition("@")
+    with contextlib.suppress(ValueError):  # no hub id
+        found = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision or None)
+        return Path(found) if isinstance(found, str) else None
+    return None
+
+
+def connector(language_model: Language, tower: Vision, projector: str) -> int:
+    """Weights of the connector that train: one linear layer with bias (the paper's), or LLaVA-1.5's two."""
+    if projector not in CONNECTORS:
+        raise ParameterError(f"projector {projector!r} is unknown{nearest(projector, CONNECTORS)}")
+    first = tower.hidden * language_model.hidden + language_model.hidden
+    return first + (language_model.hidden**2 + language_model.hidden if projector == "mlp2x_gelu" else 0)
 
 
 @dataclass(frozen=True)
@@ -208,15 +389,12 @@ def _frozen_bytes(work: Work, count: int, each: int) -> float:
     return QUANTIZED * blocks + each * (frozen - blocks)
 
 
-def _stream(work: Work) -> int:
-    """Bytes of a number of the residual stream: the embeddings' own, float32 where they train."""
-    return FULL if not work.half or work.tuning == "full" or "embeddings" in work.also else 2
-
-
 def _activations(work: Work, each: int) -> float:
     """With checkpointing every block keeps its input only, and one block at a time all of it."""
     rows = work.batch * work.longest
     block = block_activations(work)
     if not work.checkpointing:
         return rows * work.language.layers * block
-    return rows * (work.language.layers * _stream(work) * work.language.hidden + block)
+    # the embeddings' own format, float32 where they train
+    stream = FULL if not work.half or work.tuning == "full" or "embeddings" in work.also else 2
+    return rows * (work.language.layers * stream * work.language.hidden + block)

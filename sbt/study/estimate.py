@@ -1,7 +1,7 @@
 """What a step will cost, by arithmetic and before a model is loaded: minutes, memory, disk; on which card.
 
 A step that ran before costs what its manifest says; any other one is computed from its parameters, those of the steps
-before it, the models' sizes (`architectures`) and the card that its study's plan.yaml names (`costs`).
+before it, the models' sizes and the card that its study's plan.yaml names (`costs`).
 """
 
 import contextlib
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from sbt.study import architectures, costs, params
+from sbt.study import costs, params
 from sbt.utils import files, paths
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.text import nearest
@@ -18,8 +18,8 @@ from sbt.utils.text import nearest
 START_MINUTES = 0.3  # a kernel that imports torch and transformers
 START_GB = 0.9  # what such a kernel holds before it loads a model
 SAVED_GB = 0.05  # notebook, samples, tables
-NO_TOWER = architectures.Vision(4, 128, 384, 4, 72, 24)  # the embedded study's, where a step's own is not known
-NO_MODEL = architectures.Language(4, 128, 352, 4, 4, 1018, 2048)
+NO_TOWER = costs.Vision(4, 128, 384, 4, 72, 24)  # the embedded study's, where a step's own is not known
+NO_MODEL = costs.Language(4, 128, 352, 4, 4, 1018)
 DOWNLOAD, DISK = 0.05, 0.3  # GB a second that are fetched, and that are read or written (assumed)
 PARSED = 3000  # rows a second while data are prepared (required of this project)
 PICTURE = 0.008  # seconds to decode a picture and fit it to the tower; measured: 4 to 12 ms
@@ -186,7 +186,7 @@ def work_of(values: dict, upstream: Iterable[dict], card: str = "") -> tuple[cos
     of_vision = values if stage_1 else connector
     model, known = _language(values.get("language_model") or connector.get("language_model", ""))
     marks = visual and bool(of_vision.get("image_markers"))
-    tower = architectures.vision(of_vision["vision_tower"]) if "vision_tower" in of_vision else NO_TOWER
+    tower = costs.vision(of_vision["vision_tower"]) if "vision_tower" in of_vision else NO_TOWER
     read = data_set(values, data)
     image, batch = tower.tokens if visual else 0, values.get("batch_size", 1)
     half = bool(card) and values.get("dtype", "auto") != "float32"
@@ -275,9 +275,9 @@ def _preparing(values: dict) -> Estimate:
 def _converting(values: dict) -> Estimate:
     """A released checkpoint: fetched, converted to `dtype`, then loaded in float32 and asked about pictures."""
     model, known = _language(values.get("language_model", ""))
-    ref, each = values["checkpoint"], costs.FULL if values.get("dtype") == "float32" else 2
-    tower = architectures.vision(values["vision_tower"])
-    others = model.embedding + architectures.connector(model, tower, "linear")
+    ref, each = values["checkpoint"].partition("@")[0], costs.FULL if values.get("dtype") == "float32" else 2
+    tower = costs.vision(values["vision_tower"])
+    others = model.embedding + costs.connector(model, tower, "linear")
     whole = model.parameters + tower.parameters
     # What the authors released, by the end of its name: bytes that are fetched, and weights that the arm keeps.
     kinds = {
@@ -303,11 +303,11 @@ def _converting(values: dict) -> Estimate:
 def _models(values: dict) -> dict[str, float]:
     """Gigabytes of the models that a step takes from the Hub; a language model is published in half precision."""
     found = {}
-    for ref in {str(values.get(name) or "") for name in MODELS}:
-        if ref in architectures.LANGUAGE:
-            found[ref] = 2 * architectures.LANGUAGE[ref].parameters / costs.GB
-        elif ref in architectures.VISION:
-            found[ref] = architectures.CLIP_GB[ref]
+    for ref in {str(values.get(name) or "").partition("@")[0] for name in MODELS}:
+        if ref in costs.LANGUAGE:
+            found[ref] = 2 * costs.LANGUAGE[ref].parameters / costs.GB
+        elif ref in costs.VISION:
+            found[ref] = costs.CLIP_GB[ref]
     return found
 
 
@@ -321,8 +321,8 @@ def _scoring(notebook: str, values: dict, upstream: list[dict], card: str) -> Es
     loads, fetched = workload(notebook, values)
     on = costs.CARDS.get(card, costs.PROCESSOR)
     half = bool(card) and values.get("dtype") != "float32"
-    tower = next((architectures.vision(o["vision_tower"]) for o in tuned if o.get("vision_tower")), None)
-    tower = tower or (NO_TOWER if model is NO_MODEL else architectures.VISION["openai/clip-vit-large-patch14"])
+    tower = next((costs.vision(o["vision_tower"]) for o in tuned if o.get("vision_tower")), None)
+    tower = tower or (NO_TOWER if model is NO_MODEL else costs.VISION["openai/clip-vit-large-patch14"])
     seconds = sum(
         costs.scoring_seconds(model, tower, load, values.get("batch_size", 1), on, half) + load.pictures * PICTURE
         for load in loads
@@ -355,9 +355,9 @@ def _before(values: dict, upstream: Iterable[dict]) -> object:
     return find
 
 
-def _language(ref: str) -> tuple[architectures.Language, bool]:
+def _language(ref: str) -> tuple[costs.Language, bool]:
     """Sizes of a language model, and whether they are known: else those of the embedded study's stand in."""
     try:
-        return (architectures.language(ref) if ref else NO_MODEL), True
+        return (costs.language(ref) if ref else NO_MODEL), True
     except ParameterError:
         return NO_MODEL, False
