@@ -79,3 +79,20 @@ def test_a_p_is_never_zero_and_never_invented():
 
 def test_a_grid_of_nothing_is_empty():
     assert tables.grid(pd.DataFrame([]), "subset").empty
+
+
+def test_an_answer_names_the_arms_that_differ_and_counts_the_others() -> None:
+    values = [("a", "mc2", 0.2, 0.1, 0.3), ("b", "mc2", -0.1, -0.3, 0.1), ("c", "mc2", -0.4, -0.5, -0.3)]
+    deltas = pd.DataFrame(
+        [dict(zip(("arm", "benchmark", "delta", "low", "high"), row, strict=True)) for row in values]
+    )
+    told = tables.outcome(deltas, "mc2")
+    assert told.startswith("mc2: lower than base: c (-0.400 [-0.500, -0.300]); higher than base: a (+0.200")
+    assert told.endswith("not shown to differ from base: b (-0.100 [-0.300, +0.100])")
+    assert tables.counted(deltas) == (
+        "Of 3 differences: 1 higher than base (a on mc2), 1 lower than base (c on mc2); the others are not shown "
+        "to differ"
+    )
+    empty = pd.DataFrame()
+    assert tables.outcome(empty, "mc1") == "mc1: base and another arm were not both scored"
+    assert tables.counted(empty) == "base and another arm were not both scored"

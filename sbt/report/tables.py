@@ -14,6 +14,7 @@ from IPython.display import HTML
 from sbt.utils import paths
 
 Column = tuple[str, str, str]  # benchmark, subset, metric
+NOT_BOTH = "base and another arm were not both scored"
 SENTENCES = "<style>table.sentences td, table.sentences th {text-align: left !important}</style>"
 
 
@@ -88,12 +89,40 @@ def p_value(p: float | None) -> str:
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
-def sentence(row: Mapping, metric: str, against: str = "base") -> str:
-    """What a paired difference shows, in words: higher, lower, or not shown to differ; with its interval."""
-    verdict = "not shown to differ from"
+def verdict(row: Mapping) -> str:
+    """What a paired difference shows: "higher than", "lower than" or "not shown to differ from"."""
     if row["low"] > 0 or row["high"] < 0:
-        verdict = "higher than" if row["delta"] > 0 else "lower than"
-    return f"{row['arm']} is {verdict} {against} on {metric} ({signed(row)})"
+        return "higher than" if row["delta"] > 0 else "lower than"
+    return "not shown to differ from"
+
+
+def sentence(row: Mapping, metric: str, against: str = "base") -> str:
+    """What a paired difference shows, in words, with its interval."""
+    return f"{row['arm']} is {verdict(row)} {against} on {metric} ({signed(row)})"
+
+
+def outcome(deltas: pd.DataFrame, metric: str, named: str = "") -> str:
+    """Which arms differ from base on one metric, the largest differences first, in one sentence."""
+    found: dict[str, list[str]] = {}
+    rows = deltas[deltas.benchmark == metric].to_dict("records") if len(deltas) else []
+    for row in sorted(rows, key=lambda row: -abs(row["delta"])):
+        found.setdefault(verdict(row), []).append(f"{row['arm']} ({signed(row)})")
+    told = "; ".join(f"{words} base: {', '.join(arms)}" for words, arms in found.items())
+    return f"{named or metric}: {told or NOT_BOTH}"
+
+
+def counted(deltas: pd.DataFrame, against: str = "base") -> str:
+    """How many of many paired differences are shown to be higher and lower, and which, in one sentence."""
+    if not len(deltas):
+        return NOT_BOTH
+    found: dict[str, list[str]] = {"higher than": [], "lower than": []}
+    for row in deltas.to_dict("records"):
+        found.setdefault(verdict(row), []).append(f"{row['arm']} on {row['benchmark']}")
+    told = [
+        f"{len(found[words])} {words} {against}" + (f" ({', '.join(found[words])})" if found[words] else "")
+        for words in ("higher than", "lower than")
+    ]
+    return f"Of {len(deltas)} differences: {', '.join(told)}; the others are not shown to differ"
 
 
 def published(rows: Iterable[dict], specs: Mapping[str, Any], arms: Sequence[str] | None = None) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from sbt.study import estimate, manifest, params
 from sbt.utils import env, files, hub, paths, text
 from sbt.utils.errors import DataError, ParameterError, RunError
 from sbt.utils.files import read_json, read_jsonl, write_json, write_jsonl
-from sbt.utils.progress import Progress, note
+from sbt.utils.progress import Answer, Progress, note
 
 __all__ = ["Run", "begin", "lock", "metrics", "read_json", "read_jsonl", "samples", "write_json", "write_jsonl"]
 
@@ -172,6 +172,7 @@ class Run:
         except BaseException:
             self.release()
             raise
+        self._answer = Answer()
 
     def _open(self, notebook: str, values: dict) -> None:
         pinned = hub.pin(self.folder.parent, hub.named(values))
@@ -255,6 +256,10 @@ class Run:
             self._manifest["listings"][prefix] = manifest.finished_steps(self.folder.parent, prefix, but=self.step)
         names = sorted({step for prefix in prefixes or ("",) for step in self._manifest["listings"][prefix]})
         return {step: self.upstream(step) for step in names}
+
+    def answer(self, *sentences: str) -> None:
+        """Answer the notebook's question where it stands: sentences from the results, in bold."""
+        self._answer.write(" ".join(f"{one.removesuffix('.')}." for one in sentences if one))
 
     def progress(self, done: int, total: int, **numbers: object) -> None:
         """Show that `done` of `total` items of a loop are done, and some numbers (a loss, an arm's name)."""

@@ -1,6 +1,7 @@
-"""Live progress of a long loop: a file that `sbt run` shows, and one line that updates itself in a notebook.
+"""What changes in a notebook while it runs: the progress of a long loop, and the answer to the notebook's question.
 
-The line ends as a summary without bar and time, so that an executed notebook stays quiet.
+Progress is one line that updates itself, and a file that `sbt run` shows. The line ends as a summary without bar and
+time, so that an executed notebook stays quiet.
 """
 
 import json
@@ -23,7 +24,7 @@ def _display(words: str, metadata: dict, handle: object = None) -> object:
 
     if get_ipython() is None or not hasattr(get_ipython(), "kernel"):
         return None
-    data = {"text/plain": words}
+    data = {"text/plain": words} | ({"text/markdown": words} if words.startswith("**") else {})
     if handle is None:
         return display(data, raw=True, metadata=metadata, display_id=True)
     handle.update(data, raw=True, metadata=metadata)
@@ -34,6 +35,18 @@ def note(words: str) -> None:
     """A remark for the person at the screen; a published notebook does not keep it."""
     if _display(words, MARK) is None:
         print(words, file=sys.stderr)
+
+
+class Answer:
+    """Room in a notebook, where it begins, for the answer that is known when it ends."""
+
+    def __init__(self) -> None:
+        self._handle = _display(" ", MARK)
+
+    def write(self, words: str) -> None:
+        """Put the answer there, in bold; it replaces an earlier one. Outside of a notebook it is printed."""
+        if _display(f"**{words}**", {}, self._handle) is None:
+            print(words)
 
 
 class Progress:

@@ -221,6 +221,12 @@ class Evaluation:
         print(controls.verdicts(table))
         return table.astype({"left": object}).fillna("–")
 
+    def answer(self, looks: pd.DataFrame) -> str:
+        """How many tasks each arm is shown to see in, in one sentence, from the table of `looks`."""
+        counts = looks["sees"].astype(bool).groupby(level="arm", sort=False).agg(["sum", "size"])
+        found = "; ".join(f"{arm} in {sees} of {tasks} parts" for arm, sees, tasks in counts.itertuples())
+        return f"Shown to look, above guessing and above other pictures and none: {found}"
+
     def figure(self, metric: str, title: str, levels: Mapping[str, float]) -> Figure:
         """Scores under each condition, by task, with the blind `levels` dotted."""
         return controls.figure(self.of(metric, levels), title, levels)
