@@ -38,6 +38,7 @@ from transformers.trainer_callback import PrinterCallback
 from sbt.microworld import facts, phrases, scenes
 from sbt.microworld.corpora import Captioned, Documents, near_twins, pad_documents
 from sbt.models.silence import silence_libraries
+from sbt.training.trainer import threads
 from sbt.utils.files import file_hash, write_json
 
 Curve = list[tuple[int, float]]
@@ -234,12 +235,8 @@ def pretrain_clip(
     model = clip_pair(recipe, tokenizer)
     schedule = {"max_steps": recipe.clip_steps, "learning_rate": recipe.clip_rate, "seed": recipe.seed}
     schedule |= {"per_device_train_batch_size": recipe.clip_batch, "data_seed": recipe.seed}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a convolution's last bits depend on their number, and the kept weights must not
-    try:
+    with threads(1):  # a convolution's last bits depend on their number, and the kept weights must not
         return model, _train(model, pictures, pictures.collate, folder, steps, progress, **schedule)
-    finally:
-        torch.set_num_threads(threads)
 
 
 # --- What is kept, and the comparison with it

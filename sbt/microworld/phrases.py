@@ -64,6 +64,11 @@ def absent(scene: Scene, rng: random.Random, pairs: tuple = PAIRS) -> tuple[str,
     return rng.choice(near if near and rng.random() < 0.5 else missing)
 
 
+def asked_pair(scene: Scene, there: bool, rng: random.Random, pairs: tuple = PAIRS) -> tuple[str, str]:
+    """A pair to ask for: one of the scene, or an absent one."""
+    return rng.choice(scene.things).pair if there else absent(scene, rng, pairs)
+
+
 def _about_one(scene: Scene, rng: random.Random) -> QA:
     thing = rng.choice(scene.things)
     alone = sum(t.shape == thing.shape for t in scene.things) == 1
@@ -101,8 +106,7 @@ def question(scene: Scene, rng: random.Random, pairs: tuple = PAIRS) -> QA:
     """One question about the scene with its answer; half of them are existence questions, balanced."""
     draw = rng.random()
     if draw < 0.5:
-        there = rng.random() < 0.5
-        return existence(scene, rng.choice(scene.things).pair if there else absent(scene, rng, pairs))
+        return existence(scene, asked_pair(scene, rng.random() < 0.5, rng, pairs))
     if draw < 0.8:
         return _about_one(scene, rng)
     return _count(scene, rng) if draw < 0.95 else _empty(scene, rng)
@@ -122,6 +126,14 @@ def counted(scene: Scene, rng: random.Random) -> tuple[str, str, list[Thing]]:
     options = list(groups(scene))
     number = rng.choice(sorted({len(things) for _, _, things in options}))
     return rng.choice([group for group in options if len(group[2]) == number])
+
+
+def how_many(scene: Scene, rng: random.Random) -> tuple[str, int]:
+    """What is counted, of a colour, of a shape, or all; and how many there are, sometimes none."""
+    _, many, things = counted(scene, rng)
+    if rng.random() < 0.15:
+        return plural(rng.choice(missing_shapes(scene))), 0
+    return many, len(things)
 
 
 def missing_shapes(scene: Scene) -> list[str]:

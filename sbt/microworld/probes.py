@@ -34,7 +34,7 @@ def reading(
     rows, prompts = [], []
     for index in range(count):
         scene, there = scenes.sample(rng), index % 2 == 0
-        pair = rng.choice(scene.things).pair if there else phrases.absent(scene, rng)
+        pair = phrases.asked_pair(scene, there, rng)
         text = phrases.detail(scene) if rng.random() < 0.5 else phrases.caption(scene, rng)
         prompts.append((f"{text}\nQ: {phrases.existence_question(pair)}\nA:", [" Yes", " No"]))
         rows.append({"objects": len(scene.things), "there": there})

@@ -44,12 +44,10 @@ def oodcv(count: int, scenes: dict[str, Scene], seed: int) -> list[dict]:
         name, scene = list(scenes.items())[place]
         rng = random.Random(f"{seed} oodcv {name} {numeric}")
         if numeric:
-            _, many, things = counted(scene, rng)
-            if rng.random() < 0.15:  # for some questions the answer is none
-                many, things = phrases.plural(rng.choice(phrases.missing_shapes(scene))), []
-            question, answer = f"How many {many} are there in the image?", str(len(things))
+            many, count = phrases.how_many(scene, rng)
+            question, answer = f"How many {many} are there in the image?", str(count)
         else:
-            pair = rng.choice(scene.things).pair if wanted else phrases.absent(scene, rng, SEEN)
+            pair = phrases.asked_pair(scene, wanted, rng, SEEN)
             question, answer = phrases.existence_question(pair), "Yes" if wanted else "No"
         rows.append(_row(name, place, question, answer, rng))
     return rows

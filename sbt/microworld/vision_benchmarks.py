@@ -17,7 +17,7 @@ from PIL import Image
 
 from sbt.microworld import facts, ood_images, phrases, unicorn_items
 from sbt.microworld.facts import PROPERTIES, WORDS, Fact
-from sbt.microworld.phrases import NUMBERS, counted, groups
+from sbt.microworld.phrases import NUMBERS, groups
 from sbt.microworld.scenes import COLOURS, POSITIONS, SEEN, SHAPES, Scene, render, sample
 from sbt.utils.files import write_json, write_text
 
@@ -146,19 +146,6 @@ def question_type(question: str) -> str:
     return max((kind for kind in TYPES if f"{lower} ".startswith(f"{kind} ")), key=len, default="none of the above")
 
 
-def _yes_no(scene: Scene, there: bool, rng: random.Random) -> tuple[str, str]:
-    pair = rng.choice(scene.things).pair if there else phrases.absent(scene, rng, SEEN)
-    return phrases.existence_question(pair), "yes" if there else "no"
-
-
-def _number(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    """How many there are of a colour, of a shape, or of all; sometimes none."""
-    _, many, things = counted(scene, rng)
-    if rng.random() < 0.15:
-        many, things = phrases.plural(rng.choice(phrases.missing_shapes(scene))), []
-    return f"How many {many} are there?", str(len(things))
-
-
 def _other(scene: Scene, rng: random.Random, asked: str = "") -> tuple[str, str]:
     """What colour or shape an object has, where it is, or what is at a place; another question than `asked`."""
     thing = rng.choice(scene.things)
@@ -234,8 +221,14 @@ def vqav2(images: int, seed: int) -> tuple[dict[str, Scene], dict, dict]:
         picture, rng = index + 1, random.Random(f"{seed} vqav2 {index}")
         scene = pictures[VQA_IMAGE % picture] = sample(rng, SEEN)
         other = _other(scene, rng)
-        third = ("number", _number(scene, rng)) if index // 2 % 2 else ("other", _other(scene, rng, other[0]))
-        asked = [("yes/no", _yes_no(scene, index % 2 == 0, rng)), ("other", other), third]
+        if index // 2 % 2:
+            many, count = phrases.how_many(scene, rng)
+            third = ("number", (f"How many {many} are there?", str(count)))
+        else:
+            third = ("other", _other(scene, rng, other[0]))
+        there = index % 2 == 0
+        yes_no = phrases.existence_question(phrases.asked_pair(scene, there, rng, SEEN)), "yes" if there else "no"
+        asked = [("yes/no", yes_no), ("other", other), third]
         for place, (kind, (question, answer)) in enumerate(rng.sample(asked, 3)):
             key = {"image_id": picture, "question_id": picture * 1000 + place}
             questions.append({**key, "question": question})

@@ -182,19 +182,18 @@ def save_arm(
 
 
 def load_arm(
-    ref: str | Path, *, dtype: str | None = None, merge: bool = True, verify: bool = True, quantization: str = ""
+    ref: str | Path, *, dtype: str | None = None, merge: bool = True, quantization: str = ""
 ) -> Arm:
     """The arm in a folder (or a plain Llama or LLaVA checkpoint: folder, `assets/...`, hub id), in evaluation mode.
 
     `dtype` overrides the one the arm was saved with; `merge` folds LoRA into the weights; `quantization` (of the base)
-    as in `assemble`. CheckpointError names a missing, damaged (`verify` compares SHA-256) or unsuitable file.
+    as in `assemble`. CheckpointError names a missing, damaged (by its SHA-256) or unsuitable file.
     """
     folder = Path(name := locate(ref))
     if not folder.is_dir() or not (folder / ARM_FILE).is_file():
         return _load_plain(name, ref, dtype or "float32", quantization)
     info = describe_arm(folder)
-    if verify:
-        check_files(folder, info)
+    check_files(folder, info)
     return _load_kind(folder, info, dtype or info.get("dtype", "float32"), merge, quantization)
 
 

@@ -17,7 +17,7 @@ from sbt.utils.errors import ParameterError
 from sbt.utils.text import nearest
 
 EXTRA = 'pip install -e ".[gpu]"'
-_FREE = ("save_steps", "save_minutes", "save_total_limit", "logging_steps", "eval_steps", "threads", "workers",
+_FREE = ("save_steps", "save_minutes", "save_total_limit", "eval_steps", "threads", "workers",
          "report_to")  # settings that change no weight  # fmt: skip
 _OF_BITSANDBYTES = re.compile(r"adamw_8bit|.*(bnb|paged|lion|ademamix).*")
 
@@ -38,13 +38,12 @@ class World:
 class Settings:
     """Values of one run. The schedule is over `max_steps`, or `epochs` over the rows where that is 0.
 
-    `image_place` is where an image stands in its turn (`conversations.IMAGE_PLACES`). `lora` (LoraConfig values, {}
-    for the paper's) wraps a model that has no adapters yet. `loss` holds values of `loss_mask.LossMaskConfig`; None
-    trains the response only. `save_steps` and `save_minutes` write a checkpoint every so many steps or minutes, 0
-    being never; the last step is always saved; the newest `save_total_limit` are kept.
-    `logging_steps` averages the history over that many steps. `eval_steps` measures the loss on held-out rows every so
-    many steps and after the last, 0 being never. `threads` 0 leaves torch's own number; `workers` are processes that
-    read rows. `report_to` is a tracker of transformers' (trackio, tensorboard, wandb), or "none".
+    `image_place` is where an image stands in its turn (`conversations.IMAGE_PLACES`). `loss` holds values of
+    `loss_mask.LossMaskConfig`; None trains the response only. `save_steps` and `save_minutes` write a checkpoint every
+    so many steps or minutes, 0 being never; the last step is always saved; the newest `save_total_limit` are kept.
+    `eval_steps` measures the loss on held-out rows every so many steps and after the last, 0 being never. `threads` 0
+    leaves torch's own number; `workers` are processes that read rows. `report_to` is a tracker of transformers'
+    (trackio, tensorboard, wandb), or "none".
 
     `batch_size` is one process's: a step sees `batch_size * accumulation` rows of each process. `group_by_length`
     draws each step from rows with an image or from rows without one, rows of similar length together. `bf16` and
@@ -63,7 +62,6 @@ class Settings:
     max_grad_norm: float = 1.0
     conversation: str = "v1"
     image_place: str = "as_written"
-    lora: dict | None = None
     loss: dict | None = None
     seed: int = 0
     bf16: bool = False
@@ -75,14 +73,13 @@ class Settings:
     save_steps: int = 0
     save_minutes: float = 10.0
     save_total_limit: int = 1
-    logging_steps: int = 1
     eval_steps: int = 0
     threads: int = 0
     workers: int = 0
     report_to: str = "none"
 
     def __post_init__(self) -> None:
-        positive = {"learning_rate", "batch_size", "accumulation", "logging_steps", "save_total_limit"}
+        positive = {"learning_rate", "batch_size", "accumulation", "save_total_limit"}
         for name, value in asdict(self).items():
             if name in positive and not (isinstance(value, int | float) and value > 0):
                 raise ParameterError(f"{name} must be a number above 0, found {value!r}")
@@ -104,10 +101,10 @@ class Settings:
     def of(cls, values: object, precision: str, **more: object) -> "Settings":
         """Settings from those attributes of `values` (a notebook's parameters) that are named as fields.
 
-        `precision` is the format to compute in (`env.choose_dtype`). Values in `more` win. `lora` and `loss` are only
-        taken from `more`: in a notebook they mean something else (what `set_trainable` has applied; a variant's name).
+        `precision` is the format to compute in (`env.choose_dtype`). Values in `more` win. `loss` is only taken from
+        `more`: in a notebook it is a variant's name.
         """
-        apart = {"lora", "loss", "bf16", "fp16"}
+        apart = {"loss", "bf16", "fp16"}
         named = {field.name for field in fields(cls)} - apart
         given = {name: value for name, value in vars(values).items() if name in named}
         return cls(**{**given, "bf16": precision == "bfloat16", "fp16": precision == "float16", **more})
@@ -158,7 +155,7 @@ class Result:
     """A finished run: `history` (step, epoch, loss, learning_rate, grad_norm, accuracy), complete after a resume too.
 
     With `Settings.eval_steps`, `history` also has `heldout_loss`, NaN at steps where it was not measured. `model` is
-    the trained one (with `Settings.lora`, the wrapped one); `weights_sha256` is over the trained tensors;
+    the trained one; `weights_sha256` is over the trained tensors;
     `resumed_from` is the step of the checkpoint that the run went on from, 0 if none.
     """
 

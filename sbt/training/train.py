@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 from datasets import Dataset, Features, List, Value, concatenate_datasets
-from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedTokenizerBase, ProcessorMixin, set_seed
 from transformers.trainer_callback import PrinterCallback
@@ -17,7 +16,7 @@ from trl import SFTConfig
 
 from sbt import templates
 from sbt.data.prepare import TOKENS
-from sbt.models import Arm, set_trainable, silence_libraries, weights_sha256
+from sbt.models import Arm, silence_libraries, weights_sha256
 from sbt.models.freeze import check_frozen
 from sbt.training import checkpoints
 from sbt.training.collator import Collator, parts_of
@@ -32,12 +31,13 @@ from sbt.utils.progress import note
 HISTORY = "history.jsonl"  # grows in the trainer's folder while a run trains
 HELDOUT = "heldout_loss"
 _NEVER = 10**9
-_COLUMNS = {"learning_rate": "learning_rate", "grad_norm": "grad_norm", "mean_token_accuracy": "accuracy"}
+_COLUMNS = {name: name for name in ("step", "epoch", "loss", "learning_rate", "grad_norm")}
+_COLUMNS |= {"mean_token_accuracy": "accuracy"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run ready to train. `model` is wrapped where `lora` asks for it; `last` is the checkpoint to go on from."""
+    """A run ready to train; `last` is the checkpoint to go on from."""
 
     model: nn.Module
     processor: ProcessorMixin | PreTrainedTokenizerBase
@@ -67,9 +67,9 @@ def sft(
 ) -> Result:
     """Train `model` in place on `rows` (loss on assistant turns only) and return the history.
 
-    What trains is what `set_trainable` left free (or LoRA, with `settings.lora`). Checkpoints go to
-    `folder/checkpoints/<fingerprint>`: the same call after a kill resumes there and ends with the very same weights;
-    after a finished run it loads them and takes no step. `folder/history.jsonl` grows with every step.
+    What trains is what `set_trainable` left free. Checkpoints go to `folder/checkpoints/<fingerprint>`: the same call
+    after a kill resumes there and ends with the very same weights; after a finished run it loads them and takes no
+    step. `folder/history.jsonl` grows with every step.
     `heldout` are rows whose loss is measured as `settings.eval_steps` says; that changes no weight.
     `progress(step, total, loss=...)` is called each step. Raises DataError for a row that cannot be trained on,
     RunError for a loss or weights that are not finite and for weights that never get a gradient, ParameterError for
@@ -98,9 +98,6 @@ def prepare(
         raise ParameterError("eval_steps is set, but no rows are held out. Set it to 0, or keep rows from training")
     if settings.eval_steps and world.engine in ("fsdp", "zero3"):
         raise ParameterError(f"eval_steps: engine {world.engine!r} has no whole model to measure. Set it to 0")
-    if settings.lora is not None and not isinstance(model, PeftModel):
-        policy = {"connector": "full" if isinstance(processor, ProcessorMixin) else "frozen", "language_model": "lora"}
-        model = set_trainable(model, policy, settings.lora, seed=settings.seed)
     check_frozen(model)
     trained = checkpoints.trained(model)
     if not trained:
@@ -127,7 +124,7 @@ def load(run: Run) -> list[dict]:
 def result(run: Run, log: list[dict]) -> Result:
     """The Result of a finished run; RunError if no trained parameter ever got a gradient."""
     run.model.eval()
-    history = _history(log, run.settings.logging_steps)
+    history = _history(log)
     if not (history["grad_norm"] > 0).any():
         raise RunError("no parameter ever received a gradient: the rows give the trained part nothing to learn from")
     digest = weights_sha256(run.model, trained_only=True)
@@ -224,17 +221,10 @@ def _arguments(settings: Settings, folder: Path, total: int, several: bool = Fal
     return arguments
 
 
-def _history(log: list[dict], every: int) -> pd.DataFrame:
+def _history(log: list[dict]) -> pd.DataFrame:
     entries = [entry for entry in log if "loss" in entry]
-    kept = {"step": "step", "epoch": "epoch", "loss": "loss", **_COLUMNS}
-    if any(HELDOUT in entry for entry in entries):
-        kept[HELDOUT] = HELDOUT
-    table = pd.DataFrame([{new: entry.get(old, math.nan) for old, new in kept.items()} for entry in entries])
-    if every > 1:
-        window = (table["step"] - 1) // every
-        ends = dict.fromkeys(("step", "epoch"), "last")
-        table = table.groupby(window).agg({name: ends.get(name, "mean") for name in table}).reset_index(drop=True)
-    return table
+    kept = _COLUMNS | ({HELDOUT: HELDOUT} if any(HELDOUT in entry for entry in entries) else {})
+    return pd.DataFrame([{new: entry.get(old, math.nan) for old, new in kept.items()} for entry in entries])
 
 
 def arrow_rows(rows: Sequence[dict] | Dataset, *, vision: bool) -> Dataset:
