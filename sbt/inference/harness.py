@@ -150,7 +150,7 @@ def _renderer(tokenizer: PreTrainedTokenizerBase, conversation: str) -> Callable
 class PrefixLM(HFLM):
     """A model class for `lm_eval.simple_evaluate`: HFLM's numbers for any causal model, greedy only.
 
-    Shared prefixes are computed once where the model allows it; `loglikelihood` tells how that is found out. In
+    Shared prefixes are computed once where the model allows it; `loglikelihood` says how that is checked. In
     float32 the numbers are within 1e-4 of HFLM with its `softmax_dtype="float64"`; HFLM's default sums in float32,
     which is off by as much where a choice has several hundred nats. `add_bos` None leaves BOS to the tokenizer, as
     HFLM does. Contexts longer than the model are cut from the left, too, and listed in `truncated` as {text: tokens}.

@@ -35,7 +35,7 @@ def write(
 
     Two float32 shards with their index and without CLIP, config.json, and the tokenizer with the three added tokens
     (SBT:llava/train/train.py:180-239). `connector` is a folder made by stage 1, or None for an untrained one. `seed`
-    decides how the weights are moved. The token `<image>`, which LLaMA's vocabulary has not, is renamed.
+    decides how the weights are moved. The token `<image>`, which is not in LLaMA's vocabulary, is renamed.
     """
     folder = paths.resolve(str(folder))
     language, words = load_language_model(language_model)

@@ -131,7 +131,7 @@ class TextArms:
         return self.lora != "merged" and source.info.get("kind") in _ADAPTED and source.base is not None
 
     def _weights(self, source: _Source) -> tuple[str, str]:
-        """The full model to be in memory for an arm, and its dtype."""
+        """The full model that an arm needs in memory, and its dtype."""
         return source.base if self._is_adapted(source) else source.ref, source.dtype
 
     def _content(self, source: _Source) -> dict:

@@ -53,7 +53,7 @@ class Step:
 
     @property
     def sums_up(self) -> bool:
-        """Whether it reads what other steps scored: it shows those that are finished."""
+        """Whether the step shows what others scored; it needs only those that are finished."""
         return not self.scores and any("arm_steps" in values for values in self.upstream)
 
     @property

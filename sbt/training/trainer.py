@@ -1,6 +1,6 @@
 """A subclass of TRL's SFTTrainer that works around faults of TRL 1.16 and transformers 5.23.
 
-Each override names the fault. For each there is a test that shows the stock trainer has it.
+Each override names the fault. A test shows for each that the stock trainer has it.
 """
 
 import contextlib

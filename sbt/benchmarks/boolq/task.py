@@ -1,6 +1,6 @@
 """BoolQ (Clark et al. 2019): is the answer to a question about a passage yes? Zero-shot; the options are no and yes.
 
-Read are Google's files (`dev.jsonl`: question, passage, answer, title) and SuperGLUE's (`val.jsonl`: question,
+Reads Google's files (`dev.jsonl`: question, passage, answer, title) and SuperGLUE's (`val.jsonl`: question,
 passage, label). Prompt: lm_eval/tasks/super_glue/boolq/default.yaml (0.4.13); "paper" (0.3, `BoolQ`) scores the same.
 """
 

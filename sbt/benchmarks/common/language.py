@@ -343,7 +343,7 @@ def metric_rows(scores: Mapping[str, Mapping[str, Sequence]], metrics: Sequence[
 
 
 def exchanged(golds: Sequence, seed: int) -> list:
-    """The control where answers are written, not chosen: every item gets another item's, by a seeded ring."""
+    """The control for answers that are written: every item gets the answer to another one, drawn with the seed."""
     order = random.Random(seed).sample(range(len(golds)), len(golds))
     after = dict(zip(order, order[1:] + order[:1], strict=True))
     return [golds[after[place]] for place in range(len(golds))]
