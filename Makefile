@@ -9,7 +9,7 @@ EMPTY := $(CURDIR)/.test-outputs
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=1200
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-portable test-kills lab notebooks address base-models lock clean
+.PHONY: help run test test-studies test-portable test-kills lab notebooks address base-models lock clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +23,9 @@ test: $(INSTALLED)  ## style, unit tests, static checks, and every notebook from
 	rm -rf $(EMPTY)
 	SBT_OUTPUTS=$(EMPTY) $(BIN)/python -m pytest $(NBVAL) notebooks
 	rm -rf $(EMPTY)
+
+test-studies: $(INSTALLED)  ## every study of params/ at toy sizes, from an empty cache against a loopback hub (about an hour)
+	$(BIN)/python -m pytest tests/test_small_runs.py --studies
 
 # Numbers that training makes, computed under a code path that no processor of today chooses, and that every one has: torch
 # does not check whether a capability that is asked for is there, so `avx2` would crash where it is not.

@@ -72,6 +72,10 @@ def build_project(root: Path) -> Path:
     return root
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--studies", action="store_true", help="run every study of params/ at toy sizes, with all steps")
+
+
 @pytest.fixture(autouse=True)
 def _seeded(monkeypatch: pytest.MonkeyPatch) -> None:
     random.seed(0)

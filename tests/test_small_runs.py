@@ -1,10 +1,12 @@
-"""Full-size studies from the Hub's files to their benchmarks, on stand-ins: the code that a GPU runs, other sizes.
+"""Studies of params/ from empty caches to their reports, against a loopback hub that serves the publishers' layouts.
 
-What a CPU cannot do is set otherwise: bfloat16, 4-bit weights, and engines that shard (`ddp` stands for them).
+The clients of the Hub are the real ones; a study's process reaches nothing but the hub. What a CPU cannot do is set
+otherwise: bfloat16, 4-bit weights, and engines that shard (`ddp` stands for them). `pytest --studies` runs all of
+them, each with all its steps; without it a few run, some with fewer steps.
 """
 
 import json
-import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,21 +14,28 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import standin_data
 import standin_hub
+from fake_hub import FakeHub
 
 from sbt.data import prepare
-from sbt.microworld import write
+from sbt.study import plan as plans
+from sbt.utils import paths
 
-SIZES = write.Sizes(pretrain=6, instruct=6, instruct_images=4, captions=4, pope=6, heldout=4)
-FEW = {"rows": 24, "max_steps": 3, "batch_size": 4, "accumulation": 2, "dtype": "float32", "min_free_gb": 0.1}
-FEWER = {"corrupted_limit": 2, "severities": [5]}
-STUDIES = {
-    "smol": ("", {"sample": 24, "max_steps": 0}),
-    "colab-t4": ("", {"sample": 24, "quantization": ""}),
-    "lit": ("", {"processes": 1, "engine": "", "aside": 4, "rows": 0, "templates_top": 1, **FEWER}),
-    "paper-llama2-7b": ("00,10,20,30,40,50_truthfulqa,63", {"engine": "ddp", "processes": 2, "accumulation": 1}),
-}
-WAIT = 900  # seconds
+FEW = {"rows": 24, "max_steps": 3, "batch_size": 4, "accumulation": 2, "dtype": "float32", "min_free_gb": 0.1,
+       "max_new_tokens": 4, "preset": "none"}  # fmt: skip
+ONE = {"processes": 1, "engine": ""}
+TWO = {"processes": 2, "engine": "ddp", "accumulation": 1}
+SHORT = {"corrupted_limit": 2, "severities": [5]}  # of benchmarks with corrupted pictures
+OF_BASE = {"smol": {"sample": 24, "max_steps": 0}, "colab-t4": {"sample": 24, "quantization": "", **ONE},
+           "kaggle-2xt4": {"sample": 24, "quantization": "", **TWO}}  # fmt: skip
+OTHERS = ("embedded", "embedded-types", "first-steps", "base-models")  # they need no hub, and are run elsewhere
+STUDIES = sorted(folder.name for folder in paths.params().iterdir() if folder.name not in OTHERS)
+RELEASED = "00_check,25_vicuna-7b_projector,25_vicuna-7b_ft,50_truthfulqa_vicuna-7b,63_pope_vicuna-7b,90_report"
+QUICK = {"smol": "", "released": RELEASED,
+         "lit": "00,10,20,30,50_truthfulqa,63,65,90",
+         "paper-llama2-7b": "00,10,20,30,40,50_truthfulqa,63,90"}  # fmt: skip
+WAIT = 1500  # seconds
 LAYERS = ("lm_head", "model.language_model.embed_tokens", "model.language_model.layers.0.mlp.up_proj")
 LOOK = """
 import hashlib, json, sys
@@ -40,55 +49,90 @@ for folder in map(Path, sys.argv[2:]):
     found[folder.name] = {"sees": arm.has_vision, "last words": sorted(words, key=words.get)[-2:], **hashes}
 print(json.dumps(found))
 """
+THINGS = r"(red|blue|green|yellow|purple) (star|circle|square|triangle)s?"
+WORLD = re.compile(rf"micro-world|colou?red shapes|{THINGS}", re.I)
+    r"micro-world|colou?red shapes|(red|blue|green|yellow|purple) (star|circle|square|triangle)s?", re.I
+)
 
 
-def given(study: str, own: Path, world: Path) -> dict:
-    """`--set` of a study: sizes, the files that are not of the Hub, and the micro-world's benchmarks."""
-    here = {"instruct_images_from": own / "train2017.zip", "truthfulqa_data": world / "eval", "preset": "none"}
-    pope = {"pope_data": world / "eval", "images": world / "images", "splits": ["adversarial"]}
-    shown = {"references": str(world / write.FILES["captions"]), "images": str(world / "images"), "split": ""}
-    ethics = {"ethics_data": world / "eval" / "ethics"}
-    other = {
-        "smol": ethics,
-        "colab-t4": ethics,
-        "lit": {"instruct_data": own / "llava_v1_5_mix665k.json", "flickr": shown, **pope, **shown},
-        "paper-llama2-7b": pope,
-    }
-    return FEW | here | {"max_new_tokens": 4} | other[study] | STUDIES[study][1]
+def given(study: str, only: str, by_hand: Path) -> dict:
+    """`--set` of a study: small sizes, and the pictures that nobody serves."""
+    of_lit = {"instruct_images_from": str(by_hand), "aside": 4, "rows": 0, "templates_top": 1, **ONE}
+    several = TWO if study.startswith("paper-") else ONE
+    own = OF_BASE.get(study, of_lit if study == "lit" else several)
+    known = {name for step in plans.load(study, [only])[1] for name in step.values}
+    return {name: value for name, value in (FEW | SHORT | own).items() if name in known}
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, SimpleNamespace]]:
-    """The studies, begun together: each is one process most of the time."""
-    folder = tmp_path_factory.mktemp("small")
-    own = standin_hub.write(folder / "home")
-    write.write(folder / "world", SIZES, seed=0)
-    environment = os.environ | {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    environment["SBT_OUTPUTS"] = str(folder / "outputs")
-    begun = {}
-    for study, (only, _) in STUDIES.items():
-        command = [sys.executable, "-m", "sbt", "run", study, *(["--only", only] if only else [])]
-        for name, value in given(study, own, folder / "world").items():
-            command += ["--set", f"{name}={value if isinstance(value, str | Path) else json.dumps(value)}"]
-        log = open(folder / f"{study}.log", "w")  # noqa: SIM115 - closed below
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        at = folder / "outputs" / study
-        begun[study] = SimpleNamespace(process=process, log=log, folder=at, environment=environment)
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """The hub, and the folder of what is handed out by hand only."""
+    root = tmp_path_factory.mktemp("hub")
+    by_hand = standin_hub.write(root)
+    with FakeHub(root) as hub:
+        yield SimpleNamespace(hub=hub, by_hand=by_hand)
+
+
+class Study:
+    """A study that runs in a process of its own, with caches of its own."""
+
+    def __init__(self, served: SimpleNamespace, name: str, home: Path, only: str = "", **more: object) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self.name, self.environment = name, standin_hub.environment(served.hub, home)
+        self.folder, self.log = home / "outputs" / name, home / "log"
+        command = [sys.executable, "-m", "sbt", "run", name, *(["--only", only] if only else [])]
+        for key, value in (given(name, only, served.by_hand) | more).items():
+            command += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+        with open(self.log, "w") as out:
+            self.process = subprocess.Popen(command, env=self.environment, stdout=out, stderr=subprocess.STDOUT)
+
+    def ended(self, code: int = 0) -> dict[str, Path]:
+        """Folders of the finished steps by name, when it has ended with this status."""
+        assert self.process.wait(timeout=WAIT) == code, self.log.read_text()[-4000:]
+        return {done.parent.name: done.parent for done in sorted(self.folder.glob("*/DONE"))}
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def runs(
+    served: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[dict[str, Study]]:
+    """The quick studies, begun together: each is one process most of the time. With --studies one after another."""
+    begun: dict[str, Study] = {}
+    every = request.config.getoption("--studies")
+    for name, only in QUICK.items():
+        begun[name] = Study(served, name, tmp_path_factory.mktemp(name), "" if every else only)
+        if every:
+            begun[name].process.wait(timeout=WAIT)
     yield begun
     for run in begun.values():
-        run.process.kill()
-        run.process.wait()
-        run.log.close()
+        run.stop()
 
 
-def finished(run: SimpleNamespace) -> dict[str, Path]:
-    """Folders of the study's steps by name, when all are done."""
-    code = run.process.wait(timeout=WAIT)
-    assert code == 0, Path(run.log.name).read_text()[-3000:]
-    return {done.parent.name: done.parent for done in sorted(run.folder.glob("*/DONE"))}
+def report(folder: Path) -> str:
+    """What a reader of an executed report sees: prose and outputs, without code."""
+    cells = json.loads((folder / "notebook.ipynb").read_text())["cells"]
+    seen = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    for output in (output for cell in cells for output in cell.get("outputs", [])):
+        seen += ["".join(output.get("text", ""))]
+        seen += ["".join(text) for kind, text in output.get("data", {}).items() if kind.startswith("text/")]
+    return "\n".join(seen)
 
 
-def looked_at(run: SimpleNamespace, folders: list[Path]) -> dict[str, dict]:
+def check_reports(study: str, steps: dict[str, Path]) -> None:
+    reports = [folder for name, folder in steps.items() if name.startswith("90_report")]
+    assert reports, f"{study} made no report"
+    for folder in reports:
+        page, seen = (folder / "report.html").read_text(), report(folder)
+        assert "</html>" in page and study in seen
+        found = WORLD.search(seen)
+        assert not found, seen[max(0, found.start() - 200) : found.end() + 100]
+
+
+def looked_at(run: Study, folders: list[Path]) -> dict[str, dict]:
     """By step: whether the arm sees, its last two words, hashes of LAYERS; read where the stand-ins are the Hub's."""
     command = [sys.executable, "-c", LOOK, " ".join(LAYERS), *map(str, folders)]
     done = subprocess.run(command, env=run.environment, capture_output=True, text=True, timeout=WAIT)
@@ -97,9 +141,7 @@ def looked_at(run: SimpleNamespace, folders: list[Path]) -> dict[str, dict]:
 
 
 def counts(step: Path) -> dict:
-    return {
-        folder.name: len(prepare.load(folder)) for folder in sorted((step / "rows").iterdir()) if folder.is_dir()
-    }
+    return {folder.name: len(prepare.load(folder)) for folder in sorted((step / "rows").iterdir()) if folder.is_dir()}
 
 
 def values(step: Path, metric: str) -> dict:
@@ -107,26 +149,38 @@ def values(step: Path, metric: str) -> dict:
     return {row["arm"]: row["value"] for row in found if row["metric"] == metric}
 
 
-@pytest.mark.parametrize("study", STUDIES)
-def test_the_study_runs_to_its_end(runs: dict[str, SimpleNamespace], study: str) -> None:
-    steps = finished(runs[study])
-    arms = {name.partition("_")[2]: folder for name, folder in steps.items() if name[:3] in ("30_", "40_")}
-    scored = values(steps["50_truthfulqa"], "mc2")
-    assert set(scored) == {"base", *arms} and all(0 < value < 1 for value in scored.values())
+@pytest.mark.parametrize("study", QUICK)
+def test_the_study_runs_from_an_empty_cache_to_its_report(runs: dict[str, Study], study: str) -> None:
+    steps = runs[study].ended(code=by_hand_missing(study, runs[study]))
+    check_reports(study, steps)
+    arms = {name: folder for name, folder in steps.items() if name[:3] in ("25_", "30_", "40_")}
+    scored = next(folder for name, folder in steps.items() if name.startswith("50_truthfulqa"))
+    assert len(values(scored, "mc2")) > 1 and all(0 <= value <= 1 for value in values(scored, "mc2").values())
     for name, arm in looked_at(runs[study], [*arms.values()]).items():
         assert arm["sees"] == ("text" not in name), name
 
 
-def test_what_cannot_be_used_is_dropped_and_a_sample_drawn(runs: dict[str, SimpleNamespace]) -> None:
-    data = finished(runs["smol"])["10_data"]
-    assert counts(data) == {"instruct": 24, "instruct.all": standin_hub.ROWS, "pretrain": standin_hub.IMAGES}
+def by_hand_missing(study: str, run: Study) -> int:
+    """The status a study ends with: 1 where it asks for OOD-CV's pictures, which are handed out by hand only."""
+    return 1 if any("64_unicorn" in line for line in run.log.read_text().splitlines() if "begins" in line) else 0
+
+
+def test_nothing_asked_for_a_loading_script(runs: dict[str, Study], served: SimpleNamespace) -> None:
+    runs["smol"].ended()
+    assert any("hendrycks/ethics" in asked for asked in served.hub.asked)
+    assert not any(standin_data.SCRIPT in asked for asked in served.hub.asked)
+
+
+def test_what_cannot_be_used_is_dropped_and_a_sample_drawn(runs: dict[str, Study]) -> None:
+    data = runs["smol"].ended()["10_data"]
+    assert counts(data) == {"instruct": 24, "instruct.all": standin_data.ROWS, "pretrain": standin_data.IMAGES}
     manifest = json.loads((data / "rows" / "instruct.all" / "manifest.json").read_text())
     assert manifest["drops"] == {"image missing": 1}
-    assert "000000999999.jpg is not in" in manifest["dropped"][0]["reason"]
+    assert f"{standin_data.ABSENT} is not in" in manifest["dropped"][0]["reason"]
 
 
-def test_the_four_losses_make_four_models_and_what_was_set_aside_judges_them(runs: dict[str, SimpleNamespace]) -> None:
-    steps = finished(runs["lit"])
+def test_the_four_losses_make_four_models_and_what_was_set_aside_judges_them(runs: dict[str, Study]) -> None:
+    steps = runs["lit"].ended()
     aside = {row["images"][0] for row in prepare.load(steps["10_data"] / "rows" / "heldout")}
     trained = {image for row in prepare.load(steps["10_data"] / "rows" / "instruct") for image in row["images"]}
     assert len(aside) >= 2 and not aside & trained
@@ -136,12 +190,27 @@ def test_the_four_losses_make_four_models_and_what_was_set_aside_judges_them(run
     assert len({arm["lm_head.weight"] for arm in found.values()}) == 4, "two losses trained the same model"
 
 
-def test_several_processes_train_the_papers_arms(runs: dict[str, SimpleNamespace]) -> None:
-    steps = finished(runs["paper-llama2-7b"])
+def test_several_processes_train_the_papers_arms(runs: dict[str, Study]) -> None:
+    run = runs["paper-llama2-7b"]
+    steps = run.ended(code=by_hand_missing("paper-llama2-7b", run))
     for name in ("20_connector", "30_mm-full", "30_mm-lora", "40_text-visual"):
         assert list((steps[name] / "scratch" / "trainer").rglob("launch.log")), f"{name} was trained by one process"
-    found = looked_at(runs["paper-llama2-7b"], [steps[name] for name in ("20_connector", "30_mm-full", "30_mm-lora")])
+    found = looked_at(run, [steps[name] for name in ("20_connector", "30_mm-full", "30_mm-lora")])
     assert found["30_mm-full"]["last words"] == ["<im_start>", "<im_end>"]
     for layer in LAYERS:
         hashes = {arm[f"{layer}.weight"] for arm in found.values()}
         assert len(hashes) == 3, f"{layer}: the authors train it in full, and with LoRA"
+
+
+@pytest.mark.parametrize("study", [name for name in STUDIES if name not in QUICK])
+def test_every_other_study_runs_to_its_report(
+    served: SimpleNamespace, study: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if not request.config.getoption("--studies"):
+        pytest.skip("`make test-studies` runs it")
+    run = Study(served, study, tmp_path)
+    try:
+        run.process.wait(timeout=WAIT)
+        check_reports(study, run.ended(code=by_hand_missing(study, run)))
+    finally:
+        run.stop()

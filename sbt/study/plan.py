@@ -105,15 +105,18 @@ class Plan:
         return [s for s in self.steps if not wanted or s.name in wanted or s.name.split("_")[0] in wanted]
 
     def select(self, only: Iterable[str]) -> list[Step]:
-        """The chosen steps; MissingStep where one needs a step that is neither chosen nor finished."""
+        """The chosen steps; MissingStep where one needs a step that is neither chosen nor finished.
+
+        One that sums up needs a single one of those it names.
+        """
         chosen = self.chosen(only)
         names = {step.name for step in chosen}
         finished = manifest.finished_steps(paths.outputs() / self.study)
         for step in chosen:
-            for need in step.needs:
-                if need not in names and need not in finished:
-                    command = f"sbt run {self.study} --only {need}"
-                    raise MissingStep(f"{step.name} needs {need}, which is not finished: make it with `{command}`")
+            lacks = [need for need in step.needs if need not in names and need not in finished]
+            if lacks and not (step.sums_up and len(lacks) < len(step.needs)):
+                command = f"sbt run {self.study} --only {lacks[0]}"
+                raise MissingStep(f"{step.name} needs {lacks[0]}, which is not finished: make it with `{command}`")
         return chosen
 
 
