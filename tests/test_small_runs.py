@@ -51,8 +51,6 @@ print(json.dumps(found))
 """
 THINGS = r"(red|blue|green|yellow|purple) (star|circle|square|triangle)s?"
 WORLD = re.compile(rf"micro-world|colou?red shapes|{THINGS}", re.I)
-    r"micro-world|colou?red shapes|(red|blue|green|yellow|purple) (star|circle|square|triangle)s?", re.I
-)
 
 
 def given(study: str, only: str, by_hand: Path) -> dict:
