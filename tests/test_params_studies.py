@@ -1,6 +1,7 @@
 """The studies in params/: every file is taken by its notebook, and what the paper fixes is what they say."""
 
 import functools
+import os
 import re
 from pathlib import Path
 
@@ -181,9 +182,10 @@ def test_seeds_are_runs_of_one_arm() -> None:
 
 @pytest.mark.parametrize("study", [study for study in STUDIES if plan.load(study)[0].card])
 def test_the_readme_says_what_the_plan_says(study: str) -> None:
-    words = r"((?:about|at least) .+), ([\d.]+) GB of results and ([\d.]+) GB of downloads"
-    time, kept, fetched = re.search(words, pipeline.plan_table(study)).groups()
-    most = max((step.estimate for step in steps(study).values()), key=lambda cost: cost.gpu_gb)
-    gpu = f"{most.gpu_gb:.0f}" + (f" on each of {most.processes}" if most.processes > 1 else "")
-    row = f"| `{study}`, {most.card} | {time.removeprefix('about ')} | {gpu} | {kept} | {fetched} |"
-    assert row in (PARAMS.parent / "README.md").read_text(encoding="utf-8").splitlines()
+    readme, row = PARAMS.parent / "README.md", pipeline.readme_row(study)
+    if os.environ.get("SBT_WRITE_README"):  # pytest with this set writes the table anew
+        old = re.compile(rf"^\| `{study}`, [A-Z]\S+ \| .*\|$", re.MULTILINE)
+        readme.write_text(old.sub(row, readme.read_text(encoding="utf-8")), encoding="utf-8")
+    assert row in readme.read_text(encoding="utf-8").splitlines(), "SBT_WRITE_README=1 writes it anew"
+    kept, fetched = row.split(" | ")[-2:]
+    assert f"{kept} GB of results and {fetched.rstrip(' |')} GB of downloads" in pipeline.plan_table(study)
