@@ -4,6 +4,7 @@ import argparse
 import inspect
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from sbt.report import results
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     score.add_argument("benchmark", help="one of those below")
     score.add_argument("--answers", required=True, metavar="FILE", help="what the model said; a folder for mme")
-    score.add_argument("--references", metavar="FILE", help="the benchmark's own file; mme can do without")
+    score.add_argument("--references", metavar="FILE", help="the benchmark's own file; mme and some logs need none")
     score.add_argument("--subset", help="which part of the benchmark the files are of (ethics)")
     score.add_argument("--task", help="which task the files are of (unicorn)")
     score.add_argument("--protocol", default="standard", help="standard (default) or paper")
@@ -57,12 +58,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _answer_keys() -> str:
-    """What an answer file of each benchmark must hold: JSON lines or a list, unless its text says otherwise."""
+    """What an answer file of each benchmark must hold, and in which forms."""
     from sbt import benchmarks
+    from sbt.benchmarks.spec import FORMS
 
-    scored = [spec for spec in benchmarks.specs().values() if spec.score_files]
-    width = max(len(spec.name) for spec in scored)
-    return "answer files hold:\n" + "\n".join(f"  {spec.name:<{width}}  {spec.answer_keys}" for spec in scored)
+    scored = {spec.name: spec.answer_keys for spec in benchmarks.specs().values() if spec.score_files}
+    width, lines = max(map(len, scored)), ["answer files hold:"]
+    for name, told in (*scored.items(), ("", ""), *FORMS.items()):
+        first, others = f"  {name:<{width}}  ", " " * (width + 4)
+        lines += textwrap.wrap(told, 118, initial_indent=first, subsequent_indent=others) or [""]
+    return "\n".join(lines)
 
 
 def _score(words: argparse.Namespace) -> None:

@@ -198,9 +198,9 @@ def test_a_number_of_a_log_that_is_none(world: Path, tmp_path: Path) -> None:
     boolq = language.get("boolq")
     file, _ = log(tmp_path, boolq.file, boolq.load(world / "boolq"))
     first, *others = file.read_text().splitlines()
-    for value, message in (("nan", "loglikelihoods holds nan"), ("x", "neither text nor log-likelihood")):
+    for value, message in (("nan", "holds nan"), ("x", "neither text nor log-likelihood"), (7, "neither text nor")):
         row = json.loads(first)
-        row["resps"][0][0][0] = value
+        row["resps"] = value if value == 7 else [[[value, "False"]], row["resps"][1]]
         file.write_text("\n".join([json.dumps(row), *others]))
         with pytest.raises(DataError, match=f"jsonl:1: .*{message}"):
             boolq.score_files(file)

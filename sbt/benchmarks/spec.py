@@ -11,10 +11,14 @@ from typing import Any
 
 from sbt.data.registry import BenchmarkFiles, Source
 
-# What `common.answers` reads, for the `answer_keys` of a SPEC.
-ANSWER_FORMS = "a JSON list or JSON lines, the answer as answer, text, prediction or response, ids as text or number"
-LOGS = "or a log of lm-evaluation-harness (--log_samples)"
-VISION_LOGS = "or a sample log of lmms-eval"
+# What `common.answers` reads: words for the `answer_keys` of a SPEC, and what `sbt score --help` says of them.
+ANSWER_FORMS, LOGS, VISION_LOGS = "in rows", "or a harness log", "or an lmms-eval log"
+FORMS = {
+    "rows": "a JSON list or JSON lines, the answer as answer, text, prediction or response, ids as text or number",
+    "harness log": "a log of lm-evaluation-harness, by --log_samples; it holds its questions, so that the language "
+    "benchmarks need no --references",
+    "lmms-eval log": "a sample log of lmms-eval",
+}
 
 
 @dataclass(frozen=True)

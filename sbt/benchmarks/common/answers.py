@@ -69,7 +69,8 @@ def _of_log(row: dict, where: str) -> dict:
         found |= {key: part[key] for key in _IDS if key in part} if isinstance(part, dict) and part is not doc else {}
     found |= {key: row[key] for key in ("doc_id", "doc", "target", "input") if key in row}
     values = []
-    for said in row.get("resps", row["filtered_resps"]):
+    answers = row.get("resps", row["filtered_resps"])
+    for said in answers if isinstance(answers, list) else [answers]:
         first = said[0] if isinstance(said, list) and said else said  # of a repeated request the first answer
         if isinstance(first, str):
             found.setdefault("response", first)

@@ -183,7 +183,8 @@ class LanguageTask:
             rows = answer_files.read(path)
         else:
             rows = [(f"{name}, key {key!r}", {"id": key, "answer": said}) for key, said in texts.items()]
-        logged = self.from_rows([row["doc"] for _, row in rows], name) if all("doc" in row for _, row in rows) else []
+        logged = [row["doc"] for _, row in rows if "doc" in row]
+        logged = self.from_rows(logged, name) if logged and len(logged) == len(rows) else []
         if references is None and not logged:
             whose = f"{self.name} needs --references, the benchmark's own file"
             raise ParameterError(f"{whose}: only a log of the harness holds its questions")
