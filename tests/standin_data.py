@@ -24,7 +24,7 @@ COLOURS = ("brown", "grey", "white", "black")
 TASK = "Answer the question using a single word or phrase."  # what LLaVA-1.5's mix ends many questions with
 COCO = [f"{33471 + 98 * k:012}.jpg" for k in range(IMAGES)]
 VAL = [f"COCO_val2014_{number:012d}.jpg" for number in range(1, 9)]
-FLICKR = [f"{1000 + k}.jpg" for k in range(4)]
+FLICKR = [f"{1000 + k}.jpg" for k in range(8)]
 PHOTO, DRAWING = "phase-2/images/{}.jpg", "skechydata/png/airplane/{}.png"
 SCRIPT = "EleutherAI/hendrycks_ethics"  # a loading script, which nothing here may run
 
@@ -201,7 +201,7 @@ def _ethics() -> dict[str, bytes]:
 # --- vision benchmarks --------------------------------------------------------------------------------------------
 def _vision() -> dict[str, object]:
     def karpathy(names: list[str]) -> dict:
-        return {"images": [{"filename": name, "cocoid": k, "split": "train" if k == 0 else "test", "sentences": [
+        return {"images": [{"filename": name, "cocoid": k, "split": "train" if k < 4 else "test", "sentences": [
             {"raw": f"A {_thing(k)} seen {n} times."} for n in range(5)]}
             for k, name in enumerate(names)]}  # fmt: skip
 
@@ -220,7 +220,7 @@ def _vision() -> dict[str, object]:
              "answers": [{"answer": COLOURS[k % 4], "answer_confidence": "yes", "answer_id": n}
                          for n in range(1, 11)]} for k in range(1, 9)]}}),
         "captions/caption_datasets.zip": packed(
-            {"dataset_coco.json": karpathy([VAL[0], *VAL]), "dataset_flickr30k.json": karpathy(FLICKR)}),
+            {"dataset_coco.json": karpathy(VAL), "dataset_flickr30k.json": karpathy(FLICKR)}),
         "flickr30k-images/flickr30k-images.zip": packed(
             {f"flickr30k-images/{name}": picture(k) for k, name in enumerate(FLICKR)} | {"__MACOSX/._1000.jpg": b""}),
         "mme/MME_Benchmark_release_version.zip": packed(_mme()),

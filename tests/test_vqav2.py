@@ -486,3 +486,9 @@ def test_samples_show_what_is_scored(loaded: Callable) -> None:
     )
     assert found[0]["references"] == ["red"] * 3 + ["blue"] * 7
     assert [row["correct"] for row in vqav2.samples(items, said, arm="a", subset="s")] == [False, True, False]
+
+
+def test_the_hubs_annotations_lie_beside_its_questions(tmp_path: Path) -> None:
+    for name in vqav2.OFFICIAL[0]:
+        (tmp_path / name).write_text("{}")
+    assert vqav2.files(tmp_path, "hub") == tuple(tmp_path / name for name in vqav2.OFFICIAL[0])

@@ -21,6 +21,7 @@ from sbt.benchmarks import check_protocol
 from sbt.benchmarks.common import answers as answer_files
 from sbt.benchmarks.common import controls
 from sbt.benchmarks.vqav2 import OFFICIAL, SPEC
+from sbt.data.registry import HUB
 from sbt.report import stats
 from sbt.utils import checks, paths
 from sbt.utils.errors import DataError, ParameterError
@@ -66,6 +67,7 @@ def files(questions: Path | str, annotations: Path | str = "") -> tuple[Path, Pa
     DataError where a folder has no questions, or a file of questions is named without its annotations.
     """
     folder = paths.resolve(str(questions))
+    annotations = "" if annotations == HUB else annotations  # they lie beside the hub's questions
     if not folder.is_dir():
         if not str(annotations):
             told = "set `annotations` to the file with the answers to these questions"
