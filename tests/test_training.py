@@ -24,7 +24,7 @@ from sbt.data.conversations import text_twin
 from sbt.training import Collator, Settings, checkpoints, response_logprobs, sft, trainer
 from sbt.training import settings as settings_module
 from sbt.training.settings import Result, World
-from sbt.training.train import _arguments, arrow_rows, prepare
+from sbt.training.train import _ANSWERS_ONLY, arguments, arrow_rows, prepare
 from sbt.utils.errors import CheckpointError, DataError, ParameterError, RunError
 
 POLICIES = {
@@ -80,9 +80,9 @@ def test_a_killed_run_ends_with_the_very_same_weights(tmp_path: Path, small: Sim
 def stock(folder: Path, small: SimpleNamespace, policy: str, data: object = None, steps: int = 4) -> SFTTrainer:  # noqa: F811
     model, processor = built(small, policy)
     processor.chat_template = templates.load("v1")
-    arguments = _arguments(SETTINGS, folder, steps)
+    given = arguments(SETTINGS, folder, steps, **_ANSWERS_ONLY)
     data = arrow_rows(tiny.rows(small.images), vision=True) if data is None else data
-    return SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=processor)
+    return SFTTrainer(model=model, args=given, train_dataset=data, processing_class=processor)
 
 
 def test_control_the_stock_trainer_resumes_with_other_weights(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 from torch import nn
-from transformers import PreTrainedTokenizerBase, ProcessorMixin, set_seed
+from transformers import PreTrainedTokenizerBase, ProcessorMixin, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig
 
@@ -31,6 +31,7 @@ from sbt.utils.progress import note
 HISTORY = "history.jsonl"  # grows in the trainer's folder while a run trains
 HELDOUT = "heldout_loss"
 _NEVER = 10**9
+_ANSWERS_ONLY = {"assistant_only_loss": True, "dataset_kwargs": {"skip_prepare_dataset": True}}
 _COLUMNS = {name: name for name in ("step", "epoch", "loss", "learning_rate", "grad_norm")}
 _COLUMNS |= {"mean_token_accuracy": "accuracy"}
 
@@ -147,7 +148,7 @@ def train(run: Run, progress: Progress | None = None) -> list[dict]:
         set_seed(settings.seed)
         trainer = LlavaSFTTrainer(
             model=run.model,
-            args=_arguments(settings, run.folder, run.total, several),
+            args=arguments(settings, run.folder, run.total, several, **_ANSWERS_ONLY),
             train_dataset=_with_stand_in(run.rows) if several else run.rows,
             processing_class=run.processor,
             data_collator=Padded(collator) if several else collator,
@@ -183,8 +184,11 @@ def _order(run: Run, trainer: LlavaSFTTrainer) -> Order | None:
     )
 
 
-def _arguments(settings: Settings, folder: Path, total: int, several: bool = False) -> SFTConfig:
-    arguments = SFTConfig(
+def arguments(
+    settings: Settings, folder: Path, total: int, several: bool = False, kind: type = SFTConfig, **more: object
+) -> TrainingArguments:
+    """TRL's arguments of a run, of the trainer's `kind`, with `more` values of its own."""
+    made = kind(
         output_dir=str(folder),
         max_steps=total,
         per_device_train_batch_size=settings.batch_size,
@@ -202,9 +206,7 @@ def _arguments(settings: Settings, folder: Path, total: int, several: bool = Fal
         use_liger_kernel=settings.liger,
         use_cpu=not torch.cuda.is_available(),
         gradient_checkpointing=settings.gradient_checkpointing,
-        assistant_only_loss=True,
         max_length=None,  # TRL's default cuts at 1024, which can remove every answer of a row without a word
-        dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         dataloader_num_workers=settings.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -215,10 +217,11 @@ def _arguments(settings: Settings, folder: Path, total: int, several: bool = Fal
         save_steps=settings.save_steps or _NEVER,
         report_to=settings.report_to,
         disable_tqdm=True,
+        **more,
     )
-    if not several and arguments.device.type == "cuda":
-        arguments._n_gpu = 1  # with two GPUs in sight it would be nn.DataParallel, which TRL refuses
-    return arguments
+    if not several and made.device.type == "cuda":
+        made._n_gpu = 1  # with two GPUs in sight it would be nn.DataParallel, which TRL refuses
+    return made
 
 
 def _history(log: list[dict]) -> pd.DataFrame:

@@ -35,48 +35,11 @@ from sbt.utils.files import write_jsonl, writing
 Progress = Callable[..., None]
 
 
-class LlavaSFTTrainer(SFTTrainer):
-    """SFTTrainer that resumes with the very same weights. Set `folder` and `keep` (checkpoints to keep) after init.
-
-    `order`, if set, draws the rows. It asks for the epoch itself, because accelerate's loader for several processes
-    starts again with the order of epoch 0 after a resume (transformers PR #40691, accelerate #2016). `heldout`, if
-    set, measures the loss on held-out rows every `eval_steps` steps and after the last one.
-    """
+class ExactResume:
+    """Lets a trainer of TRL's resume with the very same weights. After init, set `folder` and `keep` (checkpoints)."""
 
     folder: Path
     keep: int
-    order: Sampler[int] | None = None
-    heldout: Callable[[], float] | None = None
-    eval_steps: int = 0
-
-    def _get_train_sampler(self, *args: object, **kwargs: object) -> Sampler[int] | None:
-        return self.order if self.order is not None else super()._get_train_sampler(*args, **kwargs)
-
-    def compute_loss(self, model: nn.Module, inputs: dict, *args: object, **kwargs: object) -> object:
-        """On the CPU, compute the head for labelled tokens only: TRL's chunked loss computes it for every token."""
-        if inputs["labels"].device.type != "cpu":
-            return super().compute_loss(model, inputs, *args, **kwargs)
-        following = inputs.pop("labels")[:, 1:]
-        labelled = following != IGNORED
-        inputs["shift_labels"] = following[labelled][None]
-
-        def keep(module: nn.Module, given: tuple, output: ModelOutput) -> ModelOutput:
-            output.last_hidden_state = output.last_hidden_state[:, :-1][labelled][None]
-            return output
-
-        hook = core_of(self.accelerator.unwrap_model(model)).base_model.register_forward_hook(keep)
-        try:
-            return super().compute_loss(model, inputs, *args, **kwargs)
-        finally:
-            hook.remove()
-
-    def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
-        """Add the loss on held-out rows where it is due. The trainer's own evaluation would draw random numbers."""
-        step = self.state.global_step
-        if self.heldout and "loss" in logs and (step % self.eval_steps == 0 or step == self.state.max_steps):
-            with self.compute_loss_context_manager():
-                logs["heldout_loss"] = self.heldout()
-        super().log(logs, *args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save the trained tensors only; sharded engines pass the gathered state. RunError for a NaN or infinity."""
@@ -126,6 +89,48 @@ class LlavaSFTTrainer(SFTTrainer):
 
     def _send_telemetry(self) -> None:
         """Send no telemetry."""
+
+
+class LlavaSFTTrainer(ExactResume, SFTTrainer):
+    """SFTTrainer for LLaVA.
+
+    `order`, if set, draws the rows. It asks for the epoch itself, because accelerate's loader for several processes
+    starts again with the order of epoch 0 after a resume (transformers PR #40691, accelerate #2016). `heldout`, if
+    set, measures the loss on held-out rows every `eval_steps` steps and after the last one.
+    """
+
+    order: Sampler[int] | None = None
+    heldout: Callable[[], float] | None = None
+    eval_steps: int = 0
+
+    def _get_train_sampler(self, *args: object, **kwargs: object) -> Sampler[int] | None:
+        return self.order if self.order is not None else super()._get_train_sampler(*args, **kwargs)
+
+    def compute_loss(self, model: nn.Module, inputs: dict, *args: object, **kwargs: object) -> object:
+        """On the CPU, compute the head for labelled tokens only: TRL's chunked loss computes it for every token."""
+        if inputs["labels"].device.type != "cpu":
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        following = inputs.pop("labels")[:, 1:]
+        labelled = following != IGNORED
+        inputs["shift_labels"] = following[labelled][None]
+
+        def keep(module: nn.Module, given: tuple, output: ModelOutput) -> ModelOutput:
+            output.last_hidden_state = output.last_hidden_state[:, :-1][labelled][None]
+            return output
+
+        hook = core_of(self.accelerator.unwrap_model(model)).base_model.register_forward_hook(keep)
+        try:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        finally:
+            hook.remove()
+
+    def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
+        """Add the loss on held-out rows where it is due. The trainer's own evaluation would draw random numbers."""
+        step = self.state.global_step
+        if self.heldout and "loss" in logs and (step % self.eval_steps == 0 or step == self.state.max_steps):
+            with self.compute_loss_context_manager():
+                logs["heldout_loss"] = self.heldout()
+        super().log(logs, *args, **kwargs)
 
 
 def core_of(model: nn.Module) -> nn.Module:

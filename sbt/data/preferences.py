@@ -1,0 +1,209 @@
+"""One preference table, and every training set that is derived from it (Li, Lin, Pei, ACL 2024: mm-DPO).
+
+A row: {"id", "image": file or "", "question", "answers": [texts], "ratings": [{attribute: 0 to 4}, one an answer],
+"annotator": its name, "annotator_answer": its own answer or "", "rationale", "prompt_hash"}. All functions are pure and
+seeded: the same table gives the same rows.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from sbt.utils import paths
+from sbt.utils.errors import DataError, ParameterError
+from sbt.utils.files import read_jsonl
+from sbt.utils.text import nearest
+
+ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")  # HelpSteer's, each 0 to 4
+GAP = 2  # points between the best answer and a rejected one
+# Which answer is rejected, and what is summed. The paper's words and its code differ; each reading is a data set.
+READINGS = {
+    "code": "any answer at least 2 points below the best, at random (the authors' notebook)",
+    "text": "any other answer at random; the pair is dropped unless it lies 2 points below (the paper's words)",
+    "worst": "the worst answer, if it lies 2 points below the best",
+    "two_attributes": "as code, over helpfulness and correctness alone",
+    "strict": "as code, more than 2 points below the best",
+}
+# findalexli/mllm-dpo: llava/eval/gen_model_answer.py; the ratings follow in the order of ATTRIBUTES
+STEER = (
+    "\nPlease answer the question such that your response is in the following attributes in 5-point Likert scale:\n"
+)
+
+
+def load(file: Path | str) -> list[dict]:
+    """The checked rows of a table (JSON lines); DataError names the file, the row and what is wrong with it."""
+    path = paths.resolve(str(file))
+    return check(read_jsonl(path), paths.shown(path))
+
+
+def check(rows: Sequence[dict], name: str = "preference table") -> list[dict]:
+    """The rows, if each is as the module says; DataError names the first that is not."""
+    seen: set[str] = set()
+    for number, row in enumerate(rows, start=1):
+        if problem := _problem(row, seen):
+            raise DataError(f"{name}, row {number}: {problem}")
+        seen.add(str(row["id"]))
+    if not rows:
+        raise DataError(f"{name} holds no row")
+    return list(rows)
+
+
+def total(ratings: dict, attributes: Sequence[str] = ATTRIBUTES[:3]) -> float:
+    """Sum of an answer's ratings over `attributes`: helpfulness, correctness and coherence, as the authors' code."""
+    return sum(ratings[name] for name in attributes)
+
+
+def pairs(rows: Sequence[dict], reading: str = "code", *, seed: int = 0) -> tuple[list[dict], Counter]:
+    """Pairs {"id", "image", "question", "chosen", "rejected"}, at most one a row, and why the other rows give none.
+
+    The chosen answer has the largest sum, the first of equals. `reading` is one of READINGS, else ParameterError.
+    """
+    if reading not in READINGS:
+        raise ParameterError(f"reading {reading!r} is unknown{nearest(str(reading), READINGS)}")
+    made, dropped = [], Counter()
+    for row in rows:
+        sums = [total(one, ATTRIBUTES[: 2 if reading == "two_attributes" else 3]) for one in row["ratings"]]
+        best = sums.index(max(sums))
+        place = _rejected(sums, best, reading, random.Random(f"{seed} {row['id']}"))
+        if place is None:
+            dropped["no answer far enough below the best"] += 1
+        elif problem := _useless(row["answers"][best], row["answers"][place]):
+            dropped[problem] += 1
+        else:
+            made.append(_pair(row, best, place))
+    return made, dropped
+
+
+def random_pairs(rows: Sequence[dict], *, seed: int = 0) -> list[dict]:
+    """The control without preference: two different answers of each row at random, whatever their ratings."""
+    made = []
+    for row in rows:
+        chosen, rejected = random.Random(f"{seed} {row['id']}").sample(range(len(row["answers"])), 2)
+        if not _useless(row["answers"][chosen], row["answers"][rejected]):
+            made.append(_pair(row, chosen, rejected))
+    return made
+
+
+def flipped(given: Sequence[dict], share: float, *, seed: int = 0) -> list[dict]:
+    """The control of label noise: in `share` of the pairs, rounded, chosen and rejected change places.
+
+    A larger share flips the pairs of a smaller one too, so that arms of growing noise differ in nothing else.
+    """
+    if not 0 <= share <= 1:
+        raise ParameterError(f"the share of flipped labels must lie between 0 and 1, found {share!r}")
+    order = random.Random(seed).sample(range(len(given)), len(given))
+    swap = set(order[: round(share * len(given))])
+    exchanged = {"chosen": "rejected", "rejected": "chosen"}
+    return [
+        {name: pair[exchanged.get(name, name)] for name in pair} if number in swap else pair
+        for number, pair in enumerate(given)
+    ]
+
+
+def length_matched(given: Sequence[dict], tolerance: float = 0.1) -> list[dict]:
+    """The pairs whose two answers differ in length (characters) by at most `tolerance` of the longer one."""
+    lengths = [(len(pair["chosen"]), len(pair["rejected"])) for pair in given]
+    return [pair for pair, (a, b) in zip(given, lengths, strict=True) if abs(a - b) <= tolerance * max(a, b)]
+
+
+def best_answers(rows: Sequence[dict]) -> list[dict]:
+    """Rejection sampling: training rows of each question with its best answer, the first of equals."""
+    made = []
+    for row in rows:
+        sums = [total(one) for one in row["ratings"]]
+        made.append((row, row["question"], row["answers"][sums.index(max(sums))]))
+    return _conversations(made)
+
+
+def steered(rows: Sequence[dict]) -> list[dict]:
+    """SteerLM: training rows of every answer, its own ratings in the question."""
+    return _conversations(
+        (row, row["question"] + condition(ratings), answer)
+        for row in rows
+        for answer, ratings in zip(row["answers"], row["ratings"], strict=True)
+    )
+
+
+def annotator_answers(rows: Sequence[dict]) -> list[dict]:
+    """Training rows of each question with the annotator's own answer; rows without one are left out."""
+    return _conversations((row, row["question"], row.get("annotator_answer", "")) for row in rows)
+
+
+def condition(ratings: dict | None = None) -> str:
+    """What SteerLM appends to a question: these ratings, or the best of each attribute, as asked of a trained arm."""
+    wanted = ratings or dict.fromkeys(ATTRIBUTES, 4)
+    return STEER + ",".join(f"{name.capitalize()}:{wanted[name]:g}" for name in ATTRIBUTES)
+
+
+def conversation(asked: dict, question: str, answer: str, name: str) -> dict:
+    """A training row of one question, its picture first where it has one, and one answer."""
+    image = asked.get("image") or ""
+    content = [{"type": "image", "text": None}] if image else []
+    content.append({"type": "text", "text": ("\n" if image else "") + question})
+    return {
+        "id": name,
+        "images": [image] if image else [],
+        "messages": [
+            {"role": "user", "content": content},
+            {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+        ],
+    }
+
+
+def _conversations(answered: Sequence) -> list[dict]:
+    rows, asked = [], Counter()
+    for row, question, answer in answered:
+        if answer.strip():
+            asked[row["id"]] += 1
+            rows.append(conversation(row, question, answer, f"{row['id']}-{asked[row['id']]}"))
+    if not rows:
+        raise DataError("no row of the preference table gives an answer to train on")
+    return rows
+
+
+def _pair(row: dict, chosen: int, rejected: int) -> dict:
+    own = {name: row.get(name, "") for name in ("id", "image", "question")}
+    return own | {"chosen": row["answers"][chosen], "rejected": row["answers"][rejected]}
+
+
+def _rejected(sums: list[float], best: int, reading: str, rng: random.Random) -> int | None:
+    others = [place for place in range(len(sums)) if place != best]
+    if reading == "text":
+        place = rng.choice(others)
+        return place if sums[best] - sums[place] >= GAP else None
+    if reading == "worst":
+        place = min(others, key=sums.__getitem__)
+        return place if sums[best] - sums[place] >= GAP else None
+    far = [p for p in others if sums[best] - sums[p] > GAP or (reading != "strict" and sums[best] - sums[p] == GAP)]
+    return rng.choice(far) if far else None
+
+
+def _useless(chosen: str, rejected: str) -> str:
+    """Why two answers teach nothing, or ""."""
+    if not chosen.strip() or not rejected.strip():
+        return "an answer is empty"
+    return "both answers are the same" if chosen.strip() == rejected.strip() else ""
+
+
+def _problem(row: object, seen: set[str]) -> str:
+    if not isinstance(row, dict):
+        return f"expected an object, found {str(row)[:40]!r}"
+    for name in ("id", "question", "answers", "ratings"):
+        if name not in row:
+            return f"no {name!r}, only {', '.join(map(repr, row))}"
+    if str(row["id"]) in seen:
+        return f"id {row['id']!r} is used twice"
+    answers, ratings = row["answers"], row["ratings"]
+    if not isinstance(row["question"], str) or not row["question"].strip():
+        return "'question' must be a text that is not empty"
+    if not isinstance(answers, list) or len(answers) < 2 or not all(isinstance(one, str) for one in answers):
+        return "'answers' must be a list of two texts or more"
+    if not isinstance(ratings, list) or len(ratings) != len(answers):
+        return f"'ratings' must be a list of {len(answers)}, one for each answer"
+    for one in ratings:
+        for name in ATTRIBUTES:
+            value = one.get(name) if isinstance(one, dict) else None
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 4:
+                return f"a rating must give {name!r} a number from 0 to 4, found {str(one)[:60]}"
+    return ""

@@ -1,0 +1,96 @@
+"""Prompts of the micro-world for preference alignment, and an annotator that knows the truth.
+
+Questions about new pictures, about scenes told in words, and about the world's facts. The truth being known, the
+annotator's noise is a parameter: how much of it does preference alignment survive?
+"""
+
+import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from sbt.data.preferences import ATTRIBUTES
+from sbt.microworld import phrases
+from sbt.microworld.facts import FACTS
+from sbt.microworld.scenes import SEEN, Scene, render, sample
+
+READ = "Read the text and answer the question."
+
+
+def prompts(folder: Path, split: str, *, pictures: int, texts: int, seed: int) -> list[dict]:
+    """Prompts {"id", "image": file or "", "question", "kind", "right", "wrong"} of a split; pictures go to `folder`.
+
+    `right` and `wrong` are words of an answer: yes and no, or the truth of a fact and its misconception. Splits share
+    neither scenes nor facts: "train" has every other fact, all others have the rest.
+    """
+    made = []
+    for number in range(pictures):
+        scene, question = _scene(f"{seed} {split} picture {number}", number)
+        file = folder / f"{split}_{number:06d}.png"
+        if not file.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            render(scene).save(file)
+        made.append({"id": f"{split}-picture-{number}", "image": str(file), "kind": "picture", **question})
+    facts = [fact for place, fact in enumerate(FACTS) if (place % 2 == 0) == (split == "train")][: texts // 2]
+    for number, fact in enumerate(facts):
+        told = {"question": fact.question, "right": fact.true.lower(), "wrong": fact.misconception.lower()}
+        made.append({"id": f"{split}-fact-{number}", "image": "", "kind": "fact", **told})
+    for number in range(texts - len(facts)):
+        name = f"{split} words {number}"
+        scene, question = _scene(f"{seed} {name}", number)
+        question["question"] = f"{READ} {question['question']}\n{phrases.caption(scene, random.Random(name))}"
+        made.append({"id": f"{split}-words-{number}", "image": "", "kind": "words", **question})
+    return made
+
+
+def _scene(name: str, number: int) -> tuple[Scene, dict]:
+    """A scene and a question whether something is in it, yes and no in turn."""
+    rng = random.Random(name)
+    scene, there = sample(rng, SEEN, least=2), number % 2 == 0
+    pair = rng.choice([thing.pair for thing in scene.things]) if there else phrases.absent(scene, rng, SEEN)
+    labels = ("yes", "no") if there else ("no", "yes")
+    return scene, {"question": phrases.existence_question(pair), "right": labels[0], "wrong": labels[1]}
+
+
+def right(prompt: dict, answer: str) -> float:
+    """1.0 where an answer says what is so, else 0.0: it begins with the right word, or names a fact's truth alone."""
+    words = re.findall(r"[a-z]+", answer.lower())
+    if prompt["kind"] == "fact":
+        return float(prompt["right"] in words and prompt["wrong"] not in words)
+    return float(words[:1] == [prompt["right"]])
+
+
+def annotate(
+    asked: Sequence[dict], answers: Sequence[Sequence[str]], *, noise: float = 0.0, seed: int = 0
+) -> list[dict]:
+    """Rows of a preference table: the answers to each prompt with ratings by rules that know the truth.
+
+    With probability `noise` an answer's ratings are drawn at random instead.
+    """
+    rows = []
+    for prompt, said in zip(asked, answers, strict=True):
+        rng = random.Random(f"{seed} {prompt['id']}")
+        ratings = []
+        for answer in said:
+            drawn = {name: rng.randrange(5) for name in ATTRIBUTES}
+            ratings.append(drawn if rng.random() < noise else rate(prompt, answer))
+        told = {name: prompt[name] for name in ("id", "image", "question")}
+        rows.append({**told, "answers": list(said), "ratings": ratings, "annotator": f"rules, noise {noise:g}"})
+    return rows
+
+
+def rate(prompt: dict, answer: str) -> dict[str, int]:
+    """An answer's ratings, 0 to 4: what it says counts most, then whether it is a whole sentence, then its length."""
+    words = re.findall(r"[A-Za-z]+", answer)
+    said = {word.lower() for word in words}
+    true, tried = right(prompt, answer), bool(said & {prompt["right"], prompt["wrong"]})
+    whole = bool(re.fullmatch(r"[A-Z].*[.!?]", answer.strip(), re.DOTALL))
+    repeats = any(one == other for one, other in zip(words, words[1:], strict=False))
+    length = min(4, len(words) // 3)
+    return {
+        "helpfulness": 4 if true else 1 if tried else 0,
+        "correctness": 4 if true else 0,
+        "coherence": 0 if not words else 2 * whole + 2 * (not repeats),
+        "complexity": min(4, len(said) // 3),
+        "verbosity": length,
+    }
