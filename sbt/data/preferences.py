@@ -1,8 +1,8 @@
 """One preference table, and every training set that is derived from it (Li, Lin, Pei, ACL 2024: mm-DPO).
 
-A row: {"id", "image": file or "", "question", "answers": [texts], "ratings": [{attribute: 0 to 4}, one an answer],
-"annotator": its name, "annotator_answer": its own answer or "", "rationale", "prompt_hash"}. All functions are pure and
-seeded: the same table gives the same rows.
+A row has "id", "question", "answers" (texts) and "ratings" (an object of attributes, 0 to 4, for each answer). It may
+have "image" (a file, relative to the table's folder), "annotator" (a name), "annotator_answer" (its own answer),
+"rationale" and "prompt_hash". The functions are pure and seeded: the same table gives the same rows.
 """
 
 import random
@@ -32,9 +32,24 @@ STEER = (
 
 
 def load(file: Path | str) -> list[dict]:
-    """The checked rows of a table (JSON lines); DataError names the file, the row and what is wrong with it."""
+    """The checked rows of a table (JSON lines), images as whole paths; DataError names file, row and what is wrong."""
     path = paths.resolve(str(file))
-    return check(read_jsonl(path), paths.shown(path))
+    return check(prompts(path), paths.shown(path))
+
+
+def prompts(file: Path | str) -> list[dict]:
+    """Rows {"id", "image", "question", ...} of a file, images as whole paths: relative ones lie below its folder."""
+    path = paths.resolve(str(file))
+    return [{**row, "image": str(path.parent / row["image"]) if row.get("image") else ""} for row in read_jsonl(path)]
+
+
+def below(rows: Sequence[dict], folder: Path) -> list[dict]:
+    """The rows with images below `folder` named relative to it, as a file in that folder has them."""
+    near = [Path(row["image"]).is_relative_to(folder) for row in rows]
+    return [
+        {**row, "image": Path(row["image"]).relative_to(folder).as_posix()} if row["image"] and close else row
+        for row, close in zip(rows, near, strict=True)
+    ]
 
 
 def check(rows: Sequence[dict], name: str = "preference table") -> list[dict]:
@@ -75,6 +90,32 @@ def pairs(rows: Sequence[dict], reading: str = "code", *, seed: int = 0) -> tupl
     return made, dropped
 
 
+def training_rows(
+    rows: Sequence[dict], method: str, kind: str = "code", *, flip: float = 0.0, seed: int = 0
+) -> tuple[list[dict], str]:
+    """What a method trains on, and a sentence that says what it is. Pairs for "dpo", else conversations.
+
+    `kind` of pairs: one of READINGS, or a control, "random" or "length_matched"; `flip`: see `flipped`. ParameterError
+    for an unknown method or kind, DataError where nothing is left to train on.
+    """
+    made = {"rejection": best_answers, "steerlm": steered, "sft": annotator_answers}
+    if method in made:
+        chosen = made[method](rows)
+        return chosen, f"{len(chosen)} conversations of {len(rows)} questions"
+    if method != "dpo":
+        raise ParameterError(f"method {method!r} is unknown{nearest(str(method), ['dpo', *made])}")
+    controls = ("random", "length_matched")
+    if kind not in (*READINGS, *controls):
+        raise ParameterError(f"pairs {kind!r} is unknown{nearest(str(kind), [*READINGS, *controls])}")
+    chosen = random_pairs(rows, seed=seed) if kind == "random" else pairs(rows, seed=seed)[0]
+    chosen = pairs(rows, kind, seed=seed)[0] if kind in READINGS else chosen
+    chosen = flipped(length_matched(chosen) if kind == "length_matched" else chosen, flip, seed=seed)
+    if not chosen:
+        raise DataError(f"no row of the preference table makes a pair ({kind}): sample more answers, or take 'code'")
+    words = f", of which {round(flip * len(chosen))} are exchanged" if flip else ""
+    return chosen, f"{len(chosen)} pairs ({kind}) of {len(rows)} questions{words}"
+
+
 def random_pairs(rows: Sequence[dict], *, seed: int = 0) -> list[dict]:
     """The control without preference: two different answers of each row at random, whatever their ratings."""
     made = []
@@ -107,6 +148,15 @@ def length_matched(given: Sequence[dict], tolerance: float = 0.1) -> list[dict]:
     return [pair for pair, (a, b) in zip(given, lengths, strict=True) if abs(a - b) <= tolerance * max(a, b)]
 
 
+def lengths(given: Sequence[dict]) -> dict[str, float]:
+    """Number of pairs, mean characters of each side, and the share of pairs whose chosen answer is longer."""
+    chosen, rejected = ([len(pair[side]) for pair in given] for side in ("chosen", "rejected"))
+    longer = sum(a > b for a, b in zip(chosen, rejected, strict=True))
+    means = {name: round(sum(some) / max(1, len(given)), 1) for name, some in
+             (("chosen, characters", chosen), ("rejected, characters", rejected))}  # fmt: skip
+    return {"pairs": len(given), **means, "chosen is longer": round(longer / max(1, len(given)), 2)}
+
+
 def best_answers(rows: Sequence[dict]) -> list[dict]:
     """Rejection sampling: training rows of each question with its best answer, the first of equals."""
     made = []
@@ -134,6 +184,19 @@ def condition(ratings: dict | None = None) -> str:
     """What SteerLM appends to a question: these ratings, or the best of each attribute, as asked of a trained arm."""
     wanted = ratings or dict.fromkeys(ATTRIBUTES, 4)
     return STEER + ",".join(f"{name.capitalize()}:{wanted[name]:g}" for name in ATTRIBUTES)
+
+
+def requests(rows: Sequence[dict], added: str = "") -> list[dict]:
+    """What `generation.generate` is asked: the rows' questions, with `added` behind each."""
+    return [{"id": row["id"], "image": row["image"] or None, "text": row["question"] + added} for row in rows]
+
+
+def shown(row: dict) -> list[tuple[str, str]]:
+    """(role, text) of a pair or of a conversation, for the eye."""
+    if "chosen" in row:
+        return [(name, row[name]) for name in ("question", "chosen", "rejected")]
+    texts = [(turn["role"], "".join(part["text"] or "" for part in turn["content"])) for turn in row["messages"]]
+    return [(role, text.strip()) for role, text in texts]
 
 
 def conversation(asked: dict, question: str, answer: str, name: str) -> dict:

@@ -6,13 +6,16 @@ annotator's noise is a parameter: how much of it does preference alignment survi
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from sbt.data.preferences import ATTRIBUTES
 from sbt.microworld import phrases
 from sbt.microworld.facts import FACTS
 from sbt.microworld.scenes import SEEN, Scene, render, sample
+from sbt.report import stats
 
 READ = "Read the text and answer the question."
 
@@ -94,3 +97,46 @@ def rate(prompt: dict, answer: str) -> dict[str, int]:
         "complexity": min(4, len(said) // 3),
         "verbosity": length,
     }
+
+
+def judged(asked: Sequence[dict], answers: Mapping[str, Sequence[str]]) -> list[dict]:
+    """A record for each arm and prompt: arm, id, kind, answer, right (1.0 or 0.0), empty, characters."""
+    return [
+        {"arm": arm, "id": prompt["id"], "kind": prompt["kind"], "answer": answer, "right": right(prompt, answer),
+         "empty": not answer.strip(), "characters": len(answer)}
+        for arm, said in answers.items()
+        for prompt, answer in zip(asked, said, strict=True)
+    ]  # fmt: skip
+
+
+def metric_rows(records: pd.DataFrame, *, seed: int = 0) -> list[dict]:
+    """Rows of the share of right answers, by arm and kind of prompt, with 95 % intervals."""
+    named = {"benchmark": "preference_heldout", "metric": "right", "protocol": "standard", "template_hash": ""}
+    return [
+        stats.metric_row(list(part["right"]), arm=arm, subset=kind, seed=seed, **named)
+        for (arm, kind), part in records.groupby(["arm", "kind"], sort=False)
+    ]
+
+
+def compared(records: pd.DataFrame, arm: str, *, seed: int = 0) -> pd.DataFrame:
+    """Paired differences of `arm` from every other arm, on pictures and on texts: arm, benchmark, delta, low, high."""
+    texts = records["kind"].map(lambda kind: "pictures" if kind == "picture" else "texts")
+    scores = records.assign(on=texts).pivot(index=["on", "id"], columns="arm", values="right")
+    others = [name for name in records["arm"].unique() if name != arm]
+    return pd.DataFrame(
+        {"arm": other, "benchmark": on, **stats.paired(list(part[arm]), list(part[other]), seed=seed)}
+        for other in others
+        for on, part in scores.groupby(level="on", sort=False)
+    )
+
+
+def answer(differences: pd.DataFrame, arm: str, others: Sequence[str]) -> str:
+    """What the differences of `arm` from `others` say, a clause for each that is there."""
+    clauses = []
+    for other in others:
+        told = []
+        for row in differences[differences["arm"] == other].to_dict("records"):
+            verb = "as well" if row["low"] <= 0 <= row["high"] else "better" if row["delta"] > 0 else "worse"
+            told.append(f"{verb} on {row['benchmark']} ({row['delta']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}])")
+        clauses += [f"against {other} {' and '.join(told)}"] if told else []
+    return f"On held-out questions {arm} does, {'; '.join(clauses)}."

@@ -25,7 +25,7 @@ from sbt.data import preferences
 from sbt.models import silence_libraries
 from sbt.training.collator import IGNORED, Collator
 from sbt.training.settings import Result, Settings
-from sbt.training.train import HISTORY, Run, arguments, load, prepare, result
+from sbt.training.train import HISTORY, Run, arguments, load, prepare, result, sft
 from sbt.training.trainer import (
     ExactResume,
     Progress,
@@ -217,3 +217,6 @@ def _with_rewards(history: pd.DataFrame, log: list[dict]) -> pd.DataFrame:
     return history.drop(columns="accuracy", errors="ignore").merge(
         logged[["step", *named]].rename(columns=named), on="step", how="left"
     )
+
+
+METHODS = {"dpo": (PreferenceSettings, dpo), **dict.fromkeys(("rejection", "steerlm", "sft"), (Settings, sft))}

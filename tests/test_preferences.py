@@ -1,0 +1,140 @@
+"""The preference table and what is derived from it: readings, controls, methods, checks."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sbt.data import preferences
+from sbt.microworld import preferences as world
+from sbt.utils.errors import DataError, ParameterError
+
+
+def rating(helpfulness: int, correctness: int, coherence: int = 4) -> dict:
+    return dict(zip(preferences.ATTRIBUTES, (helpfulness, correctness, coherence, 1, 2), strict=True))
+
+
+def row(name: str, *ratings: dict, **more: object) -> dict:
+    answers = [f"answer {number}" for number in range(len(ratings))]
+    return {"id": name, "image": "", "question": f"{name}?", "answers": answers, "ratings": list(ratings), **more}
+
+
+# sums over three attributes: 10, 8, 12, 11; over two: 8, 6, 8, 8
+TABLE = [row("a", rating(4, 4, 2), rating(4, 2, 2), rating(4, 4, 4), rating(4, 4, 3))]
+
+
+def rejected(table: list[dict], reading: str) -> set[str]:
+    """What the reading rejects over many seeds."""
+    return {pair["rejected"] for seed in range(60) for pair in preferences.pairs(table, reading, seed=seed)[0]}
+
+
+def test_each_reading_of_a_pair_is_another_one() -> None:
+    assert rejected(TABLE, "code") == {"answer 0", "answer 1"}
+    assert rejected(TABLE, "text") == {"answer 0", "answer 1"}
+    assert rejected(TABLE, "worst") == {"answer 1"}
+    assert rejected(TABLE, "strict") == {"answer 1"}
+    assert rejected(TABLE, "two_attributes") == {"answer 1"}
+    made = {name: [preferences.pairs(TABLE, name, seed=s)[0] for s in range(60)] for name in ("code", "text")}
+    assert all(made["code"]) and 20 < sum(map(len, made["text"])) < 60  # by the paper's words a near answer costs it
+    assert preferences.pairs(TABLE, "code", seed=3) == preferences.pairs(TABLE, "code", seed=3)
+
+
+def test_the_first_of_equally_good_answers_is_chosen() -> None:
+    table = [row("a", rating(1, 1), rating(4, 4), rating(4, 4))]
+    assert {pair["chosen"] for pair in preferences.pairs(table)[0]} == {"answer 1"}
+    # over two attributes the first of the three best answers of TABLE is another one
+    assert preferences.pairs(TABLE, "two_attributes")[0][0]["chosen"] == "answer 0"
+
+
+def test_rows_that_make_no_pair_are_counted_with_a_reason() -> None:
+    near = row("n", rating(4, 4), rating(4, 3))
+    empty, same = (row(name, rating(4, 4), rating(0, 0)) for name in "es")
+    empty["answers"][1], same["answers"][1] = "  ", "answer 0 "
+    made, dropped = preferences.pairs([near, empty, same])
+    assert made == [] and dropped == {
+        "no answer far enough below the best": 1, "an answer is empty": 1, "both answers are the same": 1}  # fmt: skip
+    with pytest.raises(DataError, match=r"makes a pair \(code\)"):
+        preferences.training_rows([near], "dpo")
+
+
+def test_flips_grow_with_their_share_and_touch_nothing_else() -> None:
+    table = [row(str(n), rating(4, 4), rating(0, 0)) for n in range(40)]
+    pairs, _ = preferences.pairs(table)
+    some, more, all_of_them = (preferences.flipped(pairs, share, seed=1) for share in (0.25, 0.5, 1.0))
+    made = some, more, all_of_them
+    swapped = [{n for n, pair in enumerate(one) if pair["chosen"] == "answer 1"} for one in made]
+    assert [len(one) for one in swapped] == [10, 20, 40] and swapped[0] < swapped[1]
+    assert preferences.flipped(pairs, 0.0) == pairs and preferences.flipped(all_of_them, 1.0) == pairs
+    with pytest.raises(ParameterError, match="between 0 and 1"):
+        preferences.flipped(pairs, 1.5)
+
+
+def test_controls_ignore_ratings_or_length() -> None:
+    table = [row(str(n), rating(4, 4), rating(0, 0)) for n in range(40)]
+    chosen = [pair["chosen"] for pair in preferences.random_pairs(table)]
+    assert 8 < chosen.count("answer 0") < 32
+    pairs = [{"chosen": "x" * 10, "rejected": "y" * 9}, {"chosen": "x" * 10, "rejected": "y" * 8}]
+    assert preferences.length_matched(pairs) == pairs[:1]
+    assert preferences.lengths(pairs)["chosen is longer"] == 1.0
+
+
+def test_rows_of_the_other_methods() -> None:
+    best, _ = preferences.training_rows(TABLE, "rejection")
+    assert [preferences.shown(one) for one in best] == [[("user", "a?"), ("assistant", "answer 2")]]
+    steered, words = preferences.training_rows(TABLE, "steerlm")
+    assert len(steered) == 4 and words == "4 conversations of 1 questions"
+    said = dict(preferences.shown(steered[1]))
+    assert said["user"].endswith(
+        "\nPlease answer the question such that your response is in the following attributes in 5-point Likert scale:"
+        "\nHelpfulness:4,Correctness:2,Coherence:2,Complexity:1,Verbosity:2"
+    )
+    assert preferences.condition().endswith("Helpfulness:4,Correctness:4,Coherence:4,Complexity:4,Verbosity:4")
+    own = [row("a", rating(1, 1), rating(1, 1), annotator_answer="mine"), row("b", rating(1, 1), rating(1, 1))]
+    assert [dict(preferences.shown(one))["assistant"] for one in preferences.annotator_answers(own)] == ["mine"]
+    with pytest.raises(DataError, match="no row of the preference table gives an answer"):
+        preferences.training_rows(TABLE, "sft")
+    for wrong in (("dqo", "code"), ("dpo", "cod")):
+        with pytest.raises(ParameterError, match="is unknown"):
+            preferences.training_rows(TABLE, *wrong)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"ratings": [rating(4, 4)]}, "'ratings' must be a list of 2"), ({"answers": ["one"]}, "two texts or more"),
+     ({"question": " "}, "'question' must be"), ({"ratings": [rating(4, 4), rating(4, 5)]}, "from 0 to 4"),
+     ({"ratings": [rating(4, 4), {"helpfulness": 1}]}, "'correctness' a number"),
+     ({"ratings": [rating(4, 4), rating(4, True)]}, "from 0 to 4"), ({"id": "a"}, "id 'a' is used twice")],
+)  # fmt: skip
+def test_a_faulty_row_is_named(tmp_path: Path, change: dict, words: str) -> None:
+    good, bad = row("a", rating(4, 4), rating(0, 0)), row("b", rating(4, 4), rating(0, 0)) | change
+    file = tmp_path / "table.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in (good, bad)))
+    with pytest.raises(DataError, match=rf"table\.jsonl, row 2: .*{words}"):
+        preferences.load(file)
+    with pytest.raises(DataError, match="no 'answers'"):
+        preferences.check([{"id": "a", "question": "?"}])
+
+
+def test_pictures_of_a_table_lie_beside_it(tmp_path: Path) -> None:
+    rows = world.prompts(tmp_path / "pictures", "train", pictures=2, texts=2, seed=0)
+    kept = preferences.below(rows, tmp_path)
+    assert [one["image"] for one in kept] == ["pictures/train_000000.png", "pictures/train_000001.png", "", ""]
+    (tmp_path / "heldout.jsonl").write_text("".join(json.dumps(one) + "\n" for one in kept))
+    assert preferences.prompts(tmp_path / "heldout.jsonl") == rows
+    assert all(Path(one["image"]).is_file() for one in rows if one["image"])
+
+
+def test_the_annotator_knows_the_truth_unless_it_is_noisy(tmp_path: Path) -> None:
+    asked = world.prompts(tmp_path, "train", pictures=4, texts=60, seed=0)
+    other = world.prompts(tmp_path, "heldout", pictures=4, texts=60, seed=0)
+    assert not {one["question"] for one in asked if one["kind"] != "picture"} & {one["question"] for one in other}
+    good = ["Yes, it is so." if one["right"] == "yes" else "No, it is not." for one in asked]
+    good = [f"It is {one['right']}." if one["kind"] == "fact" else text for one, text in zip(asked, good, strict=True)]
+    bad = [f"{one['wrong'].capitalize()}." for one in asked]
+    assert [world.right(one, text) for one, text in zip(asked, good, strict=True)] == [1.0] * 64
+    assert [world.right(one, text) for one, text in zip(asked, bad, strict=True)] == [0.0] * 64
+    answers = list(zip(bad, good, strict=True))
+    pairs, _ = preferences.pairs(preferences.check(world.annotate(asked, answers)))
+    assert len(pairs) == 64 and {pair["chosen"] for pair in pairs} == set(good)
+    noisy, _ = preferences.pairs(world.annotate(asked, answers, noise=1.0))
+    assert 0.2 < sum(pair["chosen"] in good for pair in noisy) / len(noisy) < 0.8
