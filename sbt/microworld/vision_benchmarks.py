@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from sbt.microworld import facts, ood_images, phrases, unicorn_items
+from sbt.microworld import facts, phrases, unicorn
 from sbt.microworld.facts import PROPERTIES, WORDS, Fact
 from sbt.microworld.phrases import NUMBERS, groups
 from sbt.microworld.scenes import COLOURS, POSITIONS, SEEN, SHAPES, Scene, render, sample
@@ -272,14 +272,14 @@ def contents(sizes: Sizes, seed: int) -> tuple[dict[str, Drawing], dict[str, lis
         plain |= pictures
     pictures, files["vqav2_questions"], files["vqav2_annotations"] = vqav2(sizes.vqav2, seed)
     drawings = {name: partial(render, scene) for name, scene in (plain | pictures).items()}
-    scenes = unicorn_items.pictures(sizes.oodcv, seed)
+    scenes = unicorn.pictures(sizes.oodcv, seed)
     for index, (name, scene) in enumerate(scenes.items()):
-        drawings[name] = partial(ood_images.odd, scene, unicorn_items.situation(index))
-    files["oodcv-vqa"] = unicorn_items.oodcv(sizes.unicorn, scenes, seed)
-    files["oodcv-counterfactual"] = unicorn_items.counterfactual(sizes.unicorn, scenes, seed)
+        drawings[name] = partial(unicorn.odd, scene, unicorn.situation(index))
+    files["oodcv-vqa"] = unicorn.oodcv(sizes.unicorn, scenes, seed)
+    files["oodcv-counterfactual"] = unicorn.counterfactual(sizes.unicorn, scenes, seed)
     for task, hard in (("sketchy-vqa", False), ("sketchy-challenging", True)):
-        pictures, files[task] = unicorn_items.sketchy(sizes.unicorn, hard, seed)
-        drawings |= {name: partial(ood_images.sketch, scene, hard=hard) for name, scene in pictures.items()}
+        pictures, files[task] = unicorn.sketchy(sizes.unicorn, hard, seed)
+        drawings |= {name: partial(unicorn.sketch, scene, hard=hard) for name, scene in pictures.items()}
     return drawings, files
 
 
