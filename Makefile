@@ -8,6 +8,9 @@ TORCH ?= torch==2.13.0
 EMPTY := $(CURDIR)/.test-outputs
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=1200
 
+# Packages that decide results and that a hosted runtime may replace: not torch, numpy or pillow, which it has loaded
+DECIDE := accelerate|datasets|huggingface-hub|lm-eval|openai|peft|rouge-score|sacrebleu|safetensors|sentencepiece|tokenizers|transformers|trl
+
 .DEFAULT_GOAL := help
 .PHONY: help run test test-studies test-portable test-kills lab notebooks address base-models lock clean
 
@@ -55,6 +58,9 @@ lock: $(INSTALLED)  ## choose all versions anew ; torch and CUDA packages are le
 	$(BIN)/uv pip compile requirements.in --universal --python-version 3.11 --no-annotate --no-header --upgrade -o .lock.tmp
 	grep -vE '^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z]+)==' .lock.tmp > requirements.lock
 	rm .lock.tmp
+	grep -E '^($(DECIDE))==' requirements.lock >> .constraints.tmp
+	sed -n '/^#/p;/^bitsandbytes\|^liger\|^deepspeed/p' constraints.txt | cat - .constraints.tmp > .constraints
+	mv .constraints constraints.txt && rm .constraints.tmp
 
 clean:  ## remove the environment and caches; outputs/ stays
 	rm -rf .venv $(EMPTY) .pytest_cache .ruff_cache *.egg-info

@@ -21,6 +21,7 @@ from sbt.data.json_stream import reader
 from sbt.data.prepare import TOKENS, prepare, quiet
 from sbt.data.prepare import load as load_rows
 from sbt.data.registry import SOURCES, File, Source, hub_file
+from sbt.study.estimate import FEW
 from sbt.utils import hub, paths
 from sbt.utils.errors import DataError, MissingStep, ParameterError
 
@@ -61,7 +62,7 @@ def find(
     A file named as one of a source, put there by hand say, has that one's form and may repeat ids as it does;
     `number_repeated` allows it for any other.
     `images`, of the same kinds, are where rows that name files find them; a source's own zips come besides.
-    With a `sample` a zip that is not here is not fetched: `make` fetches the members that the sample's rows name.
+    For a `sample` of FEW rows a zip that is not here stays where it is: `make` fetches the members that the rows name.
     DataError where a file is not there, RunError where it cannot be fetched.
     """
     told, outlines = _named(progress), {}
@@ -92,7 +93,7 @@ def _zips(
     """A source's zips; for a sample the outlines of those that are not here, unless their server gives whole files."""
     found = []
     for file in (file for file in source.files if not file.rows):
-        if sample and file.mirrors and not download.here(source, file, folder):
+        if 0 < sample <= FEW and file.mirrors and not download.here(source, file, folder):
             try:
                 outlines[outline := ranges.outline(file, folder / source.name)] = file
                 found.append(outline)
@@ -138,14 +139,16 @@ def wanted(values: Mapping[str, object], folder: Path) -> Iterator[tuple[str, in
         if not given or not any(one in SOURCES or hub.is_name(one) for one in (given, images)):
             continue
         sample, aside = sample_of(values, name)
-        n = sample and sample + aside
         words = f"data {given}{f' with {images}' if images else ''}{f', a sample of {sample:,}' if sample else ''}"
-        parts = [SOURCES[one] for one in (given, images) if one in SOURCES]
+        form = name if name in ("alpaca", "orca") else "llava"
+        parts: list[Source] = []
+        with contextlib.suppress(DataError):  # fetching it gives the reason
+            parts = [source for one in (given, images) if (source := _published(one, form))]
         whole = [file for one in parts for file in one.files if not file.rows and not download.here(one, file, folder)]
         sizes = [download.missing_size(one, folder) for one in parts]
-        size = None if (sample and whole) or None in sizes or hub.is_name(given) else sum(sizes)
-        form = name if name in ("alpaca", "orca") else "llava"
-        yield words, size, partial(_fetch_set, given, folder, images, form, n, values, name)
+        size = None if not parts or (0 < sample <= FEW and whole) or None in sizes else sum(sizes)
+        how = (sample, aside), values.get("seed", 0), name
+        yield words, size, partial(_fetch_set, given, folder, images, form, *how)
 
 
 def whole(values: Mapping[str, object]) -> list[Source]:
@@ -155,7 +158,7 @@ def whole(values: Mapping[str, object]) -> list[Source]:
         for given in (values.get(f"{name}_data"), values.get(IMAGES.get(name, ""))):
             if given in SOURCES:
                 source, (sample, _) = SOURCES[given], sample_of(values, name)
-                files = tuple(file for file in source.files if file.rows or not sample)
+                files = tuple(file for file in source.files if file.rows or not 0 < sample <= FEW)
                 found.append(replace(source, files=files))
     return found
 
@@ -167,11 +170,12 @@ def sample_of(values: Mapping[str, object], name: str) -> tuple[int, int]:
 
 
 def _fetch_set(
-    given: str, folder: Path, images: str, form: str, n: int, values: Mapping[str, object], name: str
+    given: str, folder: Path, images: str, form: str, drawn: tuple[int, int], seed: int, name: str
 ) -> None:
-    found = find(given, folder, images=images, form=form, sample=n)
-    if n:
-        _fetch_images(found, _chosen(_size(found), n, values.get("seed", 0), name), None)
+    sample, aside = drawn
+    found = find(given, folder, images=images, form=form, sample=sample)
+    if found.outlines:
+        _fetch_images(found, _chosen(_size(found), sample + aside, seed, name), None)
 
 
 def make(

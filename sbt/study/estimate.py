@@ -56,6 +56,7 @@ SETS = {
     "open-orca": Set(994_896, 1.01, 370, _LIMIT),
     "coco-train2017": Set(0, 0.0, 0, 0, 118_287, 19.34),
 }
+FEW = 15_000  # rows of a sample up to which the images that it names are fetched one by one
 OTHER = Set(0, 0.0, 151, 151)  # the micro-world's, and files of one's own
 
 
@@ -267,8 +268,8 @@ def _preparing(values: dict) -> Estimate:
     gb = {}
     for name, found in sets.items():
         sample = values.get("pretrain_sample" if named[name].startswith("pretrain") else "sample", 0)
-        share = min(1, sample / found.images) if sample and found.images else 1  # of a sample, its images alone
-        gb[name] = found.gb + share * found.images_gb
+        few = 0 < sample <= FEW and found.images
+        gb[name] = found.gb + found.images_gb * (min(1, sample / found.images) if few else 1)
     return Estimate(START_MINUTES + rows / PARSED / 60, START_GB, SAVED_GB, "arithmetic", fetched=gb)
 
 
