@@ -16,7 +16,8 @@ from sbt.benchmarks.unicorn import task as unicorn
 from sbt.benchmarks.vqav2 import task as vqav2
 from sbt.benchmarks.vqav2.task import load as load_vqa
 from sbt.benchmarks.vqav2.task import select
-from sbt.microworld import facts, phrases, scenes, unicorn, vision_benchmarks
+from sbt.microworld import facts, phrases, scenes, vision_benchmarks
+from sbt.microworld import unicorn as world_unicorn
 from sbt.microworld.facts import PROPERTIES
 from sbt.microworld.scenes import Scene, Thing
 from sbt.microworld.unicorn import odd, sketch
@@ -273,7 +274,7 @@ def test_oodcv_rows_are_true_and_balanced(task: str, world: tuple, shown: dict) 
 def test_counterfactual_questions_do_not_tell_their_answer() -> None:
     by_change: dict[str, Counter] = {}
     kinds = Counter()
-    for row in unicorn.counterfactual(600, unicorn.pictures(480, 2), 2):
+    for row in world_unicorn.counterfactual(600, world_unicorn.pictures(480, 2), 2):
         asked = row["question"]
         if row["text_answer"].isdigit():
             change = re.search(r"(one|two)( more)?(?= [\w ]+ (?:added|removed))", asked)[0]
