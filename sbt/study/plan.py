@@ -241,9 +241,9 @@ def _entry(entry: object, where: str) -> dict:
         raise ParameterError(f"{where}: a step needs a name and a notebook, found {text.short(entry)}")
     at = f"{where}: step {text.short(entry['name'], quotes=False)}"
     entry = params.check({n: params.Parameter(n, t.__name__, None, "") for n, t in TYPES.items()}, entry, at)
-    for name in ("name", "notebook"):
+    for name, kind in (("name", "folder"), ("notebook", "file")):
         if not params.NAME.fullmatch(entry[name]):
-            raise ParameterError(f"{at}: its {name} is a file's or folder's name (letters, digits, - _; at most 100)")
+            raise ParameterError(f"{at}: a step's {name} is a {kind} name (letters, digits, - _; at most 100)")
     return {"params": "", "set": {}, "needs": []} | entry
 
 
