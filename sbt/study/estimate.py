@@ -235,8 +235,9 @@ def _arithmetic(notebook: str, values: dict, upstream: list[dict], card: str) ->
     if "checkpoint" in values:
         return _converting(values)
     model, known = _language(values.get("language_model", ""))
+    timed = not values.keys() & {"first_steps", "hidden"}  # models of their own, of any size: 05, 95 and 96
     memory = START_GB + (model.parameters * costs.FULL / costs.GB if "language_model" in values else 0)
-    return Estimate(START_MINUTES, memory, SAVED_GB, "arithmetic", unknown=() if known else TIME)
+    return Estimate(START_MINUTES, memory, SAVED_GB, "arithmetic", unknown=() if known and timed else TIME)
 
 
 def _training(values: dict, upstream: list[dict], card: str) -> Estimate:
