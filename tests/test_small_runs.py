@@ -31,7 +31,7 @@ OF_BASE = {"smol": {"sample": 24, "max_steps": 0}, "colab-t4": {"sample": 24, "q
            "kaggle-2xt4": {"sample": 24, "quantization": "", **TWO}}  # fmt: skip
 OTHERS = ("embedded", "embedded-types", "first-steps", "base-models")  # they need no hub, and are run elsewhere
 STUDIES = sorted(folder.name for folder in paths.params().iterdir() if folder.name not in OTHERS)
-RELEASED = "00_check,25_vicuna-7b_projector,25_vicuna-7b_ft,50_truthfulqa_vicuna-7b,63_pope_vicuna-7b,90_report"
+RELEASED = "00_check,25_vicuna-7b_projector,25_vicuna-7b_ft,50_truthfulqa_vicuna-7b,63_pope_vicuna-7b,90_report_vicuna-7b"
 QUICK = {"smol": "", "released": RELEASED,
          "lit": "00,10,20,30,50_truthfulqa,63,65,90",
          "paper-llama2-7b": "00,10,20,30,40,50_truthfulqa,63,90"}  # fmt: skip
@@ -50,7 +50,7 @@ for folder in map(Path, sys.argv[2:]):
 print(json.dumps(found))
 """
 THINGS = r"(red|blue|green|yellow|purple) (star|circle|square|triangle)s?"
-WORLD = re.compile(rf"micro-world|colou?red shapes|{THINGS}", re.I)
+WORLD = re.compile(rf"this is the micro-world|of the micro-world|colou?red shapes|{THINGS}", re.I)
 
 
 def given(study: str, only: str, by_hand: Path) -> dict:
