@@ -94,6 +94,11 @@ def unicorn_zip() -> bytes:
     )
 
 
+@pytest.fixture(autouse=True)
+def _no_source_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "refusal", lambda source, folder: "")
+
+
 @pytest.fixture
 def publishers(
     server: SimpleNamespace, hub: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

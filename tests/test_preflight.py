@@ -23,6 +23,11 @@ GATED = "meta-llama/Llama-2-7b-hf"
 TOWER = "openai/clip-vit-large-patch14"
 
 
+@pytest.fixture(autouse=True)
+def _no_source_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "refusal", lambda source, folder: "")
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """A Hub that opens all but LLaMA 2 and the data set `me/data`, and an empty cache; what it was asked for."""

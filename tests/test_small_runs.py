@@ -31,7 +31,9 @@ OF_BASE = {"smol": {"sample": 24, "max_steps": 0}, "colab-t4": {"sample": 24, "q
            "kaggle-2xt4": {"sample": 24, "quantization": "", **TWO}}  # fmt: skip
 OTHERS = ("embedded", "embedded-types", "first-steps", "base-models")  # they need no hub, and are run elsewhere
 STUDIES = sorted(folder.name for folder in paths.params().iterdir() if folder.name not in OTHERS)
-RELEASED = "00_check,25_vicuna-7b_projector,25_vicuna-7b_ft,50_truthfulqa_vicuna-7b,63_pope_vicuna-7b,90_report_vicuna-7b"
+RELEASED = (
+    "00_check,25_vicuna-7b_projector,25_vicuna-7b_ft,50_truthfulqa_vicuna-7b,63_pope_vicuna-7b,90_report_vicuna-7b"
+)
 QUICK = {"smol": "", "released": RELEASED,
          "lit": "00,10,20,30,50_truthfulqa,63,65,90",
          "paper-llama2-7b": "00,10,20,30,40,50_truthfulqa,63,90"}  # fmt: skip
@@ -212,3 +214,28 @@ def test_every_other_study_runs_to_its_report(
         check_reports(study, run.ended(code=by_hand_missing(study, run)))
     finally:
         run.stop()
+
+
+def test_what_cannot_be_had_is_one_list_and_the_rest_of_the_study_runs(
+    served: SimpleNamespace, tmp_path: Path
+) -> None:
+    faults = {"lmsys/vicuna-7b-v1.3": "gated", "rajpurkar/squad_v2": "removed", "openai/gsm8k": 503,
+              "s3.amazonaws.com/cvmlp": "login", "darkyarding/MME": "cut"}  # fmt: skip
+    only = "00_check,25_llama-7b_projector,25_vicuna-7b_projector,63_pope_llama-7b,63_pope_vicuna-7b"
+    with FakeHub(served.hub.root) as hub:
+        hub.faults.update(faults)
+        run = Study(SimpleNamespace(hub=hub, by_hand=served.by_hand), "released", tmp_path, only)
+        try:
+            steps = run.ended(code=1)
+        finally:
+            run.stop()
+    assert set(steps) == {"00_check", "25_llama-7b_projector", "63_pope_llama-7b"}
+    said = (steps["00_check"] / "missing.txt").read_text()
+    lost = said.splitlines()[-1]
+    assert "model lmsys/vicuna-7b-v1.3 (refused): lmsys/vicuna-7b-v1.3 is gated" in said
+    for source in ("squad2", "gsm8k", "vqav2", "mme", "oodcv-images"):
+        assert f"data {source} (" in said, said
+    assert "web page" in said and "503" in said
+    for step in ("25_vicuna-7b_projector", "63_pope_vicuna-7b", "61_vqav2_llama-7b"):
+        assert step in lost
+    assert "63_pope_llama-7b" not in lost.replace(" ", "").split(",") and said in run.log.read_text()

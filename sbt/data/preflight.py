@@ -5,6 +5,7 @@ print(verdict(rows, steps))  # everything that is missing, and what cannot run f
 """
 
 import re
+import urllib.request
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +14,10 @@ import huggingface_hub
 from huggingface_hub import errors as hub_errors
 
 from sbt.data import download, training_sets
-from sbt.data.registry import HUB, HUB_URL, SOURCES, BenchmarkFiles, Source
+from sbt.data.registry import HUB, HUB_URL, SOURCES, BenchmarkFiles, Mirror, Source
 from sbt.study.plan import Step
 from sbt.utils import env, hub, paths
-from sbt.utils.errors import RunError
+from sbt.utils.errors import DataError, RunError
 
 DATA = ("_data", "_images", "_from")  # what names of parameters end in that may name a source
 EXTRAS = {"bitsandbytes": "gpu", "deepspeed": "multi-gpu", "liger-kernel": "gpu"}
@@ -213,6 +214,8 @@ def _benchmarks(asked: Mapping[Source, list[str]], folder: Path) -> Iterable[Row
         said = f"{source.title}: {', '.join(files['from'])}{terms}"
         if line := by_hand(source, folder):
             yield f"data {source.name}", NOT_FOUND, False, line, needed
+        elif refused := refusal(source, folder):
+            yield f"data {source.name}", "refused", False, f"{source.title}: {refused}", needed
         else:
             yield f"data {source.name}", "here" if files["here"].all() else "to be fetched", True, said, needed
 
@@ -224,6 +227,36 @@ def by_hand(source: Source, folder: Path) -> str:
         return ""
     places = ", ".join(paths.shown(folder / source.name / file.name) for file in missing)
     return f"{source.title}: handed out by hand only. Fetch it from {source.page} and put it to {places}"
+
+
+def refusal(source: Source, folder: Path) -> str:
+    """Why the first file of a source that is still to be fetched cannot be had, in words; empty where it can.
+
+    One small request a place, until one gives the file; nothing is asked with HF_HUB_OFFLINE set.
+    """
+    missing = [file for file in source.files if file.mirrors and not download.here(source, file, folder)]
+    if not missing or download.offline_mode():
+        return ""
+    failures = []
+    for mirror in missing[0].mirrors:
+        try:
+            _ask_for_head(mirror)
+            return ""
+        except Exception as error:  # of many libraries: each is shown
+            failures.append(f"{mirror.shown()}: {download.reason(error)}")
+    return "; ".join(failures)
+
+
+def _ask_for_head(mirror: Mirror) -> None:
+    """Ask a place for the head of its file; an error of any type where it does not have it."""
+    if mirror.repo:
+        where = {"repo_type": "dataset", "revision": mirror.revision}
+        huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(mirror.repo, mirror.path, **where))
+        return
+    request = urllib.request.Request(mirror.url, headers={"User-Agent": "sight-beyond-text"}, method="HEAD")
+    with urllib.request.urlopen(request, timeout=download.TIMEOUT) as answer:
+        if answer.headers.get_content_type() == "text/html":
+            raise DataError("the server sends a web page instead of the file: a log-in, a consent or an error page")
 
 
 def _disks(steps: list[dict], asked: Iterable[Source], folder: Path) -> Iterable[Row]:
