@@ -38,15 +38,18 @@ class Results:
 def results(run: Any, specs: Mapping[str, Any], steps: Sequence[str] = (), kind: str = "") -> Results:
     """Read what the finished steps of the run's study scored, each step recorded as an input of the run.
 
-    `steps`: only these; empty: every step that scored a benchmark of `specs`. `kind`: scores of items of "text" or
-    "vision" benchmarks only. Steps that asked other arms in the same way are joined: the later ones hold further runs.
-    MissingStep where there is none, or where a step of `steps` is not finished.
+    `steps`: those of these that are finished; empty: every step that scored a benchmark of `specs`. `kind`: scores of
+    items of "text" or "vision" benchmarks only. Steps that asked other arms in the same way are joined: the later ones
+    hold further runs. MissingStep where there is none.
     """
     study = run.folder.parent
     folders: dict[str, dict[str, Path]] = {}
     metric_rows: list[dict] = []
     scored: set[tuple[str, str]] = set()  # (benchmark, arm)
-    for step in steps or manifest.finished_steps(study, but=run.step):
+    finished = manifest.finished_steps(study, but=run.step)
+    if steps and not set(finished) & set(steps):
+        run.upstream(steps[0])  # says how to make it
+    for step in [step for step in steps if step in finished] or finished:
         folder = run.upstream(step) if steps else manifest.whole(study / step)
         rows = [row for row in runs.metrics(folder) if row["benchmark"] in specs]
         if rows and not steps:
