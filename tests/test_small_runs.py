@@ -221,7 +221,9 @@ def test_what_cannot_be_had_is_one_list_and_the_rest_of_the_study_runs(
 ) -> None:
     faults = {"lmsys/vicuna-7b-v1.3": "gated", "rajpurkar/squad_v2": "removed", "openai/gsm8k": 503,
               "s3.amazonaws.com/cvmlp": "login", "darkyarding/MME": "cut"}  # fmt: skip
-    only = "00_check,25_llama-7b_projector,25_vicuna-7b_projector,63_pope_llama-7b,63_pope_vicuna-7b"
+    of = ["63_pope_llama-7b", "63_pope_vicuna-7b"]
+    of += [f"25_{family}_{kind}" for family in ("llama-7b", "vicuna-7b") for kind in ("projector", "ft")]
+    only = ",".join(["00_check", *of])
     with FakeHub(served.hub.root) as hub:
         hub.faults.update(faults)
         run = Study(SimpleNamespace(hub=hub, by_hand=served.by_hand), "released", tmp_path, only)
@@ -229,7 +231,7 @@ def test_what_cannot_be_had_is_one_list_and_the_rest_of_the_study_runs(
             steps = run.ended(code=1)
         finally:
             run.stop()
-    assert set(steps) == {"00_check", "25_llama-7b_projector", "63_pope_llama-7b"}
+    assert set(steps) == {"00_check", "25_llama-7b_projector", "25_llama-7b_ft", "63_pope_llama-7b"}
     said = (steps["00_check"] / "missing.txt").read_text()
     lost = said.splitlines()[-1]
     assert "model lmsys/vicuna-7b-v1.3 (refused): lmsys/vicuna-7b-v1.3 is gated" in said
