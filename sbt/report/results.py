@@ -86,17 +86,17 @@ def compare_table(first: str, second: str) -> str:
 
 def claims_table(study: str) -> str:
     """The claims of the papers with their verdicts, as the report of a study wrote them. MissingStep without one."""
-    import pandas as pd  # here: `sbt plan` needs none
+    folder = _folder(study)
+    folders = [manifest.whole(folder / step) for step in manifest.finished_steps(folder)]
+    ledgers = [step / "claims.csv" for step in folders if (step / "claims.csv").exists()]
+    if not ledgers:
+        raise MissingStep(f"{study} has no report yet: make it with `sbt run {Path(study).name} --only {REPORT}`")
+    import pandas as pd  # here: what only plans or looks for results needs none
 
     from sbt.report import tables
 
-    folder = _folder(study)
-    folders = [manifest.whole(folder / step) for step in manifest.finished_steps(folder)]
-    ledgers = [pd.read_csv(step / "claims.csv") for step in folders if (step / "claims.csv").exists()]
-    if not ledgers:
-        raise MissingStep(f"{study} has no report yet: make it with `sbt run {Path(study).name} --only {REPORT}`")
     rows = []
-    for row in pd.concat(ledgers).to_dict("records"):
+    for row in pd.concat(map(pd.read_csv, ledgers)).to_dict("records"):
         here = tables.signed(row) if row["delta"] == row["delta"] else row["why"]
         rows.append([row["verdict"], row["arms"], here, row["claim"]])
     return text.table(["verdict", "arms", "difference here", "claim"], rows)
@@ -104,11 +104,11 @@ def claims_table(study: str) -> str:
 
 def exported(name: str, form: str) -> str:
     """All metric rows of a study or step as CSV, JSON or a LaTeX table (arms as columns)."""
-    import pandas as pd
-
     rows = metric_rows(_folder(name))
     if not rows:
         raise MissingStep(f"{name} has no finished step with metrics: `sbt runs` lists what there is")
+    import pandas as pd  # here, as above
+
     if form == "json":
         return json.dumps(rows, ensure_ascii=False, indent=1)
     frame = pd.DataFrame(rows)
