@@ -164,6 +164,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, data, **headers)
             return
         start, _, end = asked.removeprefix("bytes=").partition("-")
+        if not start:  # so many bytes from the end, or all where there are fewer
+            start, end = max(0, len(data) - int(end)), ""
         first, last = int(start), min(int(end or len(data)), len(data) - 1)
         if first > last:
             self._send(416)
