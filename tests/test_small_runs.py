@@ -27,8 +27,9 @@ FEW = {"rows": 24, "max_steps": 3, "batch_size": 4, "accumulation": 2, "dtype": 
 ONE = {"processes": 1, "engine": ""}
 TWO = {"processes": 2, "engine": "ddp", "accumulation": 1}
 SHORT = {"corrupted_limit": 2, "severities": [5]}  # of benchmarks with corrupted pictures
-OF_BASE = {"smol": {"sample": 24, "max_steps": 0}, "colab-t4": {"sample": 24, "quantization": "", **ONE},
-           "kaggle-2xt4": {"sample": 24, "quantization": "", **TWO}}  # fmt: skip
+DRAWN = {"sample": 24, "pretrain_sample": 24}
+OF_BASE = {"smol": {**DRAWN, "max_steps": 0}, "colab-t4": {**DRAWN, "quantization": "", **ONE},
+           "kaggle-2xt4": {**DRAWN, "quantization": "", **TWO}}  # fmt: skip
 OTHERS = ("embedded", "embedded-types", "first-steps", "base-models")  # they need no hub, and are run elsewhere
 STUDIES = sorted(folder.name for folder in paths.params().iterdir() if folder.name not in OTHERS)
 RELEASED = (
