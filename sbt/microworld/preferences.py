@@ -15,7 +15,7 @@ from sbt.data.preferences import ATTRIBUTES
 from sbt.microworld import phrases
 from sbt.microworld.facts import FACTS
 from sbt.microworld.scenes import SEEN, Scene, render, sample
-from sbt.report import stats
+from sbt.report import stats, tables
 
 READ = "Read the text and answer the question."
 
@@ -134,9 +134,7 @@ def answer(differences: pd.DataFrame, arm: str, others: Sequence[str]) -> str:
     """What the differences of `arm` from `others` say, a clause for each that is there."""
     clauses = []
     for other in others:
-        told = []
-        for row in differences[differences["arm"] == other].to_dict("records"):
-            verb = "as well" if row["low"] <= 0 <= row["high"] else "better" if row["delta"] > 0 else "worse"
-            told.append(f"{verb} on {row['benchmark']} ({row['delta']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}])")
-        clauses += [f"against {other} {' and '.join(told)}"] if told else []
-    return f"On held-out questions {arm} does, {'; '.join(clauses)}."
+        rows = differences[differences["arm"] == other].to_dict("records")
+        told = [f"{tables.verdict(row)} it on {row['benchmark']} ({tables.signed(row)})" for row in rows]
+        clauses += [f"beside {other}, {' and '.join(told)}"] if told else []
+    return f"Right answers of {arm} to held-out questions: {'; '.join(clauses)}"
