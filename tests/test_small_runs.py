@@ -28,8 +28,8 @@ ONE = {"processes": 1, "engine": ""}
 TWO = {"processes": 2, "engine": "ddp", "accumulation": 1}
 SHORT = {"corrupted_limit": 2, "severities": [5]}  # of benchmarks with corrupted pictures
 DRAWN = {"sample": 24, "pretrain_sample": 24}
-OF_BASE = {"smol": {**DRAWN, "max_steps": 0}, "colab-t4": {**DRAWN, "quantization": "", **ONE},
-           "kaggle-2xt4": {**DRAWN, "quantization": "", **TWO}}  # fmt: skip
+OWN_VALUES = {"smol": {**DRAWN, "max_steps": 0}, "colab-t4": {**DRAWN, "quantization": "", **ONE},
+           "kaggle-2xt4": {**DRAWN, "quantization": "", **TWO}, "ablation-types": {"sample": 24, **ONE}}  # fmt: skip
 OTHERS = ("embedded", "embedded-types", "first-steps", "base-models")  # they need no hub, and are run elsewhere
 STUDIES = sorted(folder.name for folder in paths.params().iterdir() if folder.name not in OTHERS)
 RELEASED = (
@@ -60,7 +60,7 @@ def given(study: str, only: str, by_hand: Path) -> dict:
     """`--set` of a study: small sizes, and the pictures that nobody serves."""
     of_lit = {"instruct_images_from": str(by_hand), "aside": 4, "rows": 0, "templates_top": 1, **ONE}
     several = TWO if study.startswith("paper-") else ONE
-    own = OF_BASE.get(study, of_lit if study == "lit" else several)
+    own = OWN_VALUES.get(study, of_lit if study == "lit" else several)
     known = {name for step in plans.load(study, [only])[1] for name in step.values}
     return {name: value for name, value in (FEW | SHORT | own).items() if name in known}
 
