@@ -243,10 +243,14 @@ def test_the_plan_fits_a_terminal_and_shows_commands_only_when_asked(
 
 def test_the_last_whole_results_stay_until_there_are_new_ones(finished: Path, capsys: pytest.CaptureFixture) -> None:
     whole = files.read_json(folder(finished, "10_make") / "DONE")
+    executed = (folder(finished, "10_make") / "notebook.ipynb").read_bytes()
     for size in (100, 101):  # two runs that fail
         assert main(["run", "tiny", "--set", f"size={size}"]) == 1
         assert "earlier results: outputs/tiny/10_make.stale" in capsys.readouterr().err
         assert files.read_json(folder(finished, "10_make.stale") / "DONE") == whole
+    assert main(["run", "tiny"]) == 0
+    assert "10_make up to date" in " ".join(capsys.readouterr().out.split())
+    assert (folder(finished, "10_make") / "notebook.ipynb").read_bytes() == executed  # and not that of the failure
 
 
 def total(root: Path) -> float:

@@ -213,12 +213,15 @@ def discard(folder: Path, notebook: bool = False) -> None:
         _swap(folder, before if done or not (before / "DONE").exists() else None, notebook)
 
 
-def restore(folder: Path) -> None:
-    """Put the earlier results back in their place, and remove the unfinished work that was to replace them."""
+def restore(folder: Path, notebook: bool = False) -> None:
+    """Put the earlier results back in their place, and remove the unfinished work that was to replace them.
+
+    `notebook`: the executed notebook stays, as in `discard`.
+    """
     before = whole(folder)
     if before != folder:
         with files.writing(folder):
-            _swap(folder, None, (folder / NOTEBOOK).exists(), before)
+            _swap(folder, None, notebook, before)
             (folder / EARLIER).unlink(missing_ok=True)
 
 

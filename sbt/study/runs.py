@@ -180,7 +180,7 @@ class Run:
         found = manifest.state(notebook, values)
         self.cached = found.kind == "up to date"
         if self.cached:
-            manifest.restore(self.folder)
+            manifest.restore(self.folder, notebook=True)
         if found.kind == "to run":
             manifest.discard(self.folder, notebook=True)
             self._manifest = manifest.new_manifest(notebook, values) | {"resumed": False}
