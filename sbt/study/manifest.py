@@ -174,9 +174,12 @@ def finished(folder: Path) -> str:
 
 
 def finished_steps(study: Path, prefix: str = "", but: str = "") -> list[str]:
-    """Names of the steps of a study's folder that have whole results and start with `prefix`, sorted."""
-    found = {done.parent.name.removesuffix(STALE) for done in study.glob(f"{prefix}*/DONE")} - {but}
-    return sorted(name for name in found if (whole(study / name) / "DONE").exists())
+    """Names of the steps of a study's folder that have whole results and start with `prefix`, sorted.
+
+    Each is looked at twice, since its results may be moved between two looks (`discard`).
+    """
+    found = {folder.name.removesuffix(STALE) for folder in study.glob(f"{prefix}*")} - {but}
+    return sorted(name for name in found if any((whole(study / name) / "DONE").exists() for _ in range(2)))
 
 
 def results(folder: Path) -> dict[str, dict]:
