@@ -129,3 +129,14 @@ def namespace(project: Path) -> Iterator[Callable[..., dict]]:
     for run in runs._begun.values():
         run.release()
     runs._begun.clear()
+
+
+@pytest.fixture(scope="module")
+def text_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The micro-world's text benchmarks as the publishers' files."""
+    from sbt.microworld import facts, text_benchmarks
+
+    folder = tmp_path_factory.mktemp("world")
+    text_benchmarks.write(folder, 0)
+    (folder / "eval" / "mc_task.json").write_text(json.dumps(facts.multiple_choice()))
+    return folder / "eval"

@@ -1,6 +1,5 @@
 """Files as other programs leave them: encodings, byte order marks, macOS's own files, lines of commas, headers."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,20 +10,11 @@ from sbt.benchmarks.common import language
 from sbt.benchmarks.ethics import task as ethics
 from sbt.benchmarks.mme import task as mme
 from sbt.benchmarks.truthfulqa import files as truthfulqa
-from sbt.microworld import facts, text_benchmarks
 from sbt.utils.errors import DataError
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    text_benchmarks.write(folder, 0)
-    (folder / "eval" / "mc_task.json").write_text(json.dumps(facts.multiple_choice()))
-    return folder / "eval"
-
-
-def csv_of(world: Path, name: str) -> Path:
-    return next((world / "ethics").rglob(f"{name}_test.csv"))
+def csv_of(text_world: Path, name: str) -> Path:
+    return next((text_world / "ethics").rglob(f"{name}_test.csv"))
 
 
 READERS: dict[str, Callable] = {
@@ -41,21 +31,22 @@ READERS: dict[str, Callable] = {
 
 
 @pytest.fixture
-def file_of(world: Path, tmp_path: Path) -> Callable[[str], Path]:
+def file_of(text_world: Path, tmp_path: Path) -> Callable[[str], Path]:
     def found(name: str) -> Path:
         if name in ("commonsense", "utilitarianism"):
-            source = csv_of(world, {"commonsense": "cm"}.get(name, "util"))
+            source = csv_of(text_world, {"commonsense": "cm"}.get(name, "util"))
         elif name == "TruthfulQA":
-            source = world / "mc_task.json"
+            source = text_world / "mc_task.json"
         elif name == "mmlu":
-            source = next((world / "mmlu").rglob("*_test.csv"))
+            source = next((text_world / "mmlu").rglob("*_test.csv"))
         elif name == "captions":
             source = tmp_path / "captions.csv"
             source.write_text("image,caption\n1.jpg,A dog runs.\n2.jpg,A cat sits.\n")
             return source
         else:
             split, benchmark = language.get(name).split, language.get(name)
-            source = next(world / name / file for file in benchmark.files[split] if (world / name / file).is_file())
+            files = (text_world / name / file for file in benchmark.files[split])
+            source = next(file for file in files if file.is_file())
         copy = tmp_path / source.name
         copy.write_bytes(source.read_bytes())
         return copy
@@ -90,8 +81,8 @@ def test_a_line_of_commas_is_no_row(name: str, file_of: Callable) -> None:
     assert READERS[name](path) == rows
 
 
-def test_a_line_of_commas_in_truthfulqa_s_table(world: Path, tmp_path: Path) -> None:
-    (source,) = (world / "truthfulqa").glob("TruthfulQA*.csv")
+def test_a_line_of_commas_in_truthfulqa_s_table(text_world: Path, tmp_path: Path) -> None:
+    (source,) = (text_world / "truthfulqa").glob("TruthfulQA*.csv")
     copy = tmp_path / source.name
     copy.write_text(source.read_text() + "," * source.read_text().partition("\n")[0].count(",") + "\n")
     assert truthfulqa.read_csv(copy) == truthfulqa.read_csv(source)
@@ -111,18 +102,18 @@ def test_a_header_that_a_copy_adds_is_no_row(name: str, header: str, file_of: Ca
     assert READERS[name](path) == rows
 
 
-def test_macos_s_files_in_a_folder_are_passed_over(world: Path, tmp_path: Path) -> None:
+def test_macos_s_files_in_a_folder_are_passed_over(text_world: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mmlu" / "test"
     folder.mkdir(parents=True)
-    for source in (world / "mmlu").rglob("*_test.csv"):
+    for source in (text_world / "mmlu").rglob("*_test.csv"):
         (folder / source.name).write_bytes(source.read_bytes())
         (folder / f"._{source.name}").write_bytes(b"\x00\x05\x16\x07\xb0")
-    assert language.get("mmlu").load(folder.parent) == language.get("mmlu").load(world / "mmlu")
+    assert language.get("mmlu").load(folder.parent) == language.get("mmlu").load(text_world / "mmlu")
     pictures = tmp_path / "mme" / "existence"
     pictures.mkdir(parents=True)
     (pictures / "1.txt").write_text("A dog?\tYes\nA cat?\tNo\n")
     (pictures / "._1.txt").write_bytes(b"\x00\x05\x16\x07\xb0")
     assert len(mme.load(pictures.parent)) == 2
     for name in ("mc_task.json", "._mc_task.json"):
-        (tmp_path / name).write_bytes((world / "mc_task.json").read_bytes() if name[0] == "m" else b"\xb0")
-    assert truthfulqa.read_items(tmp_path) == truthfulqa.read_items(world / "mc_task.json")
+        (tmp_path / name).write_bytes((text_world / "mc_task.json").read_bytes() if name[0] == "m" else b"\xb0")
+    assert truthfulqa.read_items(tmp_path) == truthfulqa.read_items(text_world / "mc_task.json")

@@ -383,7 +383,7 @@ def test_a_kernel_that_dies_is_explained(project: Path, capsys: pytest.CaptureFi
 def test_a_kernel_that_dies_while_it_starts_is_started_again(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, deaths: int, status: int
 ) -> None:
-    """As one does that finds its ports taken: they were free when they were chosen."""
+    """A kernel dies like this where another process took the ports that it had chosen."""
     spec = project / "jupyter" / "kernels" / "python3"
     spec.mkdir(parents=True)
     start = (

@@ -2,12 +2,12 @@
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import tiny
 import torch
 from datasets import Dataset
 from tiny_fixtures import small  # noqa: F401 - a fixture
@@ -26,18 +26,6 @@ POLICIES = {
 SETTINGS = PreferenceSettings(
     learning_rate=1e-3, max_steps=4, batch_size=3, accumulation=2, save_steps=2, save_minutes=0, warmup_ratio=0
 )
-
-
-class Killed(Exception):
-    """Stands for a kill at a step."""
-
-
-def killed_at(step: int) -> Callable:
-    def progress(now: int, total: int, loss: float) -> None:
-        if now == step:
-            raise Killed
-
-    return progress
 
 
 def pairs(images: list[str], count: int = 8) -> list[dict]:
@@ -68,8 +56,8 @@ def test_it_begins_at_ln_2_and_a_killed_run_ends_with_the_very_same_weights(
 ) -> None:
     whole = run(tmp_path / "whole", small, policy)
     assert abs(whole.history["loss"].iloc[0] - math.log(2)) < 1e-6 and whole.history["margin"].iloc[-1] > 0
-    with pytest.raises(Killed):
-        run(tmp_path / "cut", small, policy, progress=killed_at(3))
+    with pytest.raises(tiny.Killed):
+        run(tmp_path / "cut", small, policy, progress=tiny.killed_at(3))
     resumed = run(tmp_path / "cut", small, policy)
     assert (whole.resumed_from, resumed.resumed_from) == (0, 2)
     assert resumed.weights_sha256 == whole.weights_sha256 and resumed.history.equals(whole.history)

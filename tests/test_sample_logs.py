@@ -25,7 +25,6 @@ from sbt.benchmarks.truthfulqa import generation
 from sbt.benchmarks.truthfulqa import task as truthfulqa
 from sbt.benchmarks.vqav2 import task as vqav2
 from sbt.inference import harness
-from sbt.microworld import facts, text_benchmarks
 from sbt.models import silence_libraries
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import sha256
@@ -54,14 +53,6 @@ class Guesser(LM):
         raise NotImplementedError
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    text_benchmarks.write(folder, 0)
-    (folder / "eval" / "mc_task.json").write_text(json.dumps(facts.multiple_choice()))
-    return folder / "eval"
-
-
 def log(folder: Path, file: str, docs: Sequence[Mapping], said: Sequence[str] = ()) -> tuple[Path, dict[str, float]]:
     """The log of the harness's own task over these docs, and the metrics it reports."""
     over = harness.task(file, docs)
@@ -77,9 +68,9 @@ def log(folder: Path, file: str, docs: Sequence[Mapping], said: Sequence[str] = 
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_scores_are_those_of_the_log(name: str, world: Path, tmp_path: Path) -> None:
+def test_scores_are_those_of_the_log(name: str, text_world: Path, tmp_path: Path) -> None:
     benchmark = language.get(name)
-    docs = benchmark.load(world / name)
+    docs = benchmark.load(text_world / name)
     said = [doc["answer"] for doc in docs[:3]] if name == "gsm8k" else ()
     file, metrics = log(tmp_path, benchmark.file, docs, said)
     logged = {"exact_match_flexible": "exact_match,flexible-extract", "acc_norm": "acc_norm,none", "acc": "acc,none"}
@@ -88,31 +79,31 @@ def test_scores_are_those_of_the_log(name: str, world: Path, tmp_path: Path) -> 
     assert 0 < found[TASKS[name]] < 1, "a log that is all right or all wrong shows nothing"
     if name == "gsm8k":
         assert found["exact_match_strict"] == pytest.approx(metrics["exact_match,strict-match"])
-    assert benchmark.score_files(file, world / name) == found, "the references are the log's own questions"
+    assert benchmark.score_files(file, text_world / name) == found, "the references are the log's own questions"
     rows = file.read_text().splitlines()
     assert any(json.loads(row)["resps"] for row in rows)
     file.write_text("\n".join(reversed(rows[: len(docs)])))
-    assert benchmark.score_files(file, world / name) == found, "the order of a log does not matter"
+    assert benchmark.score_files(file, text_world / name) == found, "the order of a log does not matter"
     file.write_text("\n".join(rows[1 : len(docs)]))
     assert benchmark.score_files(file)["n"] == len(docs) - 1
     with pytest.raises(DataError, match=f"1 of {len(docs)} questions have no answer"):
-        benchmark.score_files(file, world / name)
+        benchmark.score_files(file, text_world / name)
     with pytest.raises(ParameterError, match=f"{name} needs --references"):
         file.write_text('{"id": 0, "answer": "yes"}\n')
         benchmark.score_files(file)
 
 
-def test_a_log_of_other_questions_is_named(world: Path, tmp_path: Path) -> None:
+def test_a_log_of_other_questions_is_named(text_world: Path, tmp_path: Path) -> None:
     boolq = language.get("boolq")
-    docs = [{**doc, "question": doc["question"] + " or not"} for doc in boolq.load(world / "boolq")]
+    docs = [{**doc, "question": doc["question"] + " or not"} for doc in boolq.load(text_world / "boolq")]
     file, _ = log(tmp_path, boolq.file, docs)
     with pytest.raises(DataError, match=r"jsonl:1: this question is not in the reference file: '"):
-        boolq.score_files(file, world / "boolq")
+        boolq.score_files(file, text_world / "boolq")
 
 
-def test_mmlu_by_subject_and_whole(world: Path, tmp_path: Path) -> None:
+def test_mmlu_by_subject_and_whole(text_world: Path, tmp_path: Path) -> None:
     mmlu = language.get("mmlu")
-    docs = mmlu.load(world / "mmlu")
+    docs = mmlu.load(text_world / "mmlu")
     lines, hits = [], 0.0
     for subject, own in docs.items():
         file, metrics = log(tmp_path / subject, "mmlu/default/mmlu_anatomy.yaml", own)
@@ -120,22 +111,22 @@ def test_mmlu_by_subject_and_whole(world: Path, tmp_path: Path) -> None:
         lines, hits = lines + file.read_text().splitlines(), hits + metrics["acc,none"] * len(own)
     every = tmp_path / "all.jsonl"
     every.write_text("\n".join(lines))
-    whole = mmlu.score_files(every, world / "mmlu")
+    whole = mmlu.score_files(every, text_world / "mmlu")
     assert whole["acc"] == pytest.approx(hits / whole["n"]) and whole["n"] == len(language.flat(docs)) > len(own)
     letters = [{"id": key, "answer": f"({'ABCD'[doc['answer']]})"}
                for key, doc in zip(mmlu.ids(language.flat(docs)), language.flat(docs), strict=True)]  # fmt: skip
     letters[0]["answer"] = "I cannot say"
     every.write_text(json.dumps(letters))
-    found = mmlu.score_files(every, world / "mmlu")
+    found = mmlu.score_files(every, text_world / "mmlu")
     assert (found["acc"], found["unparsed"]) == (pytest.approx(1 - 1 / found["n"]), 1)
-    assert mmlu.score_files(every, world / "mmlu", protocol="paper")["acc"] == 0, "theirs is the first character"
+    assert mmlu.score_files(every, text_world / "mmlu", protocol="paper")["acc"] == 0, "theirs is the first character"
 
 
 def test_squad2_of_a_log_of_texts_and_of_the_official_object(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     squad = language.get("squad2")
-    docs = squad.load(world / "squad2")
+    docs = squad.load(text_world / "squad2")
     fetched = SimpleNamespace(compute=lambda **given: dict.fromkeys(squad.metrics["standard"], 0))
     monkeypatch.setattr(evaluate, "load", lambda *given: fetched)  # the harness fetches its metric from the network
     said = ["", *(text for doc in docs[:9] for text in doc["answers"]["text"])]
@@ -143,22 +134,23 @@ def test_squad2_of_a_log_of_texts_and_of_the_official_object(
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     results = [(row["resps"][0][0], float(row["resps"][1][0][0])) for row in rows]
     expected = {row["metric"]: row["value"] for row in squad.rows(docs, results, arm="a") if row["subset"] == "all"}
-    assert squad.score_files(file) == {**expected, "n": len(docs)} == squad.score_files(file, world / "squad2")
+    assert squad.score_files(file) == {**expected, "n": len(docs)} == squad.score_files(file, text_world / "squad2")
     assert 0 < expected["exact"] < expected["best_exact"]
     texts = {doc["id"]: text for doc, (text, _) in zip(docs, results, strict=True)}
     plain = {key: value for key, value in expected.items() if not key.startswith("best")}
     for form in (texts, [{"id": key, "prediction": text} for key, text in texts.items()]):
         file.write_text(json.dumps(form))
-        assert squad.score_files(file, world / "squad2") == {**plain, "n": len(docs)}, "no probabilities, no best_*"
+        scored = squad.score_files(file, text_world / "squad2")
+        assert scored == {**plain, "n": len(docs)}, "no probabilities, no best_*"
     del texts[docs[0]["id"]]
     file.write_text(json.dumps(texts))
     with pytest.raises(DataError, match=f"1 of {len(docs)} questions have no answer, the first of them id"):
-        squad.score_files(file, world / "squad2")
+        squad.score_files(file, text_world / "squad2")
 
 
-def test_ethics_of_a_log(world: Path, tmp_path: Path) -> None:
+def test_ethics_of_a_log(text_world: Path, tmp_path: Path) -> None:
     for subset in ("commonsense", "utilitarianism"):
-        references = next((world / "ethics").rglob(f"{ {'commonsense': 'cm'}.get(subset, 'util')}_test.csv"))
+        references = next((text_world / "ethics").rglob(f"{ {'commonsense': 'cm'}.get(subset, 'util')}_test.csv"))
         docs = ethics.load(references, subset)
         file, metrics = log(tmp_path / subset, f"hendrycks_ethics/{subset}.yaml", docs)
         found = ethics.score_files(file, references, subset=subset)
@@ -170,8 +162,8 @@ def test_ethics_of_a_log(world: Path, tmp_path: Path) -> None:
             ethics.score_files(file, references, subset=subset)
 
 
-def test_truthfulqa_of_logs(world: Path, tmp_path: Path) -> None:
-    items = truthfulqa_files.read_items(world / "mc_task.json")
+def test_truthfulqa_of_logs(text_world: Path, tmp_path: Path) -> None:
+    items = truthfulqa_files.read_items(text_world / "mc_task.json")
     targets = [
         {"question": one["question"]} | {f"{name}_targets": {"choices": [c for c, _ in one[name]],
                                                              "labels": [label for _, label in one[name]]}
@@ -179,13 +171,13 @@ def test_truthfulqa_of_logs(world: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     for name, keys in (("mc1", ("mc1",)), ("mc2", ("mc1", "mc2"))):
         file, metrics = log(tmp_path, f"truthfulqa/truthfulqa_{name}.yaml", targets)
-        found = truthfulqa.score_files(file, world / "mc_task.json")
+        found = truthfulqa.score_files(file, text_world / "mc_task.json")
         assert found[name] == pytest.approx(metrics["acc,none"]) and found["n"] == len(items)
         assert set(keys) <= set(found) and ("mc2" in found) == (name == "mc2")
     file.write_text(file.read_text().replace('"arg_1": " ', '"arg_1": "  '))
     with pytest.raises(DataError, match="its choices are neither those of mc1 nor those of mc2"):
-        truthfulqa.score_files(file, world / "mc_task.json")
-    (source,) = (world / "truthfulqa").glob("TruthfulQA*.csv")
+        truthfulqa.score_files(file, text_world / "mc_task.json")
+    (source,) = (text_world / "truthfulqa").glob("TruthfulQA*.csv")
     docs = truthfulqa_files.prepared(truthfulqa_files.read_csv(source))
     said = [doc["best_answer"] for doc in docs[:5]]
     file, metrics = log(tmp_path, "truthfulqa/truthfulqa_gen.yaml", docs, said)
@@ -194,9 +186,9 @@ def test_truthfulqa_of_logs(world: Path, tmp_path: Path) -> None:
         assert found[name] == pytest.approx(metrics[f"{name},none"]), name
 
 
-def test_a_number_of_a_log_that_is_none(world: Path, tmp_path: Path) -> None:
+def test_a_number_of_a_log_that_is_none(text_world: Path, tmp_path: Path) -> None:
     boolq = language.get("boolq")
-    file, _ = log(tmp_path, boolq.file, boolq.load(world / "boolq"))
+    file, _ = log(tmp_path, boolq.file, boolq.load(text_world / "boolq"))
     first, *others = file.read_text().splitlines()
     for value, message in (("nan", "holds nan"), ("x", "neither text nor log-likelihood"), (7, "neither text nor")):
         row = json.loads(first)

@@ -70,7 +70,7 @@ def test_cores_are_shared_by_what_runs(meeting: Path, monkeypatch: pytest.Monkey
 def test_control_one_at_a_time_they_never_meet(meeting: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["run", "tiny", "--jobs", "1", "--set", "patience=1.0"]) == 1
     assert "10_left: cell In [4]: AssertionError: nobody came" in capsys.readouterr().err
-    assert done(meeting) == ["10_right"]  # which comes after the other has waited in vain, and finds its sign
+    assert done(meeting) == ["10_right"]  # it starts after 10_left gave up, and finds its file
 
 
 def test_after_a_failure_nothing_begins_and_what_runs_is_kept(meeting: Path, capsys: pytest.CaptureFixture) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,18 +36,6 @@ SETTINGS = Settings(
 )
 
 
-class Killed(Exception):
-    """Stands for a kill at a step."""
-
-
-def killed_at(step: int) -> Callable:
-    def progress(now: int, total: int, loss: float) -> None:
-        if now == step:
-            raise Killed
-
-    return progress
-
-
 def built(small: SimpleNamespace, policy: str) -> tuple:  # noqa: F811
     model, processor = models.assemble(small.llm, small.clip)
     return models.set_trainable(model, POLICIES[policy], {"r": 4, "lora_dropout": 0.1}), processor
@@ -62,8 +49,8 @@ def run(folder: Path, small: SimpleNamespace, policy: str, settings: Settings = 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_killed_run_ends_with_the_very_same_weights(tmp_path: Path, small: SimpleNamespace, policy: str) -> None:  # noqa: F811
     whole = run(tmp_path / "whole", small, policy)
-    with pytest.raises(Killed):
-        run(tmp_path / "cut", small, policy, progress=killed_at(4))
+    with pytest.raises(tiny.Killed):
+        run(tmp_path / "cut", small, policy, progress=tiny.killed_at(4))
     resumed = run(tmp_path / "cut", small, policy)
     assert (whole.resumed_from, resumed.resumed_from) == (0, 2)
     assert resumed.weights_sha256 == whole.weights_sha256
@@ -161,8 +148,8 @@ def flip(content: bytes) -> bytes:
 def test_a_changed_byte_in_any_file_of_a_checkpoint_means_not_whole(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
     settings = Settings(**{**SETTINGS.__dict__, "save_total_limit": 9})
     whole = run(tmp_path / "whole", small, "full", settings)
-    with pytest.raises(Killed):
-        run(tmp_path / "cut", small, "full", settings, progress=killed_at(5))
+    with pytest.raises(tiny.Killed):
+        run(tmp_path / "cut", small, "full", settings, progress=tiny.killed_at(5))
     own = next((tmp_path / "cut" / "checkpoints").iterdir())
     assert checkpoints.newest(own).name == "checkpoint-4"
     files = [path for path in sorted((own / "checkpoint-4").rglob("*")) if path.is_file()]
@@ -243,9 +230,9 @@ def test_the_history_grows_while_a_run_trains(tmp_path: Path, small: SimpleNames
         assert json.loads(lines[-1])["loss"] == loss
         lengths.append((step, len(lines)))
         if step == 4:
-            raise Killed
+            raise tiny.Killed
 
-    with pytest.raises(Killed):
+    with pytest.raises(tiny.Killed):
         run(tmp_path, small, "connector", progress=look)
     assert lengths == [(step, step) for step in (1, 2, 3, 4)]
     result = run(tmp_path, small, "connector")  # from step 2: what came after it is written anew
@@ -271,8 +258,8 @@ def test_the_loss_on_held_out_rows_is_measured_and_changes_nothing(
     sums, tokens = response_logprobs(arm, heldout, "v1", 3)
     assert measured["heldout_loss"].iloc[-1] == pytest.approx(-sums.sum() / tokens.sum(), rel=1e-6)
     assert measured["heldout_loss"].is_monotonic_decreasing
-    with pytest.raises(Killed):
-        run(tmp_path / "cut", small, policy, settings, heldout=heldout, progress=killed_at(5))
+    with pytest.raises(tiny.Killed):
+        run(tmp_path / "cut", small, policy, settings, heldout=heldout, progress=tiny.killed_at(5))
     resumed = run(tmp_path / "cut", small, policy, settings, heldout=heldout)
     assert (resumed.resumed_from, resumed.weights_sha256) == (4, whole.weights_sha256)
     assert resumed.history.equals(whole.history)
@@ -297,8 +284,8 @@ def test_loader_workers_change_no_bit(tmp_path: Path, small: SimpleNamespace, gr
     settings = replace(SETTINGS, group_by_length=grouped)
     alone = run(tmp_path / "alone", small, "lora", settings)
     helped = replace(settings, workers=2)
-    with pytest.raises(Killed):
-        run(tmp_path / "helped", small, "lora", helped, progress=killed_at(4))
+    with pytest.raises(tiny.Killed):
+        run(tmp_path / "helped", small, "lora", helped, progress=tiny.killed_at(4))
     resumed = run(tmp_path / "helped", small, "lora", helped)
     assert (resumed.resumed_from, resumed.weights_sha256) == (2, alone.weights_sha256)
     assert resumed.history.equals(alone.history)
@@ -354,11 +341,11 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(
 
     def cut(staged: Path, folder: Path, keep: int) -> None:
         if staged.name == "checkpoint-4":
-            raise Killed
+            raise tiny.Killed
         publish(staged, folder, keep)
 
     monkeypatch.setattr(checkpoints, "publish", cut)
-    with pytest.raises(Killed):
+    with pytest.raises(tiny.Killed):
         run(tmp_path / "cut", small, "lora")
     monkeypatch.undo()
     resumed = run(tmp_path / "cut", small, "lora")
@@ -501,8 +488,8 @@ def test_a_language_model_trains_through_the_same_function(tmp_path: Path, small
     with pytest.raises(DataError, match=r"'row1': a language model cannot train on images. Use text_twin"):
         sft(*model(), rows, tmp_path / "x", SETTINGS)
     whole = sft(*model(), text_twin(rows), tmp_path / "whole", SETTINGS)
-    with pytest.raises(Killed):
-        sft(*model(), text_twin(rows), tmp_path / "cut", SETTINGS, progress=killed_at(3))
+    with pytest.raises(tiny.Killed):
+        sft(*model(), text_twin(rows), tmp_path / "cut", SETTINGS, progress=tiny.killed_at(3))
     resumed = sft(*model(), text_twin(rows), tmp_path / "cut", SETTINGS)
     assert resumed.resumed_from == 2
     assert resumed.weights_sha256 == whole.weights_sha256

@@ -1,5 +1,6 @@
 """A tokenizer, a Llama and a CLIP small enough for tests (random weights), written as ordinary checkpoint folders."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -79,3 +80,17 @@ def rows(images: list[str], count: int = 12) -> list[dict]:
 
 def _turn(role: str, content: str | list[dict]) -> dict:
     return {"role": role, "content": [{"type": "text", "text": content}] if isinstance(content, str) else content}
+
+
+class Killed(Exception):
+    """Stands for a kill at a step."""
+
+
+def killed_at(step: int) -> Callable:
+    """A progress callback that kills a training at this step."""
+
+    def progress(now: int, total: int, loss: float) -> None:
+        if now == step:
+            raise Killed
+
+    return progress

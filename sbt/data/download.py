@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import huggingface_hub
 import pandas as pd
@@ -34,8 +34,9 @@ TIMEOUT = 30.0  # seconds without a byte
 PATIENCE = 600.0  # seconds that a busy server's Retry-After is obeyed; a longer wait is the user's to decide
 OFF = 0.2  # share that a file's size may differ from the size that its publisher's page shows
 AGENT = {"User-Agent": "sight-beyond-text"}  # some refuse Python's own
-BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+_BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 Progress = Callable[[str, int, int], None]
+T = TypeVar("T")
 
 
 class Room(NamedTuple):
@@ -312,35 +313,43 @@ def reason(error: Exception) -> str:
 def fetch_url(url: str, file: Path, progress: Callable[[int, int], None] | None = None) -> Path:
     """Fetch `url` to `file`; what a broken fetch left in `FILE.part` is kept if the server still has the same file.
 
-    A busy server (429, 503) is asked again after the time that its Retry-After says. DataError if the server refuses,
-    sends a web page, or the file ends before its announced length; RunError where the disk is full.
+    DataError if the server refuses, sends a web page, or the file ends early; RunError where the disk is full.
     """
     part, about = file.with_name(f"{file.name}.part"), file.with_name(f"{file.name}.part.json")
     with files.writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-    for attempt in range(1, TRIES + 1):
-        before = part.stat().st_size if part.is_file() else 0
-        try:
-            _piecewise(url, part, about, progress)
-            break
-        except urllib.error.HTTPError as error:
-            pause = wait(error, attempt)
-            if pause is None or attempt == TRIES or pause > PATIENCE:
-                later = f": repeat in {pause:.0f} seconds" if pause else ""
-                raise DataError(f"the server answers {error.code} {error.reason}{later}") from None
-            time.sleep(pause)
-        except BROKEN as error:
-            if attempt == TRIES:
-                raise DataError(f"{getattr(error, 'reason', error)}; repeat to go on") from None
-            if part.is_file() and part.stat().st_size == before:
-                time.sleep(min(attempt, 3))  # nothing came: leave the server a moment
+    patiently(lambda: _piecewise(url, part, about, progress), lambda: part.stat().st_size if part.is_file() else None)
     with files.writing(file):
         part.replace(file)
         about.unlink(missing_ok=True)
     return file
 
 
-def wait(error: urllib.error.HTTPError, attempt: int) -> float | None:
+def patiently(ask: Callable[[], T], came: Callable[[], int | None] = lambda: 0) -> T:
+    """What `ask` returns; it is asked again where the connection breaks, or as a busy server's Retry-After says.
+
+    `came` measures what has come so far: where a broken connection gave nothing, the server is left a moment.
+    DataError where the server refuses, wants a longer wait than PATIENCE, or has been asked TRIES times.
+    """
+    for attempt in range(1, TRIES + 1):
+        before = came()
+        try:
+            return ask()
+        except urllib.error.HTTPError as error:
+            pause = _wait(error, attempt)
+            if pause is None or attempt == TRIES or pause > PATIENCE:
+                later = f": repeat in {pause:.0f} seconds" if pause else ""
+                raise DataError(f"the server answers {error.code} {error.reason}{later}") from None
+            time.sleep(pause)
+        except _BROKEN as error:
+            if attempt == TRIES:
+                raise DataError(f"{getattr(error, 'reason', error)}; repeat to go on") from None
+            if before is not None and came() == before:
+                time.sleep(min(attempt, 3))
+    raise AssertionError("unreachable")
+
+
+def _wait(error: urllib.error.HTTPError, attempt: int) -> float | None:
     """Seconds to wait before the server is asked again, None where its answer is final."""
     if error.code != 429 and error.code < 500:
         return None

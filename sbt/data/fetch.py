@@ -39,8 +39,8 @@ class Item:
 def study(name: str, given: Mapping[str, object], published: Mapping[str, BenchmarkFiles]) -> bool:
     """List what the steps of a study read, with sizes, fetch it, and say at the end what could not be had and why.
 
-    `given`: values of `--set`; `published`: the benchmarks' files by parameter. False where something failed. What
-    is handed out by hand only is said, and is no failure.
+    `given`: values of `--set`; `published`: the benchmarks' files by parameter. False where something failed.
+    Sources that are handed out by hand only are named, and are no failure.
     """
     if download.offline_mode():
         raise ParameterError("HF_HUB_OFFLINE is set, so nothing is asked for: unset it, and repeat")

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from sbt.utils import paths
+from sbt.utils import checks, paths
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import read_jsonl
 from sbt.utils.text import nearest
@@ -55,12 +55,10 @@ def below(rows: Sequence[dict], folder: Path) -> list[dict]:
 def check(rows: Sequence[dict], name: str = "preference table") -> list[dict]:
     """The rows, if each is as the module says; DataError names the first that is not."""
     seen: set[str] = set()
-    for number, row in enumerate(rows, start=1):
+    for where, row in checks.listed(rows, name, "a preference table, at least one row"):
         if problem := _problem(row, seen):
-            raise DataError(f"{name}, row {number}: {problem}")
+            raise DataError(f"{where}: {problem}")
         seen.add(str(row["id"]))
-    if not rows:
-        raise DataError(f"{name} holds no row")
     return list(rows)
 
 
@@ -249,9 +247,7 @@ def _useless(chosen: str, rejected: str) -> str:
     return "both answers are the same" if chosen.strip() == rejected.strip() else ""
 
 
-def _problem(row: object, seen: set[str]) -> str:
-    if not isinstance(row, dict):
-        return f"expected an object, found {str(row)[:40]!r}"
+def _problem(row: dict, seen: set[str]) -> str:
     for name in ("id", "question", "answers", "ratings"):
         if name not in row:
             return f"no {name!r}, only {', '.join(map(repr, row))}"

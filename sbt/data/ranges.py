@@ -6,8 +6,6 @@ What was not fetched is a hole, which takes no disk. So they are read as those o
 
 import os
 import struct
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -33,7 +31,7 @@ class NoRanges(DataError):
 
 
 def outline(file: File, folder: Path) -> Path:
-    """A zip's outline in `folder`/FOLDER: its size and directory, no member yet; the one of before if there is one.
+    """A zip's outline in `folder`/FOLDER: its size and directory, no member yet; one that is there already is kept.
 
     NoRanges where no mirror serves ranges; DataError where none can be reached, or what it has is no zip.
     """
@@ -167,23 +165,15 @@ def _url(mirror: Mirror) -> str:
 
 def _range(url: str, words: str) -> tuple[bytes, int]:
     """The bytes of a range, and the size of the file; NoRanges where the whole file comes instead."""
+    return download.patiently(lambda: _asked(url, words))
+
+
+def _asked(url: str, words: str) -> tuple[bytes, int]:
     request = urllib.request.Request(url, headers=download.AGENT | {"Range": f"bytes={words}"})
-    for attempt in range(1, download.TRIES + 1):
-        try:
-            with urllib.request.urlopen(request, timeout=download.TIMEOUT) as answer:
-                if answer.status != 206:
-                    raise NoRanges("it serves whole files only")
-                data, size = answer.read(), int(answer.headers["Content-Range"].rpartition("/")[2])
-            if len(data) < int(answer.headers.get("Content-Length") or len(data)):
-                raise ConnectionError("the connection ended early")
-            return data, size
-        except urllib.error.HTTPError as error:
-            wait = download.wait(error, attempt)
-            if wait is None or attempt == download.TRIES or wait > download.PATIENCE:
-                raise DataError(f"the server answers {error.code} {error.reason}") from None
-            time.sleep(wait)
-        except download.BROKEN as error:
-            if attempt == download.TRIES:
-                raise DataError(f"{getattr(error, 'reason', error)}; repeat to go on") from None
-            time.sleep(min(attempt, 3))
-    raise AssertionError("unreachable")
+    with urllib.request.urlopen(request, timeout=download.TIMEOUT) as answer:
+        if answer.status != 206:
+            raise NoRanges("it serves whole files only")
+        data, size = answer.read(), int(answer.headers["Content-Range"].rpartition("/")[2])
+    if len(data) < int(answer.headers.get("Content-Length") or len(data)):
+        raise ConnectionError("the connection ended early")
+    return data, size

@@ -26,7 +26,7 @@ CONTEXT_GB = 1.0  # what CUDA and its libraries take before the first tensor
 FRAGMENTS = 1.05  # allocated over used
 SHARDED = ("fsdp", "zero2", "zero3")
 SCORING = 1.6  # the share of a card's rate that forward passes reach, over that of training
-HOST_TOKEN, HOST_STEP = 1.4e-3, 0.03  # seconds of the host for 32 layers: a token of every line read, or written
+HOST_TOKEN, HOST_STEP = 1.4e-3, 0.03  # host seconds for 32 layers: for a position read, and for a token written
 SLOWER_4BIT = 1.4  # weights are unpacked for every product (assumed)
 
 

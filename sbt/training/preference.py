@@ -18,25 +18,15 @@ import torch
 from datasets import Dataset
 from torch import nn
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase, ProcessorMixin, set_seed
-from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
 from sbt.data import preferences
-from sbt.models import silence_libraries
 from sbt.training.collator import IGNORED, Collator
 from sbt.training.settings import Result, Settings
-from sbt.training.train import HISTORY, Run, arguments, load, prepare, result, sft
-from sbt.training.trainer import (
-    ExactResume,
-    Progress,
-    TrainingMonitor,
-    core_of,
-    model_restored,
-    threads,
-    whole_forward,
-)
+from sbt.training.train import HISTORY, Run, arguments, load, prepare, result, resumed, sft, training
+from sbt.training.trainer import ExactResume, Progress, TrainingMonitor, core_of
 from sbt.utils.errors import DataError, ParameterError
-from sbt.utils.files import read_json, sha256, write_json, writing
+from sbt.utils.files import read_json, write_json
 
 REFERENCE = "reference.json"
 _LOGGED = {"rewards/accuracies": "preferred", "rewards/margins": "margin", "logps/chosen": "chosen_logp"}
@@ -140,15 +130,7 @@ def _train(run: Run, progress: Progress | None) -> list[dict]:
         "label_smoothing": settings.label_smoothing, "ld_alpha": None if settings.ld_alpha == 1 else settings.ld_alpha,
         "disable_dropout": True,
     }  # fmt: skip
-    with (
-        writing(run.folder),
-        silence_libraries(),
-        threads(settings.threads),
-        model_restored(run.model),
-        whole_forward(run.model),
-        pictures_twice(run.model),
-    ):
-        set_seed(settings.seed)
+    with training(run), pictures_twice(run.model):
         trainer = PairTrainer(
             model=run.model,
             ref_model=copy.copy(run.model),  # shares all weights and is dropped: only stored values are used
@@ -158,36 +140,34 @@ def _train(run: Run, progress: Progress | None) -> list[dict]:
             data_collator=batches,
             callbacks=[TrainingMonitor(run.total, settings.save_minutes, progress, run.folder.parents[1] / HISTORY)],
         )
-        trainer.remove_callback(PrinterCallback)
-        trainer.folder, trainer.keep = run.folder, settings.save_total_limit
         trainer.ref_model, trainer.precompute_ref_logps = None, True
         batches.reference = _reference(trainer, run)
         set_seed(settings.seed)
-        trainer.train(resume_from_checkpoint=str(run.last) if run.last else None)
-        return trainer.state.log_history
+        return resumed(trainer, run)
 
 
 def _reference(trainer: PairTrainer, run: Run) -> list[list[float]]:
-    """Log-probabilities (nats) of each pair's chosen and rejected answer under the starting model; computed once."""
+    """Log-probabilities (nats) of each pair's chosen and rejected answer under the starting model.
+
+    They are computed once: the run's folder is named by its rows and its starting weights, so a file there is theirs.
+    """
     file = run.folder / REFERENCE
-    names = [sha256(repr(sorted(pair.items())))[:16] for pair in run.rows]
-    kept = read_json(file) if file.is_file() else []
-    if [name for name, *_ in kept] == names:
-        return [values for _, *values in kept]
+    if file.is_file():
+        return read_json(file)
     trainer.model.eval()
-    values, size = [], run.settings.batch_size
-    for start in range(0, len(names), size):
-        numbers = range(start, min(start + size, len(names)))
-        batch = trainer._prepare_inputs(trainer.data_collator([{"pair": number} for number in numbers]))
+    values, numbers = [], list(range(len(run.rows)))
+    for start in range(0, len(numbers), run.settings.batch_size):
+        asked = numbers[start : start + run.settings.batch_size]
+        batch = trainer._prepare_inputs(trainer.data_collator([{"pair": number} for number in asked]))
         chosen, rejected = trainer.compute_ref_log_probs(trainer.model, batch)
-        values += zip(chosen.float().tolist(), rejected.float().tolist(), strict=True)
-    write_json(file, [[name, *pair] for name, pair in zip(names, values, strict=True)])
-    return [list(pair) for pair in values]
+        values += [list(pair) for pair in zip(chosen.float().tolist(), rejected.float().tolist(), strict=True)]
+    write_json(file, values)
+    return values
 
 
 @contextlib.contextmanager
 def pictures_twice(model: nn.Module) -> Iterator[None]:
-    """While open, the features of a batch's pictures serve its first half and its second: they show the same."""
+    """While open, a batch's pictures are encoded once: its chosen and its rejected half are about the same ones."""
     core = core_of(model)
     if not isinstance(core, LlavaForConditionalGeneration):
         yield

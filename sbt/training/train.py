@@ -1,7 +1,8 @@
 """One training run: from rows and settings to trained weights and their history, resumable at any step."""
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,15 @@ from sbt.training.collator import Collator, parts_of
 from sbt.training.inspect import heldout_loss
 from sbt.training.sampler import Order, Padded, has_images, row_lengths
 from sbt.training.settings import Result, Settings, World
-from sbt.training.trainer import LlavaSFTTrainer, Progress, TrainingMonitor, model_restored, threads, whole_forward
+from sbt.training.trainer import (
+    ExactResume,
+    LlavaSFTTrainer,
+    Progress,
+    TrainingMonitor,
+    model_restored,
+    threads,
+    whole_forward,
+)
 from sbt.utils.errors import DataError, ParameterError, RunError
 from sbt.utils.files import read_json, writing
 from sbt.utils.progress import note
@@ -138,14 +147,7 @@ def train(run: Run, progress: Progress | None = None) -> list[dict]:
     settings, several = run.settings, run.world.processes > 1
     watched = (progress, run.folder.parents[1] / HISTORY) if run.world.rank == 0 else (None, None)
     collator = Collator(run.processor, settings.conversation, settings.loss, settings.image_place)
-    with (
-        writing(run.folder),
-        silence_libraries(),
-        threads(settings.threads),
-        model_restored(run.model),
-        whole_forward(run.model),
-    ):
-        set_seed(settings.seed)
+    with training(run):
         trainer = LlavaSFTTrainer(
             model=run.model,
             args=arguments(settings, run.folder, run.total, several, **_ANSWERS_ONLY),
@@ -154,8 +156,6 @@ def train(run: Run, progress: Progress | None = None) -> list[dict]:
             data_collator=Padded(collator) if several else collator,
             callbacks=[TrainingMonitor(run.total, settings.save_minutes, *watched)],
         )
-        trainer.remove_callback(PrinterCallback)
-        trainer.folder, trainer.keep = run.folder, settings.save_total_limit
         trainer.order = _order(run, trainer)
         if settings.eval_steps and run.world.rank == 0:
             info = {"image_place": settings.image_place}
@@ -164,8 +164,29 @@ def train(run: Run, progress: Progress | None = None) -> list[dict]:
             trainer.eval_steps = settings.eval_steps
         if several:  # it would drop the numbers of some processes at the end of an epoch, for rows they do not repeat
             trainer.accelerator.gather_for_metrics = trainer.accelerator.gather
-        trainer.train(resume_from_checkpoint=str(run.last) if run.last else None)
-        return trainer.state.log_history
+        return resumed(trainer, run)
+
+
+@contextlib.contextmanager
+def training(run: Run) -> Iterator[None]:
+    """While open, a trainer may be built and run over the run's model, from its seed; the model is put right after."""
+    with (
+        writing(run.folder),
+        silence_libraries(),
+        threads(run.settings.threads),
+        model_restored(run.model),
+        whole_forward(run.model),
+    ):
+        set_seed(run.settings.seed)
+        yield
+
+
+def resumed(trainer: ExactResume, run: Run) -> list[dict]:
+    """Run a trainer from the run's last checkpoint to the end; return the log of all steps."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.folder, trainer.keep = run.folder, run.settings.save_total_limit
+    trainer.train(resume_from_checkpoint=str(run.last) if run.last else None)
+    return trainer.state.log_history
 
 
 def _order(run: Run, trainer: LlavaSFTTrainer) -> Order | None:

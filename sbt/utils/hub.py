@@ -56,7 +56,7 @@ def pins(study: Path) -> dict[str, str]:
 def pin(study: Path, names: Iterable[str]) -> dict[str, str]:
     """Resolve the names that the study has no commit for yet, and have this process and its children read them all.
 
-    A name that cannot be resolved (no network, no permission) stays without: loading it says why.
+    A name that cannot be resolved (no network, no permission) gets no commit; loading it says why.
     """
     kept = pins(study)
     if missing := [name for name in dict.fromkeys(names) if name not in kept]:
