@@ -101,7 +101,8 @@ def test_every_study_is_planned_and_its_papermill_commands_name_what_is_there(
     commands = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if "papermill " in line]
     assert commands
     for words in commands:
-        words = words[words.index("papermill") + 1 :]
+        program = next(n for n, word in enumerate(words) if Path(word).name == "papermill")  # perhaps .venv/bin's
+        words = words[program + 1 :]
         declared = params.declared(ROOT / words[0])
         assert words[1].endswith("notebook.ipynb")
         files = [params.load_yaml(ROOT / words[n + 1]) for n, word in enumerate(words) if word == "-f"]

@@ -82,7 +82,7 @@ def generate(folder: Path, rows: int, images: int, seed: int = 0) -> tuple[Path,
         Image.fromarray(noise).save(data, "JPEG")
         with zipfile.ZipFile(part, "w") as packed:
             for number in range(images):
-                packed.writestr(f"train2017/{number:012}.jpg", data.getvalue())
+                packed.writestr(zipfile.ZipInfo(f"train2017/{number:012}.jpg"), data.getvalue())  # without the time
         part.replace(pictures)
     if not chat.is_file():
         part, rng = chat.with_suffix(".part"), random.Random(seed)
