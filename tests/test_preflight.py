@@ -15,7 +15,7 @@ from sbt import benchmarks
 from sbt.data import download, preflight
 from sbt.data.preflight import access, verdict
 from sbt.data.registry import SOURCES, File, Mirror, Source
-from sbt.study import plan
+from sbt.study import inputs, plan
 from sbt.utils import env, paths
 from sbt.utils.errors import RunError
 
@@ -162,10 +162,10 @@ def test_every_parameter_that_names_a_path_is_looked_at(notebook: str) -> None:
     (cell,) = [one for one in cells if "parameters" in one["metadata"].get("tags", ())]
     for line in "".join(cell["source"]).splitlines():
         name, words = line.partition(":")[0], line.partition("#")[2]
-        if not re.search(r"\b(folder|file|zip)\b", words) or re.search(r"step's folder|folder of parameter", words):
+        if not re.search(r"\b(folder|file|zip|JSON lines)\b", words) or re.search(r"step's folder|folder of p", words):
             continue
         if (": str" in line or ": dict" in line) and name not in ("split", "truthfulqa_version"):
-            found = [*preflight._named_paths(name, "/none/x"), *preflight._named_paths(name, {"a": "/none/x"})]
+            found = [*inputs.named(name, "/none/x"), *inputs.named(name, {"a": "/none/x"})]
             assert "/none/x" in found, f"{notebook}: {name} names a path that the preflight does not look at"
 
 

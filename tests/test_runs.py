@@ -171,7 +171,7 @@ def test_files_and_folders_that_parameters_name_are_inputs(namespace: Namespace,
     assert records.state("10_make", vars(run.p)).kind == "up to date"
     (project / "data" / "rows.json").write_text("[2]")
     assert records.state("10_make", vars(run.p)).reason == "data/rows.json changed"
-    with pytest.raises(DataError, match="sbt/microworld/assets/lm does not exist, and other reads it"):
+    with pytest.raises(ParameterError, match=r"sbt/microworld/assets/lm does not exist \(model\)"):
         sbt.begin(namespace(**given | {"model": "assets/lm", "step": "other"}))
 
 
@@ -309,6 +309,18 @@ def test_fingerprints_see_contents_not_times(tmp_path: Path) -> None:
     assert recorded["files"] == 1 and recorded["size"] == 3 and files.unchanged(tmp_path / "d", recorded)
     (tmp_path / "d" / "e" / "f").write_text("two")
     assert not files.unchanged(tmp_path / "d", recorded) and not files.unchanged(tmp_path / "x", recorded)
+
+
+@pytest.mark.parametrize("name", ["7.jpg", "rows.json"])
+def test_a_file_exchanged_among_a_thousand_for_one_of_its_size_is_seen(tmp_path: Path, name: str) -> None:
+    for number in range(files.HASHED_FILES + 1):
+        (tmp_path / f"{number}.jpg").write_bytes(bytes([number % 256]) * 5000)
+    (tmp_path / "rows.json").write_text(json.dumps(["a"] * 5000))
+    recorded = files.fingerprint(tmp_path)
+    os.utime(tmp_path / name, (1, 1))
+    assert files.unchanged(tmp_path, recorded)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes().replace(b"\7", b"\6").replace(b"a", b"b", 1))
+    assert not files.unchanged(tmp_path, recorded)
 
 
 def test_an_estimate_is_measured_once_a_step_has_run(namespace: Namespace) -> None:

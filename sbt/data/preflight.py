@@ -14,18 +14,14 @@ import huggingface_hub
 from huggingface_hub import errors as hub_errors
 
 from sbt.data import download, training_sets
-from sbt.data.registry import HUB, HUB_URL, SOURCES, BenchmarkFiles, Mirror, Source
+from sbt.data.registry import HUB_URL, SOURCES, BenchmarkFiles, Mirror, Source
+from sbt.study import inputs
 from sbt.study.plan import Step
 from sbt.utils import env, hub, paths
 from sbt.utils.errors import DataError, RunError
 
-DATA = ("_data", "_images", "_from")  # what names of parameters end in that may name a source
 EXTRAS = {"bitsandbytes": "gpu", "deepspeed": "multi-gpu", "liger-kernel": "gpu"}
 _OF_BITSANDBYTES = re.compile(r"adamw_8bit|.*(bnb|paged|lion|ademamix).*")  # as in training.settings
-# Names of parameters whose values are paths; `data` alone names a step.
-PATHS = re.compile(
-    r".+_(data|images|from|file)|images|references|annotations|demonstrations|corrupted|sources|flickr|preset"
-)
 NOT_FOUND = "missing"
 Row = tuple[str, str, bool, str, Iterable[str]]
 
@@ -149,39 +145,10 @@ def _paths(steps: list[dict]) -> Iterable[Row]:
 
     What lies in the folder of outputs is left out: another step may write it.
     """
-    missing: dict[str, list[tuple[str, str]]] = {}
-    for values in steps:
-        for parameter, value in values.items():
-            for name in _named_paths(parameter, value):
-                path = paths.resolve(name)
-                if not path.exists() and not path.is_relative_to(paths.outputs()):
-                    missing.setdefault(paths.shown(path), []).append((parameter, _name(values)))
-    for name, where in missing.items():
-        parameters = [f"{parameter} of {step}" for parameter, step in where]
-        remedy = f", or name one of {', '.join(SOURCES)}" if "/" not in name and _is_data(parameters[0]) else ""
-        why = f"{', '.join(parameters)}: put it there, or change the value{remedy}"
+    for name, where in inputs.missing(steps, [paths.outputs()]).items():
+        parameters = ", ".join(f"{parameter} of {step}" for parameter, step in where)
+        why = f"{parameters}: {inputs.remedy(where[0][0], name)}"
         yield f"path {name}", NOT_FOUND, False, why, [step for _, step in where]
-
-
-def _is_data(parameter: str) -> bool:
-    return parameter.partition(" ")[0].endswith(DATA)
-
-
-def _named_paths(parameter: str, value: object) -> Iterable[str]:
-    """The local paths in the value of a parameter, in those of a dict too; not "hub", sources and Hub ids."""
-    if isinstance(value, Mapping) and PATHS.fullmatch(parameter):
-        for inner in value.values():
-            yield from _named_paths(parameter, inner)
-    if not isinstance(value, str) or value in ("", HUB) or value in SOURCES:
-        return
-    if parameter in hub.TRAINING and hub.is_name(value):
-        return
-    if parameter in hub.MODELS:
-        named = value.startswith(("/", ".", "~")) or value.count("/") > 1
-    else:
-        named = bool(PATHS.fullmatch(parameter)) and ("/" in value or _is_data(parameter))
-    if named:
-        yield value
 
 
 def _repositories(steps: list[dict]) -> Iterable[Row]:
@@ -190,7 +157,7 @@ def _repositories(steps: list[dict]) -> Iterable[Row]:
     for values in steps:
         named = hub.named(values)
         repos = [(name, "dataset" if name.startswith(hub.DATASETS) else "model") for name in named]
-        sources = [SOURCES.get(str(value)) for name, value in values.items() if name.endswith(DATA)]
+        sources = [SOURCES.get(str(value)) for name, value in values.items() if name.endswith(inputs.DATA)]
         files = [file for source in sources if source and source.gated for file in source.files]
         repos += [(file.mirrors[0].repo, "dataset") for file in files if file.mirrors and file.mirrors[0].repo]
         for repo in repos:

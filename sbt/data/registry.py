@@ -9,6 +9,7 @@ on that from then on. Sizes are rounded as those pages show them.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from sbt.study import inputs
 from sbt.utils.errors import ParameterError
 from sbt.utils.text import nearest
 
@@ -261,6 +262,7 @@ _SOURCES = (
     ),
 )
 SOURCES = {source.name: source for source in _SOURCES}
+inputs.published = SOURCES
 
 
 def get(name: str) -> Source:

@@ -20,9 +20,7 @@ FORCED = manifest.State("to run", "forced")
 TICK = 0.1  # seconds between two looks at what runs
 
 
-def plan_table(
-    study: str, only: Iterable[str] = (), given: dict | None = None, commands: bool = False
-) -> str:
+def plan_table(study: str, only: Iterable[str] = (), given: dict | None = None, commands: bool = False) -> str:
     """Table of a study's selected steps - arm, state, estimated time, memory, disk - and their total.
 
     `commands`: the papermill command of each step stands above them.
@@ -34,6 +32,8 @@ def plan_table(
     total = f"{len(costs)} of {len(steps)} steps to run, {estimate.total(costs, plan.side_by_side())}"
     title = f"{plan.title} (card: {plan.card})" if plan.card else plan.title
     parts = [title, plans.table(steps, words), total]
+    if missing := plans.missing(plan, steps):
+        parts.append(f"`sbt run` does not start, since\n{missing}")
     if commands:
         parts.insert(1, "\n".join(step.command() for step in steps))
     return "\n\n".join(parts)
@@ -92,13 +92,16 @@ def run(
 ) -> bool:
     """Run the selected steps of a study that are not up to date. False where one failed; what and why is printed.
 
-    All parameters of all steps are checked before the first one starts. `force` makes the steps anew. `jobs`: how many
-    steps that do not need each other run side by side; 0 for what the study says (`plans.Plan.side_by_side`). After a
-    failure the steps that do not need the failed one still run, unless it was the check of the whole machine.
+    All parameters of all steps are checked before the first one starts, and that every path they name is here. `force`
+    makes the steps anew. `jobs`: how many steps that do not need each other run side by side; 0 for the study's own
+    number (`plans.Plan.side_by_side`). After a failure the steps that do not need the failed one still run, unless it
+    was the check of the whole machine.
     """
     if jobs < 0:
         raise ParameterError(f"--jobs {jobs}: at least 1; leave it out for the study's own number")
     plan, steps = plans.load(study, only, given)
+    if missing := plans.missing(plan, steps):
+        raise ParameterError(missing)
     busy = f"another `sbt run {plan.study}` is at work"
     with files.lock(paths.outputs() / plan.study / ".locks" / "run", 0, busy):
         hub.pin(paths.outputs() / plan.study, [name for step in steps for name in hub.named(step.values)])

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from sbt.study import estimate, manifest, params
+from sbt.study import estimate, inputs, manifest, params
 from sbt.utils import env, paths, text
 from sbt.utils.errors import MissingStep, ParameterError
 
@@ -41,6 +41,7 @@ class Step:
     extra: dict = field(default_factory=dict)  # values that come from neither the notebook nor the file
     upstream: tuple[dict, ...] = ()  # values of the steps it needs
     card: str = ""  # of the study
+    origin: dict = field(default_factory=dict)  # where each value was given
 
     @property
     def folder(self) -> Path:
@@ -197,6 +198,22 @@ def table(steps: Iterable[Step], states: dict[str, str]) -> str:
     return "\n".join([text.table(header, [[row[name] for name in header] for row in rows]), *notes])
 
 
+def missing(plan: Plan, steps: Iterable[Step]) -> str:
+    """Every path that the steps' parameters name and that is not here, a line each, with where it was given.
+
+    What an earlier step of the study makes is left out. Empty where all are here.
+    """
+    steps = {step.name: step for step in steps}
+    found = inputs.missing((step.values for step in steps.values()), (step.folder for step in plan.steps))
+    lines = []
+    for path, where in found.items():
+        given = [(f"{name} of {step}", steps[step].origin[name].partition(" (for ")[0]) for name, step in where]
+        by = {source: ", ".join(words for words, other in given if other == source) for _, source in given}
+        told = "; ".join(f"{source}: {words}" for source, words in by.items())
+        lines.append(f"{path} does not exist ({told}): {inputs.remedy(where[0][0], path)}")
+    return "\n".join(lines)
+
+
 def _linked(steps: Iterable[Step], card: str) -> tuple[Step, ...]:
     """Steps that know their study's card and the values of those they need.
 
@@ -281,4 +298,4 @@ def _step(folder: Path, entry: dict, common: dict, given: dict) -> Step:
         if values[name] != value:
             raise ParameterError(f"{origin[name]}: {name} is {value!r} here, not {values[name]!r}: leave it out")
     extra = own | common | entry["set"] | flags
-    return Step(entry["name"], entry["notebook"], tuple(entry["needs"]), values, file, extra)
+    return Step(entry["name"], entry["notebook"], tuple(entry["needs"]), values, file, extra, origin=origin)

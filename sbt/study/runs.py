@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from sbt.study import estimate, manifest, params
+from sbt.study import estimate, inputs, manifest, params
 from sbt.utils import env, files, hub, paths, text
 from sbt.utils.errors import DataError, ParameterError, RunError
 from sbt.utils.files import read_json, read_jsonl, write_json, write_jsonl
@@ -36,8 +36,8 @@ def begin(namespace: dict) -> "Run":
     """Begin the run of the notebook whose `globals()` are `namespace`, or end it here where `dry_run` is set.
 
     Parameters are the values that the namespace holds of the names that the `parameters` cell declared when it ran;
-    other names in it are the reader's own. ParameterError: a value is missing or of a wrong type, or papermill gave
-    an unknown name. RunError: the folder cannot be used, or a package was replaced.
+    other names in it are the reader's own. ParameterError: a value is missing or of a wrong type, names a path that is
+    not here, or papermill gave an unknown name. RunError: the folder cannot be used, or a package was replaced.
     """
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's, about bars that nobody will see
     env.check_restart()
@@ -54,6 +54,7 @@ def begin(namespace: dict) -> "Run":
     print(_summary(notebook, declared, values))
     if values.get("dry_run"):
         raise Stopped(f"Dry run, nothing was done. It would take {estimate.step(notebook, values)}.")
+    inputs.check(values)
     _begun[id(namespace)] = run = Run(notebook, values)
     return run
 
@@ -110,18 +111,6 @@ def lock(study: str, step: str) -> AbstractContextManager:
     except RunError:
         note(f"Waiting for another process that works on {step} ...")
         return files.lock(path, LOCK_SECONDS, busy)
-
-
-def local_inputs(values: dict) -> list[str]:
-    """Files and folders on this machine that parameters name, at any depth; models in `assets/` must be there."""
-    found, waiting = [], [value for name, value in values.items() if name not in ("study", "step")]
-    while waiting:
-        value = waiting.pop(0)
-        if isinstance(value, list | dict):
-            waiting += value.values() if isinstance(value, dict) else value
-        elif isinstance(value, str) and value and (value.startswith("assets/") or paths.exists(value)):
-            found.append(value)
-    return list(dict.fromkeys(found))
 
 
 def metrics(folder: Path) -> list[dict]:
@@ -200,7 +189,7 @@ class Run:
         self._written: dict = {}
         self._record()
         hub.used |= {name: pinned[name] for name in hub.named(values) if name in pinned}
-        for path in local_inputs(values):
+        for path in inputs.local(values):
             self.input(path)
 
     def _record(self) -> None:

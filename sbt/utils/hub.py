@@ -21,7 +21,7 @@ MODELS = ("language_model", "base", "tokenizer", "vision_tower", "checkpoint", "
 TRAINING = ("pretrain_data", "pretrain_images", "instruct_data", "instruct_images_from", "alpaca_data", "orca_data")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_FILE = re.compile(r".*\.(jsonl?|parquet|zip|csv|txt)")
+FILE = re.compile(r".*\.(jsonl?|parquet|zip|csv|txt)")
 _OURS = ("assets/", "outputs/", "data/")
 used: dict[str, str] = {}  # what this process read, by name: the commit
 
@@ -29,7 +29,7 @@ used: dict[str, str] = {}  # what this process read, by name: the commit
 def is_name(value: object) -> bool:
     """Whether a parameter's value names a repository: no file or folder here, and none of the package or a study."""
     named = isinstance(value, str) and _NAME.fullmatch(value) and not value.startswith(_OURS)
-    return bool(named) and not _FILE.fullmatch(value) and not paths.exists(value)
+    return bool(named) and not FILE.fullmatch(value) and not paths.exists(value)
 
 
 def split(name: str) -> tuple[str, str | None]:

@@ -66,8 +66,8 @@ def real_data() -> Path | None:
 
 
 def resolve(text: str) -> Path:
-    """Path a parameter names: `assets/...` is in the package, absolute ones stay, others are in the project."""
-    path = Path(text)
+    """Path a parameter names: `assets/...` is in the package, `/...` and `~/...` stay, others are in the project."""
+    path = Path(text).expanduser() if text.startswith("~/") else Path(text)
     if path.is_absolute():
         return path
     return (assets().parent if path.parts[:1] == ("assets",) else root()) / path
