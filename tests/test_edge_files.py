@@ -1,5 +1,6 @@
 """Files as other programs leave them: encodings, byte order marks, macOS's own files, lines of commas, headers."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from sbt.benchmarks.common import language
 from sbt.benchmarks.ethics import task as ethics
 from sbt.benchmarks.mme import task as mme
 from sbt.benchmarks.truthfulqa import files as truthfulqa
+from sbt.utils import files
 from sbt.utils.errors import DataError
 
 
@@ -52,6 +54,15 @@ def file_of(text_world: Path, tmp_path: Path) -> Callable[[str], Path]:
         return copy
 
     return found
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_file_of_another_kind_is_named_for_what_it_is(name: str, file_of: Callable) -> None:
+    path = file_of(name)
+    for start, kind in files.FOREIGN.items():
+        path.write_bytes(start.upper() + b" and more\n" * 20)
+        with pytest.raises(DataError, match=f"{re.escape(path.name)} is {re.escape(kind)}"):
+            READERS[name](path)
 
 
 @pytest.mark.parametrize("name", READERS)

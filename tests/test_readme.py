@@ -8,13 +8,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import standin_data
 import yaml
+from fake_endpoint import FakeEndpoint
 
 from sbt import benchmarks
 from sbt.__main__ import _parser, main
 from sbt.benchmarks.pope import task as pope
 from sbt.report import claims
-from sbt.study import params
+from sbt.study import params, runs
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -110,22 +112,62 @@ def test_every_study_is_planned_and_its_papermill_commands_name_what_is_there(
         assert given and {name for values in (*files, *given) for name in values} <= set(declared)
 
 
-def test_runs_of_the_readme_are_planned_with_folders_as_their_publishers_lay_them_out(
-    away: Path, capsys: pytest.CaptureFixture
-) -> None:
-    for kind in ("random", "popular", "adversarial"):
-        write_lines(away / "FOLDER" / f"coco_pope_{kind}.json", QUESTIONS)
-    for subset, short in {"commonsense": "cm", "virtue": "virtue"}.items():
-        (away / "FOLDER" / subset).mkdir()
-        (away / "FOLDER" / subset / f"{short}_test.csv").write_text("label,input\n0,I helped.\n", encoding="utf-8")
-    (away / "FOLDER_OF_val2014").mkdir()
+def published(root: Path) -> None:
+    """FOLDER and FOLDER_OF_val2014 with POPE, ETHICS and pictures, as their publishers lay them out."""
+    for kind in pope.SPLITS[:3]:
+        write_lines(root / "FOLDER" / f"coco_pope_{kind}.json", QUESTIONS)
+    shorts = {"cm": "commonsense", "util": "utilitarianism"}
+    for name, content in standin_data._ethics().items():
+        file = Path(name).name
+        folder = root / "FOLDER" / shorts.get(file.partition("_")[0], file.partition("_")[0])
+        folder.mkdir(exist_ok=True)
+        (folder / file).write_bytes(content)
+    (root / "FOLDER_OF_val2014").mkdir()
+    for question in QUESTIONS:
+        (root / "FOLDER_OF_val2014" / question["image"]).write_bytes(standin_data.picture(question["question_id"]))
+
+
+def in_place(words: list[str], root: Path, endpoint: str = "") -> list[str]:
+    """A command with the folders that lie below `root`, and the address of an endpoint."""
+    placed = [re.sub(r"=(FOLDER\w*)", lambda found: f"={root / found[1]}", word) for word in words]
+    return [word.replace("api={", f"api={{base_url: {endpoint}, ") for word in placed]
+
+
+def test_runs_of_the_readme_are_planned(away: Path, capsys: pytest.CaptureFixture) -> None:
+    published(away)
     for words in [*of("run"), *of("plan")]:
-        where = [re.sub(r"=(FOLDER\w*)", lambda found: f"={away / found[1]}", word) for word in words]
-        status = main([*where, *(["--dry-run"] if words[0] == "run" else [])])
+        status = main([*in_place(words, away), *(["--dry-run"] if words[0] == "run" else [])])
         out, error = capsys.readouterr()
         assert (status == 0 and "steps" in out) or "is not finished: make it with `sbt run" in error, words
-    files = pope.files(away / "FOLDER", pope.SPLITS)
-    assert {name: len(pope.load(file)) for name, file in files.items()} == dict.fromkeys(pope.SPLITS, 3)
+
+
+SMALL = {"max_steps": 2, "batch_size": 4, "accumulation": 1, "pretrain": 24, "instruct": 24, "instruct_images": 24,
+         "captions": 4, "pope": 4, "heldout": 4}  # fmt: skip
+ARMS = "10_data,20_connector,30,40"
+
+
+def test_runs_of_the_readme_run_on_folders_as_their_publishers_lay_them_out(
+    away: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    published(away)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    small = [word for name, value in SMALL.items() for word in ("--set", f"{name}={value}")]
+    assert main(["run", "params/embedded", "--only", ARMS, *small]) == 0, capsys.readouterr().err
+    done = away / "outputs" / "embedded" / "30_mm-full" / "DONE"
+    for words in of("run"):
+        if "--only" not in words:
+            continue  # whole studies: test_small_runs, and `make run` itself
+        before = done.stat().st_mtime_ns
+        more = small[:6] if "--force" in words else []
+        with FakeEndpoint(lambda prompt, time: "A") as server:
+            assert main([*in_place(words, away, server.url), *more]) == 0, (words, capsys.readouterr().err)
+        assert (done.stat().st_mtime_ns != before) is ("--force" in words), words
+    rows = {step: runs.metrics(done.parents[1] / step) for step in ("50_truthfulqa", "51_ethics", "63_pope")}
+    arms = {step: {row["arm"] for row in found} for step, found in rows.items()}
+    assert arms["51_ethics"] == {"base", "mm-full"} and arms["63_pope"] == {"mm-full", "mm-lora", "mm-l2t"}
+    assert {row["subset"] for row in rows["63_pope"]} >= set(pope.SPLITS[:3])
+    assert {row["n"] for row in rows["63_pope"] if row["subset"] == "random"} == {len(QUESTIONS)}
+    assert "gpt-4-turbo" in arms["50_truthfulqa"] and server.asked
 
 
 def test_scores_of_the_readme(away: Path, capsys: pytest.CaptureFixture) -> None:

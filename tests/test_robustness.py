@@ -8,13 +8,22 @@ from pathlib import Path
 import pytest
 
 from sbt.__main__ import main
+from sbt.study import params
 
 Said = Callable[..., str]
 DIGITS, DEEP = "9" * 5000, "[" * 10_000 + "]" * 10_000
 SECRETS = (
     "https://user:pa55word@host/x", "s3://me:pa55word@bucket", "https://host/?api_key=pa55word", "Bearer pa55word123",
     "sk-pa55word12345678", "hf_pa55wordpa55wordpa55", "ghp_pa55wordpa55wordpa55word", "AKIAPA55WORDPA55WORD",
-    "see https://u:pa55word@h and more", "https://host/?x=1&token=pa55word",
+    "see https://u:pa55word@h and more", "https://host/?x=1&token=pa55word", "https://pa55word@host/x",
+    "https://host/x?access_token=pa55word", "https://host/?X-Amz-Signature=pa55word", "https://host/#sig=pa55word",
+    "-----BEGIN OPENSSH PRIVATE KEY----- pa55word", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOipa55word.x", "Basic pa55wordcGE=",
+    "glpat-pa55wordpa55word", "sk_live_pa55wordpa55", "ASIAPA55WORDPA55WORD", "AccountKey=pa55wordpa55wordpa55==",
+)  # fmt: skip
+SECRET_NAMES = ("password", "passwd", "key", "apiKey", "X-Api-Key", "auth", "hf_token", "aws_secret_access_key")
+HARMLESS = (
+    "https://host/v1", "ssh://git@host/x", "owner/name@refs/pr/1", "basic understanding", "data/key=7/x.json",
+    "https://h/?sort=key", "mailto:me@x.org", "sk-small", "hf_model",
 )  # fmt: skip
 # What YAML reads, or cannot read: no value of a number, and most of a text neither.
 VALUES = {
@@ -87,6 +96,13 @@ def test_secrets_are_neither_taken_nor_shown(project: Path, said: Said, secret: 
     (project / "params" / "tiny" / "make.yaml").write_text(f"names: [{json.dumps(secret)}]\n")
     assert "looks like a password or key" in said("run", "tiny")
     assert not (project / "outputs").exists()
+
+
+def test_secrets_by_name_are_not_taken_and_what_looks_a_little_like_one_is(project: Path, said: Said) -> None:
+    for name in SECRET_NAMES:
+        assert "looks like a password or key" in said("run", "tiny", "--set", f"names=[{{{name}: pa55word}}]")
+    kept = [*HARMLESS, {"key_variable": "OPENAI_API_KEY", "pad_token": "<pad>", "key": "", "tokens": "many"}]
+    assert params.convert(params.Parameter("names", "list", [], ""), kept, "here") == kept
 
 
 FILES = {

@@ -25,13 +25,20 @@ TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "di
 NAME = re.compile(r"[A-Za-z0-9][\w-]{0,99}")
 INJECTED = "# Parameters"  # the first line of the cell that papermill adds
 MOST_VALUES, DEEPEST, LARGEST = 10_000, 10, 10**18  # of one parameter
-# What would be written to params.yaml and printed: a password in an address, keys of well-known services.
+# What would be written to params.yaml and printed: a user in an address, what signs one, keys of well-known services.
 SECRETS = re.compile(
-    r"://[^/\s:@]*:[^/\s@]+@|[?&](?:api[_-]?key|key|token|password)=\w|\bBearer\s+\S{8}"
-    r"|\b(?:sk-[\w-]{16}|hf_\w{16}|gh[pousr]_\w{20}|github_pat_\w{20}|xox[abp]-[\w-]{10}|AKIA[0-9A-Z]{16}|AIza[\w-]{30})",
+    r"://(?!git@)[^/\s@]+@|[?&#][\w.-]*(?:key|token|password|secret|signature|sig|credential)=\w|AccountKey=\S{20}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY|\bBearer\s+\S{8}|\bBasic\s+(?=\S*\d)[\w+/]{10}|\beyJ[\w-]{10,}\.[\w-]{10}"
+    r"|\b(?:sk-[\w-]{16}|[srp]k_(?:live|test)_\w{10}|hf_\w{16}|gh[pousr]_\w{20}|github_pat_\w{20}|glpat-[\w-]{16}"
+    r"|xox[a-z]-[\w-]{10}|A[KS]IA[0-9A-Z]{16}|AIza[\w-]{30}|npm_\w{30}|pypi-[\w-]{20}|nvapi-[\w-]{20}"
+    r"|(?:r8|gsk|wandb_v1)_\w{20})",
     re.IGNORECASE,
 )
-SECRET_NAME = re.compile(r"(?:^|_)(?:password|secret|token|api_?key)$", re.IGNORECASE)
+SECRET_NAME = re.compile(
+    r"(?:.*[_-])?(?:passw(?:or)?d|pwd|secret|(?:api|access|private|secret)[_-]?key|credentials?|authorization)"
+    r"|(?:(?:hf|hub|api|access|auth|bearer|refresh|session)[_-]?)?token|key|auth",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -195,7 +202,7 @@ def _check_plain(value: object, where: str) -> None:
 
 
 def _check_text(text: str, name: str, where: str) -> None:
-    if SECRETS.search(text) or (SECRET_NAME.search(name) and text and not text.isupper()):
+    if SECRETS.search(text) or (SECRET_NAME.fullmatch(name) and text and not text.isupper()):
         raise ParameterError(
             f"{where} holds what looks like a password or key, and parameters are written down and shown. "
             "Put it into an environment variable"

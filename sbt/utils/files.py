@@ -19,6 +19,13 @@ from sbt.utils.errors import DataError, RunError
 FULL = (errno.ENOSPC, errno.EDQUOT)
 HASHED_FILES = 1000  # in a folder of more, pictures are told apart by their ends
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
+FOREIGN = {  # files of other kinds, by their first bytes in small letters
+    b"\x1f\x8b": "packed by gzip. Unpack it first", b"pk\x03\x04": "a zip. Unpack it first, and name a file of it",
+    b"par1": "a Parquet table, not text. Save it as JSON lines",
+    b"version https://git-lfs": "a pointer that Git LFS left, not the data. Fetch it with `git lfs pull`",
+    b"<!doctype html": "a web page, not the file: a log-in or an error page. Fetch the file anew",
+    b"<html": "a web page, not the file: a log-in or an error page. Fetch the file anew",
+}  # fmt: skip
 DEEP = "JSON nested too deeply to be read: no file of this project's kinds is"
 
 
@@ -101,10 +108,14 @@ def write_csv(path: Path, rows: Iterable[dict], header: bool = True) -> Path:
 def read_text(path: Path) -> str:
     """Text of a UTF-8 file, without the byte order mark that some editors put first.
 
-    DataError where it is missing or not UTF-8.
+    DataError where it is missing, not UTF-8, or a file of another kind by its first bytes.
     """
     try:
-        return Path(path).read_text(encoding="utf-8").removeprefix("\ufeff")
+        content = Path(path).read_bytes()
+        for start, kind in FOREIGN.items():
+            if content[: len(start)].lower() == start:
+                raise DataError(f"{paths.shown(path)} is {kind}")
+        return content.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         raise DataError(f"{paths.shown(path)} does not exist") from None
     except UnicodeDecodeError as error:
