@@ -49,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     score.add_argument("benchmark", help="one of those below")
-    score.add_argument("--answers", required=True, metavar="FILE", help="what the model said; a folder for mme")
+    given = score.add_mutually_exclusive_group(required=True)
+    given.add_argument("--answers", metavar="FILE", help="what the model said; a folder for mme")
+    given.add_argument("--judgements", metavar="FILE", help="what a judge said of it")
     score.add_argument("--references", metavar="FILE", help="the benchmark's own file; mme and some logs need none")
     score.add_argument("--subset", help="which part of the benchmark the files are of (ethics)")
     score.add_argument("--task", help="which task the files are of (unicorn)")
@@ -75,12 +77,17 @@ def _score(words: argparse.Namespace) -> None:
 
     score_files = benchmarks.get(words.benchmark).load("score_files")
     takes = inspect.signature(score_files).parameters
+    if words.answers and "answers" not in takes:
+        raise ParameterError(f"{words.benchmark} is scored by a judge: give its verdicts, as --judgements FILE")
+    if words.judgements and "judgements" not in takes:
+        raise ParameterError(f"{words.benchmark} needs no judge: give the --answers")
     given = {name: getattr(words, name) for name in ("subset", "task") if getattr(words, name) is not None}
     if strange := [name for name in given if name not in takes]:
         raise ParameterError(f"{words.benchmark} has no {strange[0]}s: leave --{strange[0]} out")
-    if words.references is None and takes["references"].default is inspect.Parameter.empty:
+    if words.references is None and "references" in takes and takes["references"].default is inspect.Parameter.empty:
         raise ParameterError(f"{words.benchmark} needs --references, the benchmark's own file")
-    result = score_files(words.answers, words.references, protocol=words.protocol, **given)
+    files = (words.answers, words.references) if words.answers else (words.judgements,)
+    result = score_files(*files, protocol=words.protocol, **given)
     print(json.dumps(result))
 
 

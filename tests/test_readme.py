@@ -177,11 +177,14 @@ def test_scores_of_the_readme(away: Path, capsys: pytest.CaptureFixture) -> None
            "filtered_resps": ["6"], "exact_match": 1.0}  # fmt: skip
     log |= {"doc_id": 0, "doc": {"question": "How many?", "answer": "6 #### 6"}, "resps": [["So it is 6."]]}
     write_lines(away / "samples_gsm8k.jsonl", [log])
+    verdict = {"instruction": "a", "output_1": "b", "output_2": "c", "annotator": "m", "preference": 2.0}
+    (away / "annotations.json").write_text(json.dumps([verdict, verdict | {"preference": 1.0}]), encoding="utf-8")
     scores = {}
     for words in of("score"):
         assert main(words) == 0, words
         scores[words[1]] = json.loads(capsys.readouterr().out)
     assert scores["pope"]["accuracy"] == pytest.approx(2 / 3) and scores["gsm8k"]["n"] == 1
+    assert scores["alpacaeval"]["arms"]["the arm"]["win_rate"] == 50.0
 
 
 def test_finished_results_are_listed_compared_and_exported(

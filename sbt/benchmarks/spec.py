@@ -108,3 +108,21 @@ def vision_spec(
         name, title, "vision", "Vision", headline, about, notebook, task, per_item=f"{task}:per_item",
         score_files=f"{task}:score_files", answer_keys=keys, protocols=protocols, **given,
     )  # fmt: skip
+
+
+def judged_spec(
+    name: str, title: str, kind: str, about: str, *headline: Headline, notebook: str, raw: str,
+    paper: tuple[tuple[str, str], ...] = (), **given: Any,
+) -> Spec:  # fmt: skip
+    """The SPEC of a benchmark whose answers a judge reads, with a `PROTOCOL` in the module `task` of its folder.
+
+    `raw` says in which form of the publishers `sbt score` takes verdicts, beside this project's own.
+    """
+    task = f"sbt.benchmarks.{name}.task"
+    keys = f"with --judgements: raw verdicts, as a step's samples.jsonl holds them, or {raw}"
+    protocols = {"standard": (), **({"paper": paper} if paper else {})}
+    table = "Instruction following" if kind == "text" else "Visual chat"
+    return Spec(
+        name, title, kind, table, headline, about, notebook, task, per_item=f"{task}:per_item",
+        score_files=f"{task}:score_files", answer_keys=keys, protocols=protocols, **given,
+    )  # fmt: skip

@@ -227,6 +227,20 @@ def prompt_text(arm: Arm, request: dict) -> str:
     return _expanded(arm, _prompt(arm, request, arm.conversation), request)
 
 
+def check_pictures(arm: Arm, requests: Sequence[dict]) -> None:
+    """DataError where a request's picture would not reach the model: one placeholder token for each feature.
+
+    A literal "<image>" that is read as text asks without a picture, and says nothing of it.
+    """
+    _, tokenizer = language_model(arm)
+    placeholder, expected = arm.processor.image_token_id, arm.model.config.image_seq_length
+    for request in requests:
+        ids = _encode(arm, tokenizer, _prompt(arm, request, arm.conversation), request)
+        if request.get("image") is None or ids.count(placeholder) != expected:
+            found = f"{ids.count(placeholder)} image tokens for {expected} features"
+            raise DataError(f"item {request['id']!r}: its picture does not reach the model ({found})")
+
+
 def _expanded(arm: Arm, prompt: str, request: dict) -> str:
     if request.get("image") is None:
         return prompt

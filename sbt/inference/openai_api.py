@@ -104,6 +104,7 @@ def complete(
     timeout: float = 60.0,
     max_skipped: float = 0.05,
     readable: Callable[[dict, str], bool] | None = None,
+    keep_unread: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[str | Skip]:
     """The answer to each request {"id", "text"}, stripped, in the order of requests; finished ones stay in `cache`.
@@ -114,9 +115,9 @@ def complete(
 
     429, 5xx, no connection and no answer within `timeout` seconds are tried `retries` more times, with pauses, by the
     `openai` client. After that, and for a prompt that is filtered, refused or too long, the item is a Skip. An answer
-    that is not `readable` is returned but not kept. RunError at once for other statuses (401, 403, 404, 400), without
-    quota, as soon as more than the share `max_skipped` of all requests is skipped, and where nearly no answer is
-    readable; ParameterError for http to another machine.
+    that is not `readable` is returned but not kept, unless `keep_unread`. RunError at once for other statuses (401,
+    403, 404, 400), without quota, as soon as more than the share `max_skipped` of all requests is skipped, and where
+    nearly no answer is readable; ParameterError for http to another machine.
     """
     _in_range(workers=workers >= 1, timeout=timeout > 0, max_skipped=0 <= max_skipped <= 1, retries=retries >= 0)
     endpoint, key = Endpoint(model, base_url, max_tokens, temperature), _read_key(key_variable)
@@ -125,7 +126,7 @@ def complete(
         missing = [one for one in asked if kept.get(*one[:2]) is None]
         if missing and not key and not endpoint.local:
             raise RunError(f"{key_variable} is not set. Put the key for {endpoint.host} there and repeat the command")
-        taken = _Taken(kept, {str(one["id"]): one for one in requests}, readable)
+        taken = _Taken(kept, {str(one["id"]): one for one in requests}, readable, keep_unread)
         before = len(asked) - len(missing)
         show(before, len(asked))
         with contextlib.closing(_ask(asker, missing, workers, taken)) as answered:
@@ -138,9 +139,9 @@ def complete(
 class _Taken:
     """What became of the answers: kept in the cache, skipped, or unreadable."""
 
-    def __init__(self, kept: ItemCache, requests: dict[str, dict], readable: Callable | None) -> None:
-        self.kept, self.requests, self.readable, self.lock = kept, requests, readable, threading.Lock()
-        self.skipped: dict[str, Skip] = {}
+    def __init__(self, kept: ItemCache, requests: dict[str, dict], readable: Callable | None, whole: bool) -> None:
+        self.kept, self.requests, self.readable, self.whole = kept, requests, readable, whole
+        self.lock, self.skipped = threading.Lock(), dict[str, Skip]()
         self.unread: dict[str, str] = {}
         self.read = 0
 
@@ -152,8 +153,9 @@ class _Taken:
             elif self.readable is not None and not self.readable(self.requests[name], answer):
                 self.unread[name] = answer
             else:
-                self.kept.add({name: (key, answer)})
                 self.read += 1
+            if isinstance(answer, str) and (self.whole or name not in self.unread):
+                self.kept.add({name: (key, answer)})
 
     def check(self, total: int, max_skipped: float, endpoint: Endpoint) -> None:
         """RunError where too many items have no answer, or nearly no answer can be read."""
@@ -321,9 +323,7 @@ def _stop_without_quota(response: object) -> None:
             response.headers["x-should-retry"] = "false"
 
 
-def _ask(
-    asker: _Asker, asked: Sequence[tuple[str, str, list[dict]]], workers: int, taken: _Taken
-) -> Iterator[None]:
+def _ask(asker: _Asker, asked: Sequence[tuple[str, str, list[dict]]], workers: int, taken: _Taken) -> Iterator[None]:
     """Ask them all, a few at a time, and yield as each is taken.
 
     Closing it, or an error, asks no more: what is under way is waited for and taken.

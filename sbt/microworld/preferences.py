@@ -1,4 +1,4 @@
-"""Prompts of the micro-world for preference alignment, and an annotator that knows the truth.
+"""Prompts of the micro-world for preference alignment and judged benchmarks; an annotator and a judge that know.
 
 Questions about new pictures, about scenes told in words, and about the world's facts. The truth being known, the
 annotator's noise is a parameter: how much of it does preference alignment survive?
@@ -138,3 +138,67 @@ def answer(differences: pd.DataFrame, arm: str, others: Sequence[str]) -> str:
         told = [f"{tables.verdict(row)} it on {row['benchmark']} ({tables.signed(row)})" for row in rows]
         clauses += [f"beside {other}, {' and '.join(told)}"] if told else []
     return f"Right answers of {arm} to held-out questions: {'; '.join(clauses)}"
+
+
+def conversations(count: int, seed: int = 0) -> list[dict]:
+    """Questions in MT-Bench's form about facts and scenes told in words; `truth` is what is right, turn by turn.
+
+    Facts are asked in the category stem (temperature 0.1), scenes in extraction (0), some with a reference answer in
+    reasoning. The second turn asks about another fact, or again about the scene.
+    """
+    facts = [one for one in prompts(Path(), "judged", pictures=0, texts=2 * count, seed=seed) if one["kind"] == "fact"]
+    made = []
+    for number in range(count):
+        category = ("stem", "extraction", "reasoning")[number % 3]
+        if category == "stem":
+            turns = [facts[(number // 3 * 2 + turn) % len(facts)] for turn in (0, 1)]
+        else:
+            turns = _scene_turns(f"{seed} conversation {number}", number)
+        row = {"question_id": number, "category": category, "turns": [turn["question"] for turn in turns]}
+        row["truth"] = [{name: turn[name] for name in ("kind", "right", "wrong")} for turn in turns]
+        reference = {"reference": [f"{turn['right'].capitalize()}." for turn in turns]}
+        made.append(row | (reference if category == "reasoning" else {}))
+    return made
+
+
+def _scene_turns(name: str, number: int) -> list[dict]:
+    """Two questions about one scene told in words; only the first one tells it."""
+    scene, first = _scene(name, number)
+    told = phrases.caption(scene, random.Random(name))
+    pair = phrases.absent(scene, random.Random(name), SEEN) if number % 2 == 0 else scene.things[0].pair
+    right, wrong = ("no", "yes") if number % 2 == 0 else ("yes", "no")
+    second = {"question": phrases.existence_question(pair), "right": right, "wrong": wrong}
+    first["question"] = f"{READ} {first['question']}\n{told}"
+    return [{**turn, "kind": "words"} for turn in (first, second)]
+
+
+def instructions(count: int, seed: int = 0) -> list[dict]:
+    """Instructions in AlpacaEval's form; the reference's output is right every other time. `truth` as above."""
+    return [
+        {"dataset": one["kind"], "instruction": one["question"], "generator": "right every other time", "truth": one,
+         "output": f"{one['wrong' if number % 4 > 1 else 'right'].capitalize()}."}
+        for number, one in enumerate(prompts(Path(), "judged", pictures=0, texts=count, seed=seed))
+    ]  # fmt: skip
+
+
+def judge(benchmark: str, case: dict) -> str:
+    """The verdict of rules that know what is right, in the words that the benchmark's parser reads.
+
+    Of two answers that are equally good the one shown first wins, as with many a judge: ask in both orders.
+    """
+    truth, order = case["item"]["truth"], case["row"]["order"]
+    truth = truth[case["row"]["turn"] - 1] if isinstance(truth, list) else truth
+    own, other = (_grade(truth, case[name]) for name in ("answer", "other"))
+    shown = (own, other) if order == "first" else (other, own)
+    ranks = (1, 2) if shown[0] >= shown[1] else (2, 1)
+    return {
+        "mtbench": f"The answer is {'right' if right(truth, case['answer']) else 'not right'}. Rating: [[{own:g}]]",
+        "alpacaeval": str([{"model": f"model_{n}", "rank": rank} for n, rank in enumerate(ranks, start=1)]),
+        "llavabench": f"{shown[0]:g} {shown[1]:g}\nBy rules that know what is in the picture.",
+        "mmvet": f"{right(truth, case['answer']):.1f}",
+    }[benchmark]
+
+
+def _grade(truth: dict, answer: str) -> int:
+    """1 to 10, from the three ratings that the annotator sums."""
+    return max(1, round(10 * sum(rate(truth, answer)[name] for name in ATTRIBUTES[:3]) / 12))

@@ -10,19 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from string import ascii_uppercase
 
-from sbt.inference import openai_api
+from sbt.inference import paid
 from sbt.report import stats
 from sbt.utils import checks
-from sbt.utils.errors import DataError, ParameterError, RunError
+from sbt.utils.errors import DataError
 from sbt.utils.files import sha256
-from sbt.utils.text import nearest
 
 PROTOCOL = "letters"
-# What the parameter `api` of a notebook may say: the model, where it is, US dollars a million tokens, and at most.
-# `temperature` None leaves it to the endpoint; a reasoning model needs more `max_tokens`.
-API = {"model": "", "base_url": openai_api.OPENAI, "key_variable": "OPENAI_API_KEY", "price_in": 0.0, "price_out": 0.0,
-       "budget": 1.0, "workers": 4, "max_tokens": 16, "temperature": 0.0, "timeout": 60.0, "retries": 5,
-       "max_skipped": 0.05}  # fmt: skip
 INSTRUCTION = "Answer with the letter of the best option and nothing else."
 _MARKUP = re.compile(r"[*_`#\"“”]")
 _LEADS = re.compile(r"(?i)\A[(\[]?([a-z])(?:[)\]]|[.:,;](?=\s|$)|\s*(?:\n|$)|\s+[-–—]\s)")
@@ -40,24 +34,11 @@ def by_letters(
 ) -> tuple[dict, list[dict]]:  # fmt: skip
     """(metric row, samples) of the model behind an OpenAI-compatible endpoint, for `items` as `requests` takes them.
 
-    `api` has keys of API; the estimated cost is printed first. ParameterError for another key, RunError where the
-    estimate exceeds `budget` US dollars.
+    `api` as `inference.paid` takes it; the estimated cost is printed first. ParameterError for another key, RunError
+    where the estimate exceeds `budget` US dollars.
     """
-    if unknown := sorted(set(api) - set(API)):
-        raise ParameterError(f"api has no key {unknown[0]!r}{nearest(unknown[0], API)}")
-    for name, value in api.items():
-        kinds = (int, float) if isinstance(API[name], float) else type(API[name])
-        if isinstance(value, bool) or not isinstance(value, kinds) and (name, value) != ("temperature", None):
-            raise ParameterError(f"api: {name} takes {type(API[name]).__name__}, not {value!r}")
-    api = API | dict(api)
     asked = requests(items, seed)
-    prices = {name: api.pop(name) for name in ("price_in", "price_out")}
-    budget, way = api.pop("budget"), {name: api[name] for name in ("model", "base_url", "max_tokens", "temperature")}
-    cost = openai_api.estimate(asked, **prices, **way, cache=cache)
-    print(f"{benchmark} {subset}, {api['model']}:", ", ".join(f"{name} {value}" for name, value in cost.items()))
-    if cost["cost"] is not None and cost["cost"] > budget:
-        raise RunError(f"asking {api['model']} may cost {cost['cost']:.2f} dollars, the budget is {budget}. Raise it")
-    answers = openai_api.complete(asked, **api, cache=cache, readable=readable, progress=progress)
+    answers = paid.complete(asked, api, cache, what=f"{benchmark} {subset}", readable=readable, progress=progress)
     records = samples(items, answers, arm=api["model"], seed=seed)
     measured = score(records, seed)
     print(f"{measured.pop('unparsed')} answers name no option (wrong), {measured.pop('skipped')} have no answer")
@@ -124,7 +105,7 @@ def readable(request: dict, answer: str) -> bool:
 def samples(items: Sequence[dict], answers: Sequence[object], *, arm: str, seed: int = 0) -> list[dict]:
     """One record an item: prompt, order, answer, the option chosen (its place in the file), whether that is right.
 
-    An unparsed answer is wrong. An item the endpoint gave no text for (openai_api.Skip, None) is `skipped`: neither.
+    An unparsed answer is wrong. An item the endpoint gave no text for (paid.Skip, None) is `skipped`: neither.
     """
     found = []
     for item, request, answer in zip(items, requests(items, seed), answers, strict=True):

@@ -1,0 +1,117 @@
+"""What the notebooks of judged benchmarks do: questions, answers of arms and of files, verdicts, tables.
+
+asked = questions(run, worlds);  told = answers(run, asked, arms, **how);  said = verdicts(run, asked, told, judge)
+
+A judged benchmark's task is a module with `load(path)`, `ask(arm, questions, cache, **how)`, which gives the answers
+by condition, `load_answers(file, questions)`, `cases(questions, answers, arm=..., condition=...)` and `PROTOCOL`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sbt import benchmarks, models
+from sbt.benchmarks.common import doubts
+from sbt.benchmarks.common import judge as judging
+from sbt.data import benchmark_files
+from sbt.utils import paths
+
+MICRO_WORLD = 24  # questions of each benchmark
+Questions = Mapping[str, Sequence[dict]]  # by benchmark
+Answers = dict[str, dict[tuple[str, str], Any]]  # benchmark -> (arm, condition) -> answers, as its task has them
+
+
+def task(name: str) -> Any:
+    """The module of a judged benchmark."""
+    return benchmarks.get(name).load("task")
+
+
+def questions(run: Any, worlds: Mapping[str, Callable[[int, int], list[dict]]]) -> dict[str, list[dict]]:
+    """The first `limit` questions of each of the run's `benchmarks`, of its parameter `NAME_data`.
+
+    Where that is empty, what the function in `worlds` makes of a number and a seed.
+    """
+    found = {}
+    for name in run.p.benchmarks:
+        source = _files(run, name, "data")
+        if source:
+            found[name] = task(name).load(source)[: run.p.limit or None]
+        else:
+            found[name] = worlds[name](run.p.limit or MICRO_WORLD, run.p.seed)
+    return found
+
+
+def answers(run: Any, asked: Questions, arms: Mapping[str, str], **how: Any) -> Answers:
+    """What each arm (name -> folder) says, and what the files of the parameters `NAME_answers` hold, arms by name.
+
+    `how` goes to the benchmarks' `ask`. Finished answers are kept: a killed run goes on. Each arm is loaded once.
+    """
+    told: Answers = {name: {} for name in asked}
+    for arm, loaded in models.load_vision_models(arms):
+        for name, rows in asked.items():
+            cache = run.path(f"scratch/answers/{arm}-{name}.jsonl")
+            for condition, said in task(name).ask(loaded, rows, cache, **how).items():
+                told[name][arm, condition] = said
+    for name, rows in asked.items():
+        folder = _files(run, name, "answers")
+        for file in sorted(folder.glob("*.json*")) if folder else ():
+            told[name][file.stem, ""] = task(name).load_answers(file, rows)
+    return told
+
+
+def verdicts(run: Any, asked: Questions, told: Answers, judge: judging.Judge) -> dict[str, list[dict]]:
+    """The judge's rows about all answers, by benchmark. What an endpoint said is kept as it comes."""
+    found = {}
+    for name, by_arm in told.items():
+        cases = []
+        for (arm, condition), said in by_arm.items():
+            cases += task(name).cases(asked[name], said, arm=arm, condition=condition)
+        cache = run.path(f"scratch/judge-{name}.jsonl")
+        found[name] = judging.judged(task(name).PROTOCOL, judge, cases, cache, run.progress)
+    return found
+
+
+def released(run: Any, name: str) -> dict[str, list[dict]]:
+    """Verdicts that others published, of the files of the parameter `NAME_verdicts`, under the names of their arms."""
+    folder, protocol = _files(run, name, "verdicts"), task(name).PROTOCOL
+    files = sorted(folder.glob("*.json*")) if folder else []
+    return {file.stem: [{**row, "arm": file.stem} for row in judging.read(protocol, file)] for file in files}
+
+
+def metric_rows(said: Mapping[str, Sequence[dict]], seed: int = 0) -> list[dict]:
+    """Metric rows of all benchmarks that were judged."""
+    return [
+        row for name, rows in said.items() if rows for row in judging.metric_rows(task(name).PROTOCOL, rows, seed=seed)
+    ]
+
+
+def headlines(rows: Sequence[dict], said: Mapping[str, Sequence[dict]]) -> pd.DataFrame:
+    """The metric rows of the headlines, over all questions, under both rules for unread verdicts."""
+    frame = pd.DataFrame(rows)
+    metrics = {task(name).PROTOCOL.metric for name in said}
+    return frame[frame.metric.str.partition(",")[0].isin(metrics) & frame.subset.str.match(r"all\b")]
+
+
+def biases(said: Mapping[str, Sequence[dict]]) -> pd.DataFrame:
+    """`judge.biases` of all benchmarks, a row an arm."""
+    return pd.concat({name: judging.biases(task(name).PROTOCOL, rows) for name, rows in said.items() if rows})
+
+
+def differences(said: Mapping[str, Sequence[dict]], base: str, seed: int = 0) -> pd.DataFrame:
+    """`doubts.differences` of all benchmarks that judged `base` and others; empty where none did."""
+    tables = []
+    for name, rows in said.items():
+        points = judging.per_item(task(name).PROTOCOL, rows).get(name)
+        if points is not None and base in points and points.shape[1] > 1 and len(points):
+            tables.append(doubts.differences(task(name).PROTOCOL, rows, base, seed=seed))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _files(run: Any, name: str, what: str) -> Path | None:
+    """The file or folder that a parameter names, the published ones for "hub", None where it is empty."""
+    parameter = f"{name}_{what}"
+    given = getattr(run.p, parameter, "")
+    found = benchmark_files.questions(benchmarks.get(name).sources[parameter], given, run.progress) if given else ""
+    return paths.resolve(str(found)) if found else None
