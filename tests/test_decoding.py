@@ -53,10 +53,7 @@ def test_protocols() -> None:
 
 @pytest.mark.parametrize("share", [True, False])
 def test_an_arm_that_would_end_at_once_says_one_token_under_paper(
-    tmp_path: Path,
-    small: SimpleNamespace,
-    arm: models.Arm,
-    share: bool,  # noqa: F811
+    tmp_path: Path, small: SimpleNamespace, arm: models.Arm, share: bool  # noqa: F811
 ) -> None:
     language, tokenizer = models.language_model(arm)
 

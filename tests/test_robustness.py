@@ -201,19 +201,8 @@ def test_a_recorded_file_of_another_shape(finished: Path, said: Said, content: s
 def wrong_rows() -> list[tuple[str, object]]:
     """A key of a manifest or of a metric row, and a value of another type."""
     values = (None, 3, "x", [], {}, [[]], True, -1, {"a": None})
-    keys = (
-        "notebook",
-        "params",
-        "upstream",
-        "inputs",
-        "code",
-        "outputs",
-        "listings",
-        "seconds",
-        "value",
-        "arm",
-        "low",
-    )
+    keys = ("notebook", "params", "upstream", "inputs", "code", "outputs", "listings", "seconds", "value", "arm",
+    "low")
     return [(key, value) for key in keys for value in values]
 
 

@@ -150,7 +150,7 @@ def test_squad2_of_a_log_of_texts_and_of_the_official_object(
 
 def test_ethics_of_a_log(text_world: Path, tmp_path: Path) -> None:
     for subset in ("commonsense", "utilitarianism"):
-        references = next((text_world / "ethics").rglob(f"{ {'commonsense': 'cm'}.get(subset, 'util') }_test.csv"))
+        references = next((text_world / "ethics").rglob(f"{ {'commonsense': 'cm'}.get(subset, 'util')}_test.csv"))
         docs = ethics.load(references, subset)
         file, metrics = log(tmp_path / subset, f"hendrycks_ethics/{subset}.yaml", docs)
         found = ethics.score_files(file, references, subset=subset)

@@ -17,7 +17,7 @@ from sbt.utils import env
 MEET = [
     STUDY.format(step="10_left") + 'other: str = "10_right"  # the step to meet\npatience: float = 20.0  # seconds\n'
     "fails: bool = False  # end in an error\n",
-    "import sbt\nrun = sbt.begin(globals())\np = run.p",
+    'import sbt\nrun = sbt.begin(globals())\np = run.p',
     "import os\nimport time\n\n_ = run.path('pid').write_text(str(os.getpid()))\n"
     "assert not p.fails, 'as asked'\ndeadline = time.monotonic() + p.patience\n"
     "while not (run.folder.parent / p.other / 'pid').exists():\n"

@@ -61,11 +61,8 @@ def score_files(answers, references, protocol="standard"):
     told, known = json.loads(Path(answers).read_text()), json.loads(Path(references).read_text())
     return {"accuracy": sum(told[name] == answer for name, answer in known.items()) / len(known)}
 '''
-TEXT = (
-    '''"""ToyQA: which of two continuations is likelier?"""
-'''
-    + SHARED
-    + """
+TEXT = '''"""ToyQA: which of two continuations is likelier?"""
+''' + SHARED + '''
 
 DOCS = [{"id": f"q{k}", "question": f"Q: Is {k} a number?\\nA:", "options": [" yes", " no"]} for k in range(8)]
 
@@ -89,13 +86,9 @@ def samples(docs, answers, *, arm, protocol):
 def per_item(samples):
     table = pd.DataFrame([one for one in samples if one["benchmark"] == "toyqa"])
     return {"ToyQA": table.pivot(index="id", columns="arm", values="correct")}
-"""
-)
-SIGHT = (
-    '''"""ToySight: is there something in the picture?"""
 '''
-    + SHARED
-    + '''
+SIGHT = '''"""ToySight: is there something in the picture?"""
+''' + SHARED + '''
 
 def items(folder, count=4):
     """The first pictures of a folder, each with a question."""
@@ -122,7 +115,6 @@ def per_item(samples):
     table = pd.DataFrame([one for one in samples if one["subset"] == "all"])
     return {"ToySight": table.pivot(index="id", columns="arm", values="correct")}
 '''
-)
 ASK_TEXT = """from sbt import models
 from sbt.benchmarks.common.evaluate_text import TextTask, evaluate_text
 from sbt.benchmarks.toyqa import task

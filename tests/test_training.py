@@ -374,7 +374,9 @@ def test_other_settings_rows_or_weights_are_another_run(tmp_path: Path, small: S
     faster = Settings(**{**SETTINGS.__dict__, "learning_rate": 2e-3})
     often = Settings(**{**SETTINGS.__dict__, "save_steps": 1, "threads": 1})
     arrow, other = arrow_rows(rows, vision=True), arrow_rows(other_rows, vision=True)
-    names = [checkpoints.fingerprint(model, r, s) for r, s in ((arrow, SETTINGS), (other, SETTINGS), (arrow, faster))]
+    names = [
+        checkpoints.fingerprint(model, r, s) for r, s in ((arrow, SETTINGS), (other, SETTINGS), (arrow, faster))
+    ]
     assert checkpoints.fingerprint(model, arrow, often) == names[0]
     with torch.no_grad():
         model.lm_head.weight.zero_()

@@ -169,7 +169,9 @@ def sample_of(values: Mapping[str, object], name: str) -> tuple[int, int]:
     return sample, values.get("aside", 0) if name == "instruct" else 0
 
 
-def _fetch_set(given: str, folder: Path, images: str, form: str, drawn: tuple[int, int], seed: int, name: str) -> None:
+def _fetch_set(
+    given: str, folder: Path, images: str, form: str, drawn: tuple[int, int], seed: int, name: str
+) -> None:
     sample, aside = drawn
     found = find(given, folder, images=images, form=form, sample=sample)
     if found.outlines:

@@ -181,7 +181,9 @@ def save_arm(
     return arm
 
 
-def load_arm(ref: str | Path, *, dtype: str | None = None, merge: bool = True, quantization: str = "") -> Arm:
+def load_arm(
+    ref: str | Path, *, dtype: str | None = None, merge: bool = True, quantization: str = ""
+) -> Arm:
     """The arm in a folder (or a plain Llama or LLaVA checkpoint: folder, `assets/...`, hub id), in evaluation mode.
 
     `dtype` overrides the one the arm was saved with; `merge` folds LoRA into the weights; `quantization` (of the base)
