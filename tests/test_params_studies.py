@@ -51,6 +51,20 @@ def test_every_file_of_a_study_is_used_and_names_its_step(study: str) -> None:
         assert params.load_yaml(PARAMS / study / name)["step"] == step
 
 
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_report_names_arms_that_its_steps_score(study: str) -> None:
+    for report in (step for step in steps(study).values() if step.notebook == "90_report"):
+        scored = [steps(study)[name] for name in report.needs if steps(study)[name].scores]
+        trained = {other["arm"] for step in scored for other in step.upstream if "arm" in other}
+        found = {name: report.values[name] for name in ("tuned", "text_only")}
+        own = report.extra.get("arms", {})  # else the notebook's names, where the study has such arms
+        assert {arm for arm in (*found.values(), *own.values()) if arm} <= trained, report.name
+        roles = {"lora": r"lora$", "l2t": r"l2t$|no-templates", "alpaca": r"^text-alpaca", "orca": r"^text-orca"}
+        for role, name in roles.items():
+            there = [arm for arm in trained if re.search(name, arm) and "text-visual" not in arm]
+            assert not there or report.values["arms"].get(role) in there, (report.name, role, there)
+
+
 @pytest.mark.parametrize("study", NEW)
 def test_training_names_steps_that_it_needs(study: str) -> None:
     for step in trainings(study):

@@ -2,11 +2,12 @@
 
 The clients of the Hub are the real ones; a study's process reaches nothing but the hub. What a CPU cannot do is set
 otherwise: bfloat16, 4-bit weights, and engines that shard (`ddp` stands for them). `pytest --studies` runs all of
-them, each with all its steps; without it a few run, some with fewer steps.
+them, each with all its steps; without it a few run, some with fewer steps. `smol` is fetched, and then run offline.
 """
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ RELEASED = (
 QUICK = {"smol": "", "released": RELEASED,
          "lit": "00,10,20,30,50_truthfulqa,63,65,90",
          "paper-llama2-7b": "00,10,20,30,40,50_truthfulqa,63,90"}  # fmt: skip
+FETCHED = ("smol",)  # by `sbt fetch`; they run with HF_HUB_OFFLINE=1
 WAIT = 1500  # seconds
 LAYERS = ("lm_head", "model.language_model.embed_tokens", "model.language_model.layers.0.mlp.up_proj")
 LOOK = """
@@ -82,11 +84,17 @@ class Study:
         self.name, self.environment = name, standin_hub.environment(served.hub, home)
         self.folder, self.log = home / "outputs" / name, home / "log"
         self.steps = [step.name for step in plans.load(name, [only])[1]]
-        command = [sys.executable, "-m", "sbt", "run", name, *(["--only", only] if only else [])]
+        flags = []
         for key, value in (given(name, only, served.by_hand) | more).items():
-            command += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+            flags += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+        run = shlex.join([sys.executable, "-m", "sbt", "run", name, *(["--only", only] if only else []), *flags])
+        if name in FETCHED:
+            fetch = shlex.join([sys.executable, "-m", "sbt", "fetch", name, *flags])
+            run = f"{fetch} && HF_HUB_OFFLINE=1 exec {run}"
         with open(self.log, "w") as out:
-            self.process = subprocess.Popen(command, env=self.environment, stdout=out, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(
+                ["bash", "-c", run], env=self.environment, stdout=out, stderr=subprocess.STDOUT
+            )
 
     def ended(self, code: int = 0) -> dict[str, Path]:
         """Folders of the finished steps by name, when it has ended with this status."""

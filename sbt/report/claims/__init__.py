@@ -96,6 +96,8 @@ def _missing(one: dict, scores: Mapping[str, pd.DataFrame], a: str, b: str) -> s
     absent = [role for role, arm in ((one["a"], a), (one["b"], b)) if not arm]
     if absent:
         return f"the study has no arm for {', '.join(absent)}"
+    if a == b:
+        return f"{a} is the study's arm for {one['a']} and for {one['b']}"
     for name in one["scores"]:
         if name not in scores:
             return f"{name} was not scored"
