@@ -18,7 +18,7 @@ class Reply:
     status: int = 200
     body: bytes | None = None
     headers: dict = field(default_factory=dict)
-    kind: str = "whole"  # or "hang", "reset"
+    kind: str = "whole"  # or "hang", "reset", "cut": the connection ends within the body
 
     def bytes(self) -> bytes:
         if self.body is not None:
@@ -93,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(data[: len(data) // 2] if reply.kind == "cut" else data)
 
     def log_message(self, *words: object) -> None:
         """Nothing is printed."""

@@ -6,13 +6,14 @@ have "image" (a file, relative to the table's folder), "annotator" (a name), "an
 """
 
 import random
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sbt.utils import checks, paths
 from sbt.utils.errors import DataError, ParameterError
-from sbt.utils.files import read_jsonl
+from sbt.utils.files import read_json, read_jsonl
 from sbt.utils.text import nearest
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")  # HelpSteer's, each 0 to 4
@@ -32,9 +33,43 @@ STEER = (
 
 
 def load(file: Path | str) -> list[dict]:
-    """The checked rows of a table (JSON lines), images as whole paths; DataError names file, row and what is wrong."""
+    """The checked rows of a table (JSON lines), images as whole paths; DataError names file, row and what is wrong.
+
+    A file .json is taken for the authors' steerlm.json.
+    """
     path = paths.resolve(str(file))
-    return check(prompts(path), paths.shown(path))
+    return check(_of_steerlm(path) if path.suffix == ".json" else prompts(path), paths.shown(path))
+
+
+def _of_steerlm(path: Path) -> list[dict]:
+    """The rows of the authors' training file of SteerLM: an answer a row, its ratings behind the question.
+
+    Rows of one image and question are one row here. DataError where a row's question does not end in ratings.
+    """
+    found: dict[tuple[str, str], dict] = {}
+    for where, row in checks.listed(read_json(path), paths.shown(path)):
+        try:
+            asked, answer = (turn["value"] for turn in row["conversations"][:2])
+        except (KeyError, TypeError, ValueError):
+            raise DataError(f"{where}: expected conversations of a question and an answer") from None
+        question, _, told = asked.replace("<image>", "").strip().rpartition(STEER.strip())
+        named = re.findall(r"(\w+):(\d)\b", told)
+        ratings = {name.lower(): int(value) for name, value in named}
+        if sorted(ratings) != sorted(ATTRIBUTES):
+            raise DataError(f"{where}: the question does not end in ratings, found {asked[-60:]!r}")
+        image = str(path.parent / row["image"]) if row.get("image") else ""
+        new = {"image": image, "question": question.strip(), "answers": [], "ratings": [], "annotator": "Gemini"}
+        kept = found.setdefault((image, question.strip()), {"id": str(row.get("id", len(found))), **new})
+        kept["answers"].append(answer)
+        kept["ratings"].append(ratings)
+    return _several(found.values())
+
+
+def _several(rows: Iterable[dict]) -> list[dict]:
+    """The rows with two answers or more, ids made unique; a row with one says nothing of what is better."""
+    kept = [row for row in rows if len(row["answers"]) > 1]
+    times = Counter(row["id"] for row in kept)
+    return [{**row, "id": f"{row['id']}-{n}"} if times[row["id"]] > 1 else row for n, row in enumerate(kept)]
 
 
 def prompts(file: Path | str) -> list[dict]:

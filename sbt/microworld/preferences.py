@@ -181,6 +181,23 @@ def instructions(count: int, seed: int = 0) -> list[dict]:
     ]  # fmt: skip
 
 
+def pictures(folder: Path, count: int, seed: int = 0) -> list[dict]:
+    """Questions about pictures in the forms of LLaVA-Bench and of MM-Vet; pictures go to `folder`. `truth` as above.
+
+    The reference's answer is right every other time, as in `instructions`.
+    """
+    made = []
+    for number, one in enumerate(prompts(folder, "judged", pictures=count, texts=0, seed=seed)):
+        scene, _ = _scene(f"{seed} judged picture {number}", number)
+        reference = f"{one['wrong' if number % 4 > 1 else 'right'].capitalize()}."
+        chat = {"text": one["question"], "category": ("conv", "complex")[number % 2], "reference": reference}
+        chat |= {"caption": phrases.caption(scene, random.Random(number))}
+        vet = {"question": one["question"], "answer": one["right"], "imagename": Path(one["image"]).name}
+        vet |= {"capability": ["rec", "spat"] if len(scene.things) > 2 else ["rec"]}
+        made.append({"question_id": number, "image": one["image"], "truth": one, **chat, **vet})
+    return made
+
+
 def judge(benchmark: str, case: dict) -> str:
     """The verdict of rules that know what is right, in the words that the benchmark's parser reads.
 

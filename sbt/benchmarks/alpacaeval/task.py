@@ -5,13 +5,13 @@ import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from sbt.benchmarks.common import judge as judging
-from sbt.benchmarks.common.judge import Progress, Protocol
-from sbt.inference import generation
-from sbt.inference.decoding import Decoding
+from sbt.benchmarks.common import judged
+from sbt.benchmarks.common.judge import Protocol
 from sbt.models import Arm
 from sbt.utils import checks, paths
 from sbt.utils.errors import DataError, RunError
@@ -40,15 +40,10 @@ def load_answers(file: Path | str, questions: Sequence[dict]) -> list[str]:
     return [found[row["instruction"]] for row in questions]
 
 
-def ask(
-    arm: Arm, questions: Sequence[dict], cache: Path, *, max_new_tokens: int = 1024, conversation: str = "v1",
-    batch_size: int = 64, progress: Progress = None, **others: object,
-) -> dict[str, list[str]]:  # fmt: skip
-    """{"": the arm's answers}, greedily; `conversation` is the format of an arm that has none."""
+def ask(arm: Arm, questions: Sequence[dict], cache: Path, **how: Any) -> dict[str, list[str]]:
+    """{"": the arm's answers}, greedily; `how` as `judged.greedy` takes it."""
     requests = [{"id": str(n), "image": None, "text": row["instruction"]} for n, row in enumerate(questions)]
-    how = Decoding(max_new_tokens, None if arm.conversation else conversation)
-    way = {"cache": cache, "decoding": how, "batch_size": batch_size, "progress": progress}
-    return {"": generation.generate(arm, requests, **way)}
+    return {"": judged.greedy(arm, requests, cache, **how)}
 
 
 def cases(questions: Sequence[dict], answers: Sequence[str], *, arm: str, condition: str = "") -> list[dict]:

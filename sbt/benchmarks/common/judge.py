@@ -190,7 +190,9 @@ def metric_rows(protocol: Protocol, rows: Sequence[dict], *, seed: int = 0, name
         named = {"arm": arm, "benchmark": protocol.benchmark, "seed": seed}
         named |= {"protocol": f"{name}, judged by {rows[0]['judge']}", "template_hash": hashes}
         counted = ruled(protocol, part)
-        groups = {"all": counted} | {one: some for one, some in counted.groupby("subset", sort=False) if one}
+        several = counted.subset.str.split("+")  # an item may be of several subsets
+        names = dict.fromkeys(name for some in several for name in some if name)
+        groups = {"all": counted} | {name: counted[[name in some for some in several]] for name in names}
         if part.turn.nunique() > 1:
             groups |= {f"turn {turn}": some for turn, some in counted.groupby("turn")}
         groups = {one + where: some for one, some in groups.items() if len(some)}

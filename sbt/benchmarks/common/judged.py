@@ -16,6 +16,8 @@ from sbt import benchmarks, models
 from sbt.benchmarks.common import doubts
 from sbt.benchmarks.common import judge as judging
 from sbt.data import benchmark_files
+from sbt.inference import generation
+from sbt.inference.decoding import Decoding
 from sbt.utils import paths
 
 MICRO_WORLD = 24  # questions of each benchmark
@@ -59,6 +61,15 @@ def answers(run: Any, asked: Questions, arms: Mapping[str, str], **how: Any) -> 
         for file in sorted(folder.glob("*.json*")) if folder else ():
             told[name][file.stem, ""] = task(name).load_answers(file, rows)
     return told
+
+
+def greedy(
+    arm: models.Arm, requests: Sequence[dict], cache: Path, *, max_new_tokens: int = 1024, conversation: str = "v1",
+    batch_size: int = 64, progress: judging.Progress = None, **others: object,
+) -> list[str]:  # fmt: skip
+    """The arm's answers to requests of `generation.generate`; `conversation` is the format of an arm that has none."""
+    how = Decoding(max_new_tokens, None if arm.conversation else conversation)
+    return generation.generate(arm, requests, cache=cache, decoding=how, batch_size=batch_size, progress=progress)
 
 
 def verdicts(run: Any, asked: Questions, told: Answers, judge: judging.Judge) -> dict[str, list[dict]]:
