@@ -216,7 +216,7 @@ arm: str = ""  # x
 language_model: str = "meta-llama/Llama-2-7b-hf"  # x
 max_steps: int = 25000  # x
 batch_size: int = 4  # x
-gradient_checkpointing: bool = True  # x
+gradient_checkpointing: str = "all"  # x
 engine: str = "fsdp"  # x
 processes: int = 4  # x
 """

@@ -24,6 +24,7 @@ QUANTIZED = 0.516  # bytes of a 4-bit weight with its doubly quantized scales: 4
 LOGITS = 14  # bytes of a logit: half precision, float32, its log-softmax and its gradient
 CONTEXT_GB = 1.0  # what CUDA and its libraries take before the first tensor
 FRAGMENTS = 1.05  # allocated over used
+CHECKPOINTING = {"none": 0.0, "half": 0.5, "all": 1.0}  # share of the blocks that are computed again
 SHARDED = ("fsdp", "zero2", "zero3")
 SCORING = 1.6  # the share of a card's rate that forward passes reach, over that of training
 HOST_TOKEN, HOST_STEP = 1.4e-3, 0.03  # host seconds for 32 layers: for a position read, and for a token written
@@ -234,7 +235,8 @@ class Work:
     `tokens` and `longest` are the mean and the most of a row, its image included; `padded` is the mean with what makes
     the rows of a batch equally long (0: as `tokens`). `also` are parts trained in full beside LoRA (embeddings, head,
     connector) or beside the connector (image_markers). `half`: matrix products are made in half precision; weights
-    that train are float32 all the same. `processes` are those of all machines together.
+    that train are float32 all the same. `checkpointing` is the share of blocks that are computed again. `processes`
+    are those of all machines together.
     """
 
     language: Language
@@ -249,7 +251,7 @@ class Work:
     tokens: float = 512
     padded: float = 0
     longest: int = 2048
-    checkpointing: bool = False
+    checkpointing: float = 0
     engine: str = ""
     processes: int = 1
 
@@ -307,6 +309,12 @@ def memory(work: Work) -> dict[str, float]:
     return found | {"CUDA": CONTEXT_GB}
 
 
+def checkpointed(work: Work, card: Card) -> Work:
+    """The work with the least share of blocks computed again that fits the card; all of them where nothing does."""
+    tried = [replace(work, checkpointing=share) for share in CHECKPOINTING.values()]
+    return next((one for one in tried if sum(memory(one).values()) <= card.memory_gb), tried[-1])
+
+
 def block_activations(work: Work) -> float:
     """Bytes a token that one block keeps for its backward pass, as PyTorch saves them under SDPA attention.
 
@@ -338,7 +346,7 @@ def operations(work: Work, rows: float) -> float:
     tokens = work.padded or work.tokens
     scores = 2 * model.layers * attention * tokens  # causal: half of the square, two products
     forward = 2 * matrices + scores
-    passes = 2 + (1 if work.tuning == "full" else 0) + (1 if work.checkpointing else 0)
+    passes = 2 + (1 if work.tuning == "full" else 0) + work.checkpointing
     extra = 6 * model.lora(work.r) if work.tuning == "lora" else 0
     tower = 2 * work.tower.parameters * (work.tower.tokens + 1) if work.tower else 0
     return rows * (tokens * (passes * forward + extra) + tower)
@@ -390,11 +398,11 @@ def _frozen_bytes(work: Work, count: int, each: int) -> float:
 
 
 def _activations(work: Work, each: int) -> float:
-    """With checkpointing every block keeps its input only, and one block at a time all of it."""
+    """Blocks that are computed again keep their input only, and one of them at a time all of it."""
     rows = work.batch * work.longest
     block = block_activations(work)
-    if not work.checkpointing:
-        return rows * work.language.layers * block
+    again = work.language.layers * work.checkpointing
     # the embeddings' own format, float32 where they train
     stream = FULL if not work.half or work.tuning == "full" or "embeddings" in work.also else 2
-    return rows * (work.language.layers * stream * work.language.hidden + block)
+    kept = (work.language.layers - again) * block + again * stream * work.language.hidden
+    return rows * (kept + (block if again else 0))

@@ -191,6 +191,7 @@ def work_of(values: dict, upstream: Iterable[dict], card: str = "") -> tuple[cos
     read = data_set(values, data)
     image, batch = tower.tokens if visual else 0, values.get("batch_size", 1)
     half = bool(card) and values.get("dtype", "auto") != "float32"
+    again = values.get("gradient_checkpointing", "none")
     work = costs.Work(
         language=model.resized(3 if marks else int(visual)),
         tower=tower if visual else None,
@@ -202,12 +203,14 @@ def work_of(values: dict, upstream: Iterable[dict], card: str = "") -> tuple[cos
         half=half,
         batch=batch,
         tokens=read.tokens + image,
-        padded=image + read.tokens * costs.padding(1 if values.get("group_by_length") else batch),
+        padded=image + read.tokens * costs.padding(1 if card or values.get("group_by_length") else batch),
         longest=min(read.longest + image, max(_LIMIT, image)),
-        checkpointing=values.get("gradient_checkpointing", False),
+        checkpointing=costs.CHECKPOINTING.get(again, 1.0),
         engine=values.get("engine", ""),
         processes=max(1, values.get("processes", 1)),
     )
+    if again == "auto" and work.engine not in costs.SHARDED:  # which computes all blocks again
+        work = costs.checkpointed(work, costs.CARDS[card]) if card else replace(work, checkpointing=0)
     return work, read, known
 
 
@@ -246,7 +249,7 @@ def _training(values: dict, upstream: list[dict], card: str) -> Estimate:
     peak = costs.memory(work)
     rows = steps * _rows_per_step(values)
     minutes = START_MINUTES + 60 * costs.hours(work, rows, costs.CARDS.get(card, costs.PROCESSOR))
-    if work.tower and not values.get("workers"):  # else pictures are read while the card computes
+    if work.tower and not card:  # else they are read while the card computes
         minutes += rows * PICTURE / work.processes / 60
     disk, left = (SAVED_GB + gb for gb in costs.disk_gb(work))
     unknown = () if known else (*TIME, "memory GB", "GPU GB", "disk GB")

@@ -116,7 +116,8 @@ def measure_training(
     rows = generated_rows(Path(folder) / "images", batch_size * accumulation * (steps + warmup), words=words)
     size = {"max_steps": steps + warmup, "batch_size": batch_size, "accumulation": accumulation, "save_minutes": 0}
     chosen = Settings(**{**size, **(settings or {})})
-    same = {name: getattr(chosen, name) for name in ("bf16", "fp16", "gradient_checkpointing")}
+    again = chosen.gradient_checkpointing != "none"
+    same = {"bf16": chosen.bf16, "fp16": chosen.fp16, "gradient_checkpointing": again}
     runs = {OURS: _ours, THEIRS: _theirs, ALIKE: partial(_theirs, assistant_only_loss=True, **same)}
     costs: list[dict] = []
     for mode in modes:

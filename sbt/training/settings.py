@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import os
 import re
 from dataclasses import asdict, dataclass, fields
 
@@ -16,9 +17,14 @@ from sbt.training import loss_mask
 from sbt.utils.errors import ParameterError
 from sbt.utils.text import nearest
 
+PADDING_FREE = ("auto", "on", "off")
+CHECKPOINTING = ("none", "half", "all", "auto")
 EXTRA = 'pip install -e ".[gpu]"'
-_FREE = ("save_steps", "save_minutes", "save_total_limit", "eval_steps", "threads", "workers",
-         "report_to")  # settings that change no weight  # fmt: skip
+_FREE = (  # settings that change no weight
+    "gradient_checkpointing", "save_steps", "save_minutes", "save_total_limit", "eval_steps", "threads", "workers",
+    "log_steps", "report_to",
+)  # fmt: skip
+_READERS = 8  # processes at most: a picture takes 4 to 12 ms, a step with a hundred of them a second or more
 _OF_BITSANDBYTES = re.compile(r"adamw_8bit|.*(bnb|paged|lion|ademamix).*")
 
 
@@ -42,13 +48,17 @@ class Settings:
     `loss_mask.LossMaskConfig`; None trains the response only. `save_steps` and `save_minutes` write a checkpoint every
     so many steps or minutes, 0 being never; the last step is always saved; the newest `save_total_limit` are kept.
     `eval_steps` measures the loss on held-out rows every so many steps and after the last, 0 being never. `threads` 0
-    leaves torch's own number; `workers` are processes that read rows. `report_to` is a tracker of transformers'
-    (trackio, tensorboard, wandb), or "none".
+    leaves torch's own number; `workers` are processes that read rows, 0 being as many as the machine's cores suggest
+    beside a GPU, and none without one. The figures of `log_steps` steps are read from the device at once (0: of ten on
+    a GPU, else of each step). `report_to` is a tracker of transformers' (trackio, tensorboard, wandb), or "none".
 
     `batch_size` is one process's: a step sees `batch_size * accumulation` rows of each process. `group_by_length`
-    draws each step from rows with an image or from rows without one, rows of similar length together. `bf16` and
-    `fp16` compute in half precision over weights of float32. `optimizer` is a name of transformers'; those of
-    bitsandbytes, and `liger` (its layer kernels), need the extra `gpu`.
+    draws each step from rows with an image or from rows without one, rows of similar length together. `padding_free`
+    lays the rows of a batch end to end, so that no padding is computed: "auto" on a GPU, "on", or "off"; the gradient
+    is the same. `gradient_checkpointing` computes "half" or "all" of the blocks again in the backward pass, which
+    takes less memory and more time; "auto" is the least that fits the GPU (`memory.choose`). `bf16` and `fp16` compute
+    in half precision over weights of float32. `optimizer` is a name of transformers', "adamw_torch" being its fused
+    form on a GPU; those of bitsandbytes, and `liger` (its layer kernels), need the extra `gpu`.
     """
 
     learning_rate: float = 2.0e-5
@@ -69,13 +79,15 @@ class Settings:
     optimizer: str = "adamw_torch"
     liger: bool = False
     group_by_length: bool = False
-    gradient_checkpointing: bool = False
+    padding_free: str = "auto"
+    gradient_checkpointing: str = "none"
     save_steps: int = 0
     save_minutes: float = 10.0
     save_total_limit: int = 1
     eval_steps: int = 0
     threads: int = 0
     workers: int = 0
+    log_steps: int = 0
     report_to: str = "none"
 
     def __post_init__(self) -> None:
@@ -83,7 +95,7 @@ class Settings:
         for name, value in asdict(self).items():
             if name in positive and not (isinstance(value, int | float) and value > 0):
                 raise ParameterError(f"{name} must be a number above 0, found {value!r}")
-        for name in ("eval_steps", "workers"):
+        for name in ("eval_steps", "workers", "log_steps"):
             if not isinstance(value := getattr(self, name), int) or value < 0:
                 raise ParameterError(f"{name} must be a whole number from 0 on, found {value!r}")
         loss_mask.parse(self.loss)
@@ -92,7 +104,12 @@ class Settings:
             raise ParameterError("either max_steps or epochs must be above 0")
         if self.bf16 and self.fp16:
             raise ParameterError("bf16 and fp16 exclude each other: set one of them to false")
-        known = {"optimizer": [name.value for name in OptimizerNames], "report_to": ["none", *INTEGRATION_TO_CALLBACK]}
+        known = {
+            "padding_free": PADDING_FREE,
+            "gradient_checkpointing": CHECKPOINTING,
+            "optimizer": [name.value for name in OptimizerNames],
+            "report_to": ["none", *INTEGRATION_TO_CALLBACK],
+        }
         for name, values in known.items():
             if (value := getattr(self, name)) not in values:
                 raise ParameterError(f"{name} {value!r} is unknown{nearest(str(value), values)}")
@@ -126,6 +143,21 @@ class Settings:
             raise ParameterError(
                 f"report_to {self.report_to!r} needs its package: pip install {self.report_to}, or set it to none"
             )
+
+    def readers(self) -> int:
+        """Processes that read rows for one training process: `workers`, or what its share of the cores allows."""
+        if self.workers or not torch.cuda.is_available():
+            return self.workers
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, min(_READERS, cores // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) - 1))
+
+    def steps_logged(self) -> int:
+        """Steps whose figures are read at once: `log_steps`, or what suits the machine."""
+        return self.log_steps or (10 if torch.cuda.is_available() else 1)
+
+    def flat(self) -> bool:
+        """Whether rows are laid end to end, as far as these settings and this machine go."""
+        return self.padding_free == "on" or (self.padding_free == "auto" and torch.cuda.is_available())
 
     def rows_per_step(self, processes: int = 1) -> int:
         """Rows of one optimizer step over all processes."""

@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from sbt import templates
 from sbt.data.prepare import TOKENS
 from sbt.models import Arm, silence_libraries, weights_sha256
 from sbt.models.freeze import check_frozen
-from sbt.training import checkpoints
+from sbt.training import checkpoints, memory
 from sbt.training.collator import Collator, parts_of
 from sbt.training.inspect import heldout_loss
+from sbt.training.packing import Prepared, attention_by_row, can_lay_flat
 from sbt.training.sampler import Order, Padded, has_images, row_lengths
 from sbt.training.settings import Result, Settings, World
 from sbt.training.trainer import (
@@ -29,11 +30,13 @@ from sbt.training.trainer import (
     LlavaSFTTrainer,
     Progress,
     TrainingMonitor,
+    core_of,
+    images_unchecked,
     model_restored,
     threads,
     whole_forward,
 )
-from sbt.utils.errors import DataError, ParameterError, RunError
+from sbt.utils.errors import DataError, ParameterError, RunError, SbtError
 from sbt.utils.files import read_json, writing
 from sbt.utils.progress import note
 
@@ -147,24 +150,39 @@ def train(run: Run, progress: Progress | None = None) -> list[dict]:
     settings, several = run.settings, run.world.processes > 1
     watched = (progress, run.folder.parents[1] / HISTORY) if run.world.rank == 0 else (None, None)
     collator = Collator(run.processor, settings.conversation, settings.loss, settings.image_place)
-    with training(run):
+    core = core_of(run.model)
+    flat = settings.flat() and can_lay_flat(core)
+    collator = Prepared(Padded(collator) if several else collator, flat)
+    with training(run), images_unchecked(run.model), attention_by_row(core, flat):
+        settings = _with_checkpointing(run, collator)
         trainer = LlavaSFTTrainer(
             model=run.model,
             args=arguments(settings, run.folder, run.total, several, **_ANSWERS_ONLY),
             train_dataset=_with_stand_in(run.rows) if several else run.rows,
             processing_class=run.processor,
-            data_collator=Padded(collator) if several else collator,
-            callbacks=[TrainingMonitor(run.total, settings.save_minutes, *watched)],
+            data_collator=collator,
+            callbacks=[TrainingMonitor(run.total, settings.save_minutes, *watched, settings.steps_logged())],
         )
-        trainer.order = _order(run, trainer)
+        trainer.order, trainer.log_steps = _order(run, trainer), settings.steps_logged()
         if settings.eval_steps and run.world.rank == 0:
             info = {"image_place": settings.image_place}
             arm = Arm(trainer.model, run.processor, "", settings.conversation, info)
             trainer.heldout = partial(heldout_loss, arm, run.heldout, settings.conversation, settings.batch_size)
             trainer.eval_steps = settings.eval_steps
-        if several:  # it would drop the numbers of some processes at the end of an epoch, for rows they do not repeat
-            trainer.accelerator.gather_for_metrics = trainer.accelerator.gather
         return resumed(trainer, run)
+
+
+def _with_checkpointing(run: Run, collate: Prepared) -> Settings:
+    """The run's settings with its choice of blocks to compute again; the first process tells it, and why."""
+    settings = run.settings
+    if settings.gradient_checkpointing != "auto":
+        return settings
+    if torch.cuda.is_available() and not getattr(run.model, "is_quantized", False):
+        run.model.to(torch.device("cuda", torch.cuda.current_device()))
+    choice = memory.choose(run.model, run.rows, collate, settings, run.world.engine)
+    if run.world.rank == 0 and torch.cuda.is_available():
+        note(f"gradient checkpointing of {choice.value} of the blocks: {choice.reason}")
+    return replace(settings, gradient_checkpointing=choice.value)
 
 
 @contextlib.contextmanager
@@ -185,7 +203,12 @@ def resumed(trainer: ExactResume, run: Run) -> list[dict]:
     """Run a trainer from the run's last checkpoint to the end; return the log of all steps."""
     trainer.remove_callback(PrinterCallback)
     trainer.folder, trainer.keep = run.folder, run.settings.save_total_limit
-    trainer.train(resume_from_checkpoint=str(run.last) if run.last else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(run.last) if run.last else None)
+    except SbtError as error:  # of a process that reads rows: torch puts the whole traceback into it
+        if not str(error).startswith("Caught "):
+            raise
+        raise type(error)(str(error).rstrip().splitlines()[-1].partition(": ")[2]) from error
     return trainer.state.log_history
 
 
@@ -209,6 +232,8 @@ def arguments(
     settings: Settings, folder: Path, total: int, several: bool = False, kind: type = SFTConfig, **more: object
 ) -> TrainingArguments:
     """TRL's arguments of a run, of the trainer's `kind`, with `more` values of its own."""
+    gpu = torch.cuda.is_available()
+    fused = gpu and settings.optimizer == "adamw_torch"  # the plain one makes a copy of all that trains
     made = kind(
         output_dir=str(folder),
         max_steps=total,
@@ -219,18 +244,20 @@ def arguments(
         lr_scheduler_type=settings.schedule,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        optim=settings.optimizer,
+        optim="adamw_torch_fused" if fused else settings.optimizer,
         seed=settings.seed,
         data_seed=settings.seed,
         bf16=settings.bf16,
         fp16=settings.fp16,
         use_liger_kernel=settings.liger,
-        use_cpu=not torch.cuda.is_available(),
-        gradient_checkpointing=settings.gradient_checkpointing,
+        use_cpu=not gpu,
+        gradient_checkpointing=settings.gradient_checkpointing != "none",
+        gradient_checkpointing_kwargs={"every_n_layers": 2} if settings.gradient_checkpointing == "half" else None,
         max_length=None,  # TRL's default cuts at 1024, which can remove every answer of a row without a word
         remove_unused_columns=False,
-        dataloader_num_workers=settings.workers,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_num_workers=settings.readers(),
+        dataloader_pin_memory=gpu,
+        accelerator_config={"non_blocking": gpu},  # the next batch is copied while this one is computed
         logging_steps=1,  # a window across a checkpoint would be averaged differently after a resume
         logging_nan_inf_filter=False,
         ddp_find_unused_parameters=False if several else None,  # `whole_forward` leaves none unused

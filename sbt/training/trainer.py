@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -23,12 +24,13 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_pt_utils import nested_gather
 from transformers.utils import ModelOutput
 from trl import SFTTrainer
+from trl.trainer import utils as trl_utils
 
 from sbt.models.silence import safe_save
 from sbt.training import checkpoints
-from sbt.training.collator import IGNORED
 from sbt.utils.errors import RunError
 from sbt.utils.files import write_jsonl, writing
 
@@ -96,38 +98,102 @@ class LlavaSFTTrainer(ExactResume, SFTTrainer):
 
     `order`, if set, draws the rows. It asks for the epoch itself, because accelerate's loader for several processes
     starts again with the order of epoch 0 after a resume (transformers PR #40691, accelerate #2016). `heldout`, if
-    set, measures the loss on held-out rows every `eval_steps` steps and after the last one.
+    set, measures the loss on held-out rows every `eval_steps` steps and after the last one. The figures of `log_steps`
+    steps are read from the device at once.
     """
 
     order: Sampler[int] | None = None
     heldout: Callable[[], float] | None = None
     eval_steps: int = 0
+    log_steps: int = 1
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.accuracies: list[torch.Tensor] = []  # of the batches of the present step
+        self.waiting: list[tuple[int, float, float, torch.Tensor]] = []  # of steps that are not logged yet
 
     def _get_train_sampler(self, *args: object, **kwargs: object) -> Sampler[int] | None:
         return self.order if self.order is not None else super()._get_train_sampler(*args, **kwargs)
 
-    def compute_loss(self, model: nn.Module, inputs: dict, *args: object, **kwargs: object) -> object:
-        """On the CPU, compute the head for labelled tokens only: TRL's chunked loss computes it for every token."""
-        if inputs["labels"].device.type != "cpu":
-            return super().compute_loss(model, inputs, *args, **kwargs)
-        following = inputs.pop("labels")[:, 1:]
-        labelled = following != IGNORED
-        inputs["shift_labels"] = following[labelled][None]
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict,
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The loss over a batch of `packing.Prepared`, in which labels are picked already.
+
+        TRL's computes the head for every token on a CPU, and waits for the device several times a batch to find the
+        labelled ones and to read its figures. Here figures stay on the device until they are logged.
+        """
+        inputs = {name: value for name, value in inputs.items() if name != "labels"}
+        places = inputs.pop("places")
 
         def keep(module: nn.Module, given: tuple, output: ModelOutput) -> ModelOutput:
-            output.last_hidden_state = output.last_hidden_state[:, :-1][labelled][None]
+            output.last_hidden_state = output.last_hidden_state.flatten(0, 1)[places][None]
             return output
 
         hook = core_of(self.accelerator.unwrap_model(model)).base_model.register_forward_hook(keep)
-        try:
-            return super().compute_loss(model, inputs, *args, **kwargs)
+        try:  # each position that is left has a label, so there is nothing to look for
+            with mock.patch.object(trl_utils, "_use_triton", lambda device: False):
+                output = model(**inputs, use_cache=False, fused_lm_head=True)
         finally:
             hook.remove()
+        loss = -output.log_probs.sum() / num_items_in_batch.clamp(min=1) * self.accelerator.num_processes
+        counts = torch.stack([output.is_top1.sum(), output.label_mask.sum()])
+        right, labels = self.accelerator.gather(counts).view(-1, 2).sum(dim=0)
+        self.accuracies.append(right / labels.clamp(min=1))
+        return loss
+
+    def _maybe_log_save_evaluate(
+        self,
+        tr_loss: torch.Tensor,
+        grad_norm: torch.Tensor | float | None,
+        *args: object,
+        learning_rate: float | None = None,
+    ) -> None:
+        """Keep a step's figures on the device; log those of `log_steps` steps at once, and before a checkpoint.
+
+        Reading a figure waits until the device has computed it, and the device then waits for its next work.
+        """
+        step = self.state.global_step
+        if step > self._globalstep_last_logged:
+            loss = nested_gather(tr_loss, self.args.parallel_mode).mean()
+            norm = torch.as_tensor(grad_norm, device=loss.device)
+            figures = torch.stack([one.double() for one in (loss, norm, *self.accuracies)])
+            self.waiting.append((step, self.state.epoch, learning_rate, figures))
+            self.accuracies.clear()
+            tr_loss.zero_()
+            self._globalstep_last_logged = step
+            if self.control.should_save or self._measured(step) or step % self.log_steps == 0:
+                self.log_waiting()
+        self.control.should_log = False
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, learning_rate=learning_rate)
+
+    def log_waiting(self) -> None:
+        """Log the steps whose figures are still on the device, each as if it were the present one."""
+        waiting, present = self.waiting, (self.state.global_step, self.state.epoch)
+        self.waiting = []
+        figures = iter(torch.cat([numbers for *_, numbers in waiting]).tolist())
+        self.store_flos()
+        try:
+            for step, epoch, rate, numbers in waiting:
+                self.state.global_step, self.state.epoch = step, epoch
+                loss, norm, *right = (next(figures) for _ in numbers)
+                self._total_loss_scalar += loss
+                accuracy = {"mean_token_accuracy": sum(right) / len(right)}
+                self.log({"loss": loss, "grad_norm": norm, "learning_rate": rate, **accuracy})
+        finally:
+            self.state.global_step, self.state.epoch = present
+
+    def _measured(self, step: int) -> bool:
+        """Whether the loss on held-out rows is due, or the run ends."""
+        return step == self.state.max_steps or bool(self.heldout and step % self.eval_steps == 0)
 
     def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
         """Add the loss on held-out rows where it is due. The trainer's own evaluation would draw random numbers."""
-        step = self.state.global_step
-        if self.heldout and "loss" in logs and (step % self.eval_steps == 0 or step == self.state.max_steps):
+        if self.heldout and "loss" in logs and self._measured(self.state.global_step):
             with self.compute_loss_context_manager():
                 logs["heldout_loss"] = self.heldout()
         super().log(logs, *args, **kwargs)
@@ -145,10 +211,15 @@ class TrainingMonitor(TrainerCallback):
     """
 
     def __init__(
-        self, total: int, save_minutes: float, progress: Progress | None, history: Path | None = None
+        self,
+        total: int,
+        save_minutes: float,
+        progress: Progress | None,
+        history: Path | None = None,
+        log_steps: int = 1,
     ) -> None:
         self.total, self.every, self.progress, self.history = total, save_minutes * 60, progress, history
-        self.saved = time.monotonic()
+        self.log_steps, self.saved = log_steps, time.monotonic()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -159,7 +230,8 @@ class TrainingMonitor(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        if self.every > 0 and _agreed(time.monotonic() - self.saved > self.every, args.device):
+        looks = self.every > 0 and state.global_step % self.log_steps == 0  # processes that agree wait for each other
+        if looks and _agreed(time.monotonic() - self.saved > self.every, args.device):
             control.should_save = True
 
     def on_save(self, *args: object, **kwargs: object) -> None:
@@ -229,6 +301,27 @@ def whole_forward(model: nn.Module) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextlib.contextmanager
+def images_unchecked(model: nn.Module) -> Iterator[None]:
+    """While open, transformers does not count placeholders against images: it waits for the device to do so.
+
+    The collator has counted them, row by row.
+    """
+    core = core_of(model)
+    if not isinstance(core, LlavaForConditionalGeneration):
+        yield
+        return
+
+    def mask(input_ids: torch.Tensor, **kwargs: object) -> torch.Tensor:
+        return (input_ids == core.config.image_token_id).unsqueeze(-1)
+
+    core.model.get_placeholder_mask = mask
+    try:
+        yield
+    finally:
+        del core.model.get_placeholder_mask
 
 
 @contextlib.contextmanager

@@ -1,0 +1,144 @@
+"""What a batch becomes before it reaches a GPU: rows laid end to end without padding, labels already picked.
+
+Made in the loader's processes, so that a step finds everything on the device and never waits for it: which positions
+predict a label, how long the rows are, and where each begins are numbers of the host.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from sbt.training.collator import IGNORED, Encoded
+
+ATTENTION = "sbt_rows_end_to_end"  # the name under which transformers finds `_attention`
+_KERNELS: set[tuple[torch.device, torch.dtype, int]] = set()  # where torch's kernel for rows of any length was tried
+
+
+class Prepared:
+    """A collator whose batches `LlavaSFTTrainer.compute_loss` takes.
+
+    `places` are the positions in the flattened batch that predict a label, `shift_labels` (1, labels) what they
+    predict; `labels` is the same, by which the trainer counts a step's tokens. `flat` lays the rows end to end.
+    """
+
+    def __init__(self, collator: Callable[[Sequence[dict]], Encoded], flat: bool = False) -> None:
+        self.collator, self.flat = collator, flat
+
+    def __call__(self, rows: Sequence[dict]) -> dict:
+        batch = self.collator(rows)
+        following = torch.full_like(batch["labels"], IGNORED)
+        following[:, :-1] = batch.pop("labels")[:, 1:]
+        if self.flat:
+            batch, following = end_to_end(batch, following)
+        following = following.flatten()
+        places = (following != IGNORED).nonzero()[:, 0]
+        targets = following[places][None]
+        return {**batch, "places": places, "shift_labels": targets, "labels": targets}
+
+
+def end_to_end(batch: Encoded, following: torch.Tensor) -> tuple[dict, torch.Tensor]:
+    """A padded batch, and what each position predicts, as one row without padding.
+
+    Positions begin anew with each row. `row_lengths` (a list) and `row_ends` (rows + 1) tell the attention where.
+    """
+    real = batch.pop("attention_mask").bool()
+    lengths = real.sum(dim=1)
+    ends = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    made = {
+        "input_ids": batch.pop("input_ids")[real][None],
+        "position_ids": torch.cat([torch.arange(length) for length in lengths.tolist()])[None],
+        "row_lengths": lengths.tolist(),
+        "row_ends": ends.int(),
+    }
+    return {**batch, **made}, following[real]
+
+
+@contextlib.contextmanager
+def attention_by_row(core: nn.Module, flat: bool) -> Iterator[None]:
+    """While open, the language model of `core` attends within the rows of a batch that is laid end to end."""
+    config = core.get_decoder().config
+    before = config._attn_implementation
+    if flat:
+        config._attn_implementation = ATTENTION
+        if torch.cuda.is_available():  # tried now: within a checkpointed block a backward pass would recompute it
+            device = torch.device("cuda", torch.cuda.current_device())
+            width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+            sorts = ((device, dtype, width) for dtype in (torch.bfloat16, torch.float16))
+            _KERNELS.update(sort for sort in sorts if sort not in _KERNELS and _has_kernel(*sort))
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def can_lay_flat(core: nn.Module) -> bool:
+    """Whether rows of this model can be laid end to end: its attention is torch's own, which is what replaces it."""
+    return core.get_decoder().config._attn_implementation == "sdpa"
+
+
+def _attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    row_lengths: list[int] | None = None,
+    row_ends: torch.Tensor | None = None,
+    **given: object,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention of (1, heads, tokens, width) within each row, as (1, tokens, heads, width).
+
+    A batch that is not laid end to end is padded on the right, where causal attention needs no mask.
+    """
+    if row_lengths is None:
+        return sdpa_attention_forward(module, query, key, value, None, **given)
+    if (query.device, query.dtype, query.shape[-1]) in _KERNELS:
+        return _in_one_call(query, key, value, row_ends, max(row_lengths), given["scaling"]), None
+    return _row_by_row(module, query, key, value, row_lengths, **given), None
+
+
+def _row_by_row(
+    module: nn.Module, *tensors: torch.Tensor | list[int], **given: object
+) -> torch.Tensor:  # query, key, value, lengths
+    *heads, lengths = tensors
+    parts = zip(*(tensor.split(lengths, dim=2) for tensor in heads), strict=True)
+    return torch.cat([sdpa_attention_forward(module, *part, None, **given)[0] for part in parts], dim=1)
+
+
+def _in_one_call(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: torch.Tensor, longest: int, scale: float
+) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    heads = [tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value)]
+    shared = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
+    return varlen_attn(*heads, ends, ends, longest, longest, scale=scale, window_size=(-1, 0), **shared)[None]
+
+
+def _has_kernel(device: torch.device, dtype: torch.dtype, width: int) -> bool:
+    """Whether torch's kernel for rows of any length is there and gives what row by row gives, backward too."""
+    lengths, found = [5, 12, 3], []
+    ends = torch.tensor([0, 5, 17, 20], dtype=torch.int32, device=device)
+    plain = nn.Module()
+    try:
+        with torch.random.fork_rng(devices=[device]), torch.enable_grad():
+            torch.manual_seed(0)
+            heads = [torch.randn(1, 2, 20, width, device=device).to(dtype).requires_grad_() for _ in range(3)]
+            ways = (
+                lambda: _in_one_call(*heads, ends, 12, width**-0.5),
+                lambda: _row_by_row(plain, *heads, lengths, scaling=width**-0.5, is_causal=True),
+            )
+            for way in ways:
+                out = way()
+                found.append([out, *torch.autograd.grad(out.float().square().sum(), heads)])
+    except Exception:  # whatever a build of torch raises that has no such kernel, or another signature of it
+        return False
+    return all(torch.allclose(a.float(), b.float(), atol=0.05, rtol=0.05) for a, b in zip(*found, strict=True))
+
+
+AttentionInterface.register(ATTENTION, _attention)
