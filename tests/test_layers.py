@@ -1,6 +1,7 @@
 """The layout of the package: which folder may import which, and how long modules, functions and folders may be."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -115,3 +116,12 @@ def test_import_sbt_loads_nothing_heavy() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.split() == []
+
+
+@each_file
+def test_doubles_are_made_on_the_processor(file: Path) -> None:
+    """Apple's GPUs have no float64; a tensor made without a device lies on the processor."""
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        doubles = re.findall(r"(\.cpu\(\))?\.(?:double\(\)|to\((?:dtype=)?torch\.float64)", line)
+        assert all(doubles), f"{file.name}:{number}: .cpu() first"
+        assert "float64" not in line or "device=" not in line, f"{file.name}:{number}: float64 on a device"

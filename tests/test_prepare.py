@@ -153,11 +153,15 @@ def test_unusual_rows_are_dropped_or_accepted_on_purpose_and_counted(tmp_path: P
     rows[2]["id"] = "\udc00"
     rows[3] |= {"video": "a.mp4"}
     rows[4]["conversations"] += [{"from": "human", "value": ""}, {"from": "gpt", "value": "Yes."}]
+    rows[5]["conversations"][1]["value"] = "\u200b\ufeff"
+    rows[6]["id"] = True
+    rows[7]["conversations"][0]["value"] = "<image>\nA <video> or an <audio>?"
     file = written(tmp_path, rows)
     with pytest.raises(DataError, match=r"chat\.json: row 1 \(id 'r1'\): character 5 of a text is \\ud83d"):
         run(file, images)
     manifest = run(file, images, on_bad="skip")
-    assert manifest["drops"] == {"row": 1, "surrogate": 2, "video": 1} and manifest["counts"]["kept"] == 4
+    assert manifest["drops"] == {"row": 3, "surrogate": 2, "video": 1} and manifest["counts"]["kept"] == 2
+    assert manifest["accepted"] == {"<audio> taken for words": 1, "<video> taken for words": 1}
     texts = [{"instruction": "Say it.", "input": text, "output": "It."} for text in ("", " ", "<noinput>", "now")]
     manifest = prepare.prepare([written(tmp_path, texts, "alpaca.json")], tmp_path / "alpaca", form="alpaca")
     assert manifest["accepted"] == {"input blank taken for none": 1, "input <noinput> taken for none": 1}

@@ -17,6 +17,8 @@ from sbt.utils.text import nearest
 
 PLACEHOLDER = "<image>"
 ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
+UNSEEN = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))  # letters without width: no words by themselves
+OTHER_MEDIA = ("<video>", "<audio>")  # no placeholders here
 BESIDE_MARKER = " \t\r\n\"'`."  # what stands around that marker in the published file
 IMAGE_PLACES = ("as_written", "front")  # of an image within its turn
 NO_INPUT = "<noinput>"  # what Alpaca's generator writes for no input: stanford_alpaca/generate_instruction.py
@@ -128,7 +130,7 @@ def llava_row(entry: dict, position: int, faults: Faults) -> dict:
     """An entry `{id, image, conversations: [{from, value}, ...]}` of a LLaVA file."""
     if not isinstance(entry.get("conversations"), list):
         raise faults("no list of 'conversations'. Expected id, image, conversations: [{from, value}, ...]")
-    if not isinstance(entry.get("id"), str | int):
+    if not isinstance(entry.get("id"), str | int) or isinstance(entry["id"], bool) or entry["id"] == "":
         raise faults("no 'id' (a text or a number). Give every row its own")
     if entry.get("video"):
         raise faults("the row is about a video, which no model here reads. Drop the row", "video")
@@ -322,14 +324,22 @@ def _without_image(name: str, message: dict) -> dict:
     return {**message, "content": [{"type": "text", "text": text}]}
 
 
+def _seen(text: str) -> bool:
+    """Whether a text holds anything that a reader sees."""
+    return bool(text.strip() and text.translate(UNSEEN).strip())
+
+
 def _message(turn: object, faults: Faults) -> dict:
     if not isinstance(turn, dict) or not isinstance(turn.get("value"), str) or turn.get("from") not in ROLES:
         raise faults(f"a turn must be {{'from': human|gpt, 'value': text}}, found {str(turn)[:60]}")
     role, value = ROLES[turn["from"]], turn["value"]
-    if role != "system" and not value.strip():
+    if role != "system" and not _seen(value):
         what = "answer: there is nothing to learn from" if role == "assistant" else "question"
         raise faults(f"empty {what}. Fill it in or drop the row")
     _check_unicode(value, faults)
+    for name in OTHER_MEDIA:
+        if name in value:
+            faults.noted[f"{name} taken for words"] += 1
     if PLACEHOLDER not in value:  # nearly all turns: what follows takes longer
         return {"role": role, "content": [{"type": "text", "text": value}] if value else []}
     if role != "user":
@@ -362,7 +372,7 @@ def _field(entry: dict, key: str, faults: Faults) -> str:
     value = entry.get(key)
     if not isinstance(value, str):
         raise faults(f"no text in {key!r}: fill it in or drop the row")
-    if not value.strip():
+    if not _seen(value):
         empty = "empty answer: there is nothing to learn from" if key in ("output", "response") else f"empty {key!r}"
         raise faults(f"{empty}. Fill it in or drop the row")
     return value

@@ -184,6 +184,7 @@ def _score(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[np.n
     wanted, targets = wanted[:, positions], targets[:, positions]
     row, place = (index.to(model.device) for index in wanted.nonzero(as_tuple=True))
     chosen = logits[row, place].float().log_softmax(dim=-1)
-    chosen = chosen.gather(1, targets[wanted].to(model.device)[:, None])[:, 0].double().cpu()
+    chosen = chosen.gather(1, targets[wanted].to(model.device)[:, None])[:, 0]
+    chosen = chosen.cpu().double()  # Apple's GPU has no float64
     sums = torch.zeros(len(wanted), dtype=torch.float64).index_add_(0, row.cpu(), chosen)
     return sums.numpy(), wanted.sum(dim=1).numpy()
