@@ -198,6 +198,15 @@ def pictures(folder: Path, count: int, seed: int = 0) -> list[dict]:
     return made
 
 
+def options(folder: Path, count: int, seed: int = 0) -> list[dict]:
+    """The same questions as `mmbench.load` gives them, with the options Yes and No."""
+    return [
+        {"index": one["question_id"], "question": one["text"], "hint": "", "options": ["Yes", "No"],
+         "label": int(one["truth"]["right"] == "no"), "category": one["category"], "image": one["imagename"]}
+        for one in pictures(folder, count, seed)
+    ]  # fmt: skip
+
+
 def judge(benchmark: str, case: dict) -> str:
     """The verdict of rules that know what is right, in the words that the benchmark's parser reads.
 

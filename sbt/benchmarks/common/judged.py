@@ -31,12 +31,12 @@ def task(name: str) -> Any:
 
 
 def questions(run: Any, worlds: Mapping[str, Callable[[int, int], list[dict]]]) -> dict[str, list[dict]]:
-    """The first `limit` questions of each of the run's `benchmarks`, of its parameter `NAME_data`.
+    """The first `limit` questions of the run's `benchmarks` that `worlds` names, of their parameters `NAME_data`.
 
     Where that is empty, what the function in `worlds` makes of a number and a seed.
     """
     found = {}
-    for name in run.p.benchmarks:
+    for name in [name for name in run.p.benchmarks if name in worlds]:
         source = _files(run, name, "data")
         if source:
             found[name] = task(name).load(source)[: run.p.limit or None]
