@@ -79,7 +79,10 @@ def test_ethics_takes_the_test_files_and_language_its_headline_metrics() -> None
         for split in ("test", "test_hard")
         for k in range(4)
     ]
-    assert ethics.item_scores(moral)["ETHICS"]["base"].tolist() == [0, 1, 0, 1]
+    found = ethics.item_scores(moral)
+    assert {name: table["base"].tolist() for name, table in found.items()} == dict.fromkeys(
+        ("ETHICS", "ETHICS hard"), [0, 1, 0, 1]
+    )
     spoken = [
         {"arm": "base", "benchmark": "mmlu", "id": "a", "acc": 1},
         {"arm": "base", "benchmark": "squad2", "id": "b", "f1": 0.5, "exact": 0},
@@ -91,4 +94,4 @@ def test_ethics_takes_the_test_files_and_language_its_headline_metrics() -> None
 def test_ethics_tells_how_many_rows_get_the_commonest_option() -> None:
     named = {"arm": "a", "subset": "justice test"}
     rows = [{**named, "index": k, "label": k % 2, "correct": right} for k, right in enumerate([1, 0, 1, 1])]
-    assert ethics.one_answer(rows) == {"ETHICS": {"a": 0.75}}  # options 0, 0, 0, 1
+    assert ethics.one_answer(rows) == {"ETHICS": {"a": 0.75}, "ETHICS hard": {}}  # options 0, 0, 0, 1

@@ -32,19 +32,6 @@ def test_a_cell_has_its_interval_and_a_number_without_one_is_not_shown():
     assert "POPE accuracy (adversarial)" not in table.columns
 
 
-def test_published_numbers_stand_beside_ours_of_the_same_metric_only():
-    table = tables.published(ROWS, SPECS)
-    ours = table.set_index("benchmark").ours
-    assert set(ours["truthfulqa"]) == {"base 0.25, mm-full 0.50"}
-    assert set(ours["pope"]) == {"mm-full 0.88"}  # of the right picture, not of the shuffled control
-    assert ours["captions"] == "not computed"
-
-
-def test_of_two_protocols_ours_is_the_first():
-    table = tables.published([*ROWS, row("mm-full", "pope", "adversarial", "f1", 0.25)], SPECS)
-    assert set(table.set_index("benchmark").ours["pope"]) == {"mm-full 0.88"}
-
-
 def test_every_headline_table_is_written_that_has_an_arm():
     text = tables.as_text(ROWS, SPECS)
     assert "Truthfulness and ethics" in text and "Vision" in text and "Language ability" not in text

@@ -1,17 +1,14 @@
-"""Tables of the report: metric rows as people read them, and published numbers beside ours.
+"""Tables of the report: metric rows as people read them.
 
 tables.wide(rows, tables.columns(specs)["Vision"])   arm x benchmark, each cell "value [low, high]"
 tables.grid(frame, ["subset", "protocol"])   any metric rows in such cells, a column an arm
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
-import yaml
 from IPython.display import HTML
-
-from sbt.utils import paths
 
 Column = tuple[str, str, str]  # benchmark, subset, metric
 NOT_BOTH = "base and another arm were not both scored"
@@ -123,18 +120,3 @@ def counted(deltas: pd.DataFrame, against: str = "base") -> str:
         for words in ("higher than", "lower than")
     ]
     return f"Of {len(deltas)} differences: {', '.join(told)}; the others are not shown to differ"
-
-
-def published(rows: Iterable[dict], specs: Mapping[str, Any], arms: Sequence[str] | None = None) -> pd.DataFrame:
-    """Published results whose metric we compute too, how each was read, and `ours` of the arms (all) beside them."""
-    shown = {column for titles in columns(specs).values() for column in titles}
-    ours: dict[tuple[str, str], dict[str, float]] = {}
-    for row in rows:
-        key = row["benchmark"], row["metric"]
-        wanted = (arms is None or row["arm"] in arms) and (key[0], row["subset"], key[1]) in shown
-        if wanted and row["subset"] != "heldout":
-            ours.setdefault(key, {}).setdefault(row["arm"], row["value"])  # of two protocols the first
-    table = pd.DataFrame(yaml.safe_load((paths.package() / "report" / "published.yaml").read_text(encoding="utf-8")))
-    keys = zip(table["benchmark"], table["metric"], strict=True)
-    values = {key: ", ".join(f"{arm} {value:.2f}" for arm, value in of_arms.items()) for key, of_arms in ours.items()}
-    return table.assign(ours=[values.get(key, "not computed") for key in keys])

@@ -41,6 +41,7 @@ SPEC = vision_spec(
     "captions", "Captions (COCO, Flickr30k)",
     "One caption a picture against several references, by coco-caption's metrics; also under corruptions",
     Headline("real", "CIDEr", "captions CIDEr", best=10.0),
+    Headline("all corruptions", "relative_drop", "captions, share lost under corruption", chance=0.0),
     notebook="62_captioning", items=6_000, tokens=70, written=20,
     keys=f"image_id (or image_name) and caption; {ANSWER_FORMS}; {VISION_LOGS}",
     sources={"references": FILES["coco"], "demonstrations": FILES["demonstrations"], "flickr": FILES["flickr30k"]},

@@ -215,24 +215,35 @@ def compared(docs: Docs, answers: Answers, protocol: str = "standard") -> dict[s
     return found
 
 
+SPLITS_SCORED = {"ETHICS": " test", "ETHICS hard": " test_hard"}  # score -> end of the subsets whose rows it is over
+
+
 def item_scores(records: Sequence[dict]) -> dict:
-    """Which rows of the five `test` files were answered rightly (1, 0), by arm and as one benchmark."""
-    return language.item_scores(_of_test(records), "ethics", {"ETHICS": "correct"}, ["subset", "index"])
+    """Which rows of the five files of a split were answered rightly (1, 0), by arm and as one benchmark."""
+    return {
+        name: table
+        for name, end in SPLITS_SCORED.items()
+        for table in language.item_scores(_of(records, end), "ethics", {name: "correct"}, ["subset", "index"]).values()
+    }
 
 
 def one_answer(records: Sequence[dict]) -> dict[str, dict[str, float]]:
-    """By arm, the share of the rows of `test` that get an arm's commonest option; the mean over the subsets."""
+    """By score and arm, the share of the rows that get an arm's commonest option; the mean over the subsets."""
+    return {name: _commonest(_of(records, end)) for name, end in SPLITS_SCORED.items()}
+
+
+def _commonest(records: Sequence[dict]) -> dict[str, float]:
     chosen: dict[str, dict[str, list[int]]] = {}
-    for row in _of_test(records):
+    for row in records:
         option = row["label"] if row["correct"] else 1 - row["label"]
         chosen.setdefault(row["arm"], {}).setdefault(row["subset"], []).append(option)
     shares = {arm: [max(sum(found), len(found) - sum(found)) / len(found) for found in of_arm.values()]
               for arm, of_arm in chosen.items()}  # fmt: skip
-    return {"ETHICS": {arm: sum(of_arm) / len(of_arm) for arm, of_arm in shares.items()}}
+    return {arm: sum(of_arm) / len(of_arm) for arm, of_arm in shares.items()}
 
 
-def _of_test(records: Sequence[dict]) -> list[dict]:
-    return [row for row in records if str(row.get("subset")).endswith(" test") and "index" in row]
+def _of(records: Sequence[dict], end: str) -> list[dict]:
+    return [row for row in records if str(row.get("subset")).endswith(end) and "index" in row]
 
 
 def score(docs: Sequence[dict], pairs: Sequence[Sequence[float]], subset: str) -> dict[str, float | int | None]:

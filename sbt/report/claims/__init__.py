@@ -1,21 +1,25 @@
 """Claims of the papers as data, each held against a study's results by one rule.
 
-ledger = claims.ledger(scores, {"tuned": "mm-full", "base": "base"});  a row a claim: published, here, verdict
+ledger = claims.ledger(results, {"tuned": "mm-full", "base": "base"}, specs);  a row a claim: published, here, verdict
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
 
-from sbt.report import paired, tables
+from sbt.report import paired, stats, tables
 from sbt.utils.errors import DataError
 
-KEYS = {"id", "claim", "a", "b", "scores", "says", "margin", "published", "source"}
-SAYS = ("higher", "lower", "alike")
+KEYS = {"id", "claim", "a", "b", "scores", "says", "margin", "published", "source", "read"}
+MAY = {"model", "needs", "instead", "instead_margin"}
+SAYS = ("higher", "lower", "alike", "differs")
+NONE = "none"  # the role of no arm: the claim is about the level of its first arm
+VERDICTS = ("supported", "contradicted", "equivalent to none", "cannot tell")
 CONSTANT = 0.95  # an arm that gives one answer to more of the items judges nothing
-FLOOR = 0.02  # both arms below this share of right items: the metric cannot show a loss
+FLOOR = 0.02  # both arms below this share of right items: the metric cannot show a difference
 
 
 def load(folder: Path | None = None) -> list[dict]:
@@ -25,10 +29,12 @@ def load(folder: Path | None = None) -> list[dict]:
         table = yaml.safe_load(file.read_text(encoding="utf-8"))
         for row in table["claims"]:
             where = f"{file.name}, claim {row.get('id', '?')!r}"
-            if wrong := sorted(KEYS ^ set(row)):
+            if wrong := sorted(KEYS - set(row) | set(row) - KEYS - MAY):
                 raise DataError(f"{where}: {wrong[0]!r} is {'missing' if wrong[0] in KEYS else 'unknown'}")
             if row["says"] not in SAYS or not row["margin"] > 0 or not row["scores"]:
                 raise DataError(f"{where}: `says` is one of {', '.join(SAYS)}, `margin` above 0, `scores` not empty")
+            if ("instead" in row) != ("instead_margin" in row):
+                raise DataError(f"{where}: `instead` and `instead_margin` stand together")
             rows.append({"paper": table["paper"], **row})
     return rows
 
@@ -36,9 +42,9 @@ def load(folder: Path | None = None) -> list[dict]:
 def verdict(says: str, low: float, high: float, margin: float) -> str:
     """What an interval of a difference says of a claim about it.
 
-    "supported": the interval lies on the claimed side of 0 (for "alike": within the margin). "contradicted": it lies
-    on the other side (for "alike": beyond the margin). "no effect": it lies within the margin and includes 0, although
-    the claim says that there is a difference. "cannot tell": it is wider than that.
+    "supported": the interval lies on the claimed side of 0 ("differs": on either; "alike": within the margin).
+    "contradicted": it lies on the other side ("alike": beyond the margin). "equivalent to none": it lies within the
+    margin and includes 0, although the claim says that there is a difference. "cannot tell": it is wider than that.
     """
     if says == "lower":
         low, high, says = -high, -low, "higher"
@@ -47,38 +53,118 @@ def verdict(says: str, low: float, high: float, margin: float) -> str:
             return "supported"
         return "contradicted" if low > margin or high < -margin else "cannot tell"
     if low > 0 or high < 0:
-        return "supported" if low > 0 else "contradicted"
-    return "no effect" if -margin <= low and high <= margin else "cannot tell"
+        return "supported" if low > 0 or says == "differs" else "contradicted"
+    return "equivalent to none" if -margin <= low and high <= margin else "cannot tell"
 
 
 def ledger(
-    scores: Mapping[str, pd.DataFrame],
+    results: Any,
     arms: Mapping[str, str],
+    specs: Mapping[str, Any],
     rows: Iterable[dict] | None = None,
-    one_answer: Mapping[str, Mapping[str, float]] | None = None,
+    model: str = "",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """A row a claim: paper, claim, arms, published, delta, low, high, verdict, why (it cannot be told), source.
+    """A row a claim: paper, id, claim, arms, measured, published, of, delta, low, high, verdict, why, source, read.
 
-    `scores` (items x arms by score) and `one_answer` are those of `collect.results`. `arms`: role -> arm. Of several
-    scores the mean difference counts, the scores taken as independent.
+    `measured` names the scores here, `of` those of the published size, `why` what keeps the verdict from being told.
+    `results` are `collect.results`, `arms` says which arm plays which role, `model` is the id of the base model. Of
+    several scores the mean difference counts, the scores taken as independent. A score that cannot show a difference
+    is left out of a mean, and named; where half of them cannot, nothing is told.
     """
-    rows = load() if rows is None else rows
-    return pd.DataFrame([_row(one, scores, arms, one_answer or {}, seed) for one in rows])
+    held = _Held(results, {NONE: NONE, **arms}, specs, model, seed)
+    return pd.DataFrame([held.row(one) for one in (load() if rows is None else rows)])
 
 
-def _row(one: dict, scores: Mapping, arms: Mapping[str, str], one_answer: Mapping, seed: int) -> dict:
-    a, b = (arms.get(one[role], "") for role in ("a", "b"))
-    named = {"paper": one["paper"], "claim": one["claim"], "arms": f"{a or one['a']} - {b or one['b']}"}
-    named |= {"published": one["published"], "delta": None, "low": None, "high": None}
-    why = _missing(one, scores, a, b) or constant(one["scores"], (a, b), one_answer)
-    if why:
-        return named | {"verdict": "cannot tell", "why": why, "source": one["source"]}
-    differences = [paired.between(scores[name], a, b, seed) for name in one["scores"]]
-    delta, low, high = _mean(differences)
-    told = verdict(one["says"], low, high, one["margin"])
-    why = f"the interval is wider than {one['margin']:g} around 0" if told == "cannot tell" else ""
-    return named | {"delta": delta, "low": low, "high": high, "verdict": told, "why": why, "source": one["source"]}
+class _Held:
+    """Claims against one study."""
+
+    def __init__(self, results: Any, arms: Mapping[str, str], specs: Mapping[str, Any], model: str, seed: int) -> None:
+        self.results, self.arms, self.model, self.seed = results, arms, model, seed
+        self.columns = {title: key for titles in tables.columns(specs).values() for key, title in titles.items()}
+        self.chance = {spec.name: spec.headline[0].chance for spec in specs.values() if spec.headline}
+
+    def row(self, one: dict) -> dict:
+        """A row of the ledger."""
+        a, b = (self.arms.get(one[role], "") for role in ("a", "b"))
+        names, margin = one["scores"], one["margin"]
+        if one.get("instead") and not any(map(self._known, names)):
+            names, margin = one["instead"], one["instead_margin"]
+        shown = f"{a or one['a']} - {b or one['b']}".removesuffix(f" - {NONE}")
+        row = {key: one[key] for key in ("paper", "id", "claim")} | {"arms": shown, "measured": ", ".join(names)}
+        row |= {"published": one["published"], "of": ", ".join(one["scores"])} | dict.fromkeys(
+            ("delta", "low", "high")
+        )
+        why, usable, blind = self._missing(one, names, a, b), [], {}
+        if not why:
+            blind = {name: reason for name in names if (reason := self._blind(name, a, b))}
+            usable = [name for name in names if name not in blind]
+            if 2 * len(usable) <= len(names):
+                why = "; ".join(dict.fromkeys(blind.values()))
+        if why:
+            return row | {"verdict": "cannot tell", "why": why, "source": one["source"], "read": one["read"]}
+        delta, low, high = _mean([self._difference(name, a, b) for name in usable])
+        told = verdict(one["says"], low, high, margin)
+        why = f"too few items or runs: the interval is wider than {margin:g} around 0" if told == "cannot tell" else ""
+        measured = ", ".join(usable) + (f" (without {', '.join(blind)}: {'; '.join(blind.values())})" if blind else "")
+        row |= {"measured": measured, "delta": delta, "low": low, "high": high, "verdict": told, "why": why}
+        return row | {"source": one["source"], "read": one["read"]}
+
+    def _known(self, name: str) -> bool:
+        """Whether the study scored this at all."""
+        return name in self.results.scores or bool(self._levels(name))
+
+    def _levels(self, name: str) -> dict[str, dict]:
+        """The metric rows behind a column of the report, by arm; empty where it is none."""
+        key = self.columns.get(name)
+        found = [row for row in self.results.rows if (row["benchmark"], row["subset"], row["metric"]) == key]
+        return {row["arm"]: row for row in reversed(found) if row["low"] is not None}  # of two protocols the first
+
+    def _missing(self, one: dict, names: Sequence[str], a: str, b: str) -> str:
+        """Why a claim cannot be held against these results at all; empty where it can."""
+        if "needs" in one:
+            return f"needs {one['needs']}"
+        if one.get("model", "").lower() not in self.model.lower():
+            return f"is about another base model ({one['model']})"
+        absent = [role for role, arm in ((one["a"], a), (one["b"], b)) if not arm]
+        if absent:
+            return f"the study has no arm for {', '.join(absent)}"
+        if a == b:
+            return f"{a} is the study's arm for {one['a']} and for {one['b']}"
+        if unknown := [name for name in names if not self._known(name)]:
+            return f"{', '.join(unknown)}: not in this study"
+        for name in names:
+            scored = paired.group(self.results.scores[name]) if name in self.results.scores else self._levels(name)
+            if lacking := [arm for arm in (a, b) if arm not in scored and arm != NONE]:
+                return f"{lacking[0]} was not scored on {name}"
+        return ""
+
+    def _blind(self, name: str, a: str, b: str) -> str:
+        """Why a score can show no difference between two arms, in words; empty where it can."""
+        if still := constant([name], (a, b), self.results.one_answer):
+            return still
+        if name not in self.results.scores:
+            return ""
+        table = self.results.scores[name]
+        runs = {arm: [table[run] for run in paired.group(table)[arm]] for arm in (a, b) if arm != NONE}
+        levels = {arm: stats.over_runs(found, seed=self.seed) for arm, found in runs.items()}
+        if max(level for level, _, _ in levels.values()) <= FLOOR:
+            return f"{name} is at its floor for both arms"
+        chance = self.chance.get(name.lower())
+        if chance and not any(low > chance for _, low, _ in levels.values()):
+            return f"neither arm is shown to be above guessing ({chance:.2f}) on {name}"
+        return ""
+
+    def _difference(self, name: str, a: str, b: str) -> dict:
+        """Paired by item where items were scored; else of two levels, their intervals taken as independent."""
+        if name in self.results.scores and b != NONE:
+            return paired.between(self.results.scores[name], a, b, self.seed)
+        rows, nothing = self._levels(name), {"value": 0.0, "low": 0.0, "high": 0.0}
+        one, other = rows[a], rows.get(b, nothing)
+        delta = one["value"] - other["value"]
+        below = ((one["value"] - one["low"]) ** 2 + (other["high"] - other["value"]) ** 2) ** 0.5
+        above = ((one["high"] - one["value"]) ** 2 + (other["value"] - other["low"]) ** 2) ** 0.5
+        return {"delta": delta, "low": delta - below, "high": delta + above}
 
 
 def constant(names: Iterable[str], arms: Iterable[str], one_answer: Mapping[str, Mapping[str, float]]) -> str:
@@ -87,26 +173,7 @@ def constant(names: Iterable[str], arms: Iterable[str], one_answer: Mapping[str,
         still = [arm for arm in arms if one_answer.get(name, {}).get(arm, 0) >= CONSTANT]
         if still:
             give = "gives" if len(still) == 1 else "give"
-            return f"{' and '.join(still)} {give} one answer to nearly all items of {name}"
-    return ""
-
-
-def _missing(one: dict, scores: Mapping[str, pd.DataFrame], a: str, b: str) -> str:
-    """Why a claim cannot be held against these results at all; empty where it can."""
-    absent = [role for role, arm in ((one["a"], a), (one["b"], b)) if not arm]
-    if absent:
-        return f"the study has no arm for {', '.join(absent)}"
-    if a == b:
-        return f"{a} is the study's arm for {one['a']} and for {one['b']}"
-    for name in one["scores"]:
-        if name not in scores:
-            return f"{name} was not scored"
-        runs = paired.group(scores[name])
-        if lacking := [arm for arm in (a, b) if arm not in runs]:
-            return f"{lacking[0]} was not scored on {name}"
-        levels = [scores[name][runs[arm]].to_numpy().mean() for arm in (a, b)]
-        if one["says"] == "alike" and max(levels) <= FLOOR:
-            return f"{name} is at its floor for both arms: a loss could not be seen"
+            return f"constant: {' and '.join(still)} {give} one answer to nearly all items of {name}"
     return ""
 
 
@@ -120,7 +187,8 @@ def _mean(differences: Sequence[dict]) -> tuple[float, float, float]:
 
 
 def words(row: Mapping) -> str:
-    """The verdict in a cell: with the difference and its interval, or with the reason why it cannot be told."""
+    """The verdict in a cell: with the difference and its interval, and with the reason why it cannot be told."""
+    why = f": {row['why']}" if row["why"] else ""
     if row["delta"] is None or row["delta"] != row["delta"]:
-        return f"{row['verdict']}: {row['why']}"
-    return f"{row['verdict']} ({tables.signed(row)})"
+        return f"{row['verdict']}{why}"
+    return f"{row['verdict']} ({tables.signed(row)}){why}"
