@@ -17,8 +17,8 @@ from trl import SFTTrainer
 
 from sbt import models, templates
 from sbt.models.measure import measure
-from sbt.training import Collator, Settings, memory, sft, trainer
-from sbt.training.packing import Prepared
+from sbt.training import Collator, Settings, gpu, sft, trainer
+from sbt.training.gpu import Prepared
 from sbt.training.sampler import Padded
 from sbt.training.settings import Result
 from sbt.training.train import _ANSWERS_ONLY, arguments, arrow_rows
@@ -213,12 +213,12 @@ def test_as_few_blocks_are_computed_again_as_the_memory_allows(small: SimpleName
     state = torch.random.get_rng_state()
 
     def choice(gb: float, engine: str = "") -> tuple[str, str]:
-        return memory.choose(model, rows, collate, settings, engine, room=lambda device: gb)
+        return gpu.checkpointing(model, rows, collate, settings, engine, room=lambda device: gb)
 
     needs = [float(part.split()[2]) for part in choice(0.0)[1].split(";")[0].split(", ")]
     assert torch.equal(torch.random.get_rng_state(), state), "the choice has drawn random numbers"
     assert choice(0.0)[0] == "all" and needs == sorted(needs, reverse=True)
-    assert memory.choose(model, rows, collate, settings, "") == ("none", "no GPU")
+    assert gpu.checkpointing(model, rows, collate, settings, "") == ("none", "no GPU")
     assert choice(99.0, "fsdp")[0] == "all"
     name, reason = choice(99.0)
     assert name == "none" and reason.endswith("99.0 GB are free") and "half" not in reason
@@ -230,10 +230,10 @@ def test_what_a_token_keeps_is_what_a_pass_keeps(small: SimpleNamespace, policy:
     model, processor = built(small, policy)
     collate = Prepared(Collator(processor, "v1"))
     row = tiny.rows(small.images)[1]
-    token = memory._kept_by_a_token(model, [collate([row] * 2), collate([row] * 3)], SETTINGS)
-    again = memory._kept_by_a_token(model, [collate([row] * 2), collate([row] * 5)], SETTINGS)
+    token = gpu._kept_by_a_token(model, [collate([row] * 2), collate([row] * 3)], SETTINGS)
+    again = gpu._kept_by_a_token(model, [collate([row] * 2), collate([row] * 5)], SETTINGS)
     assert token > 0 and again == pytest.approx(token, rel=0.02)
-    none, half, every = (memory._activations(model, token, share) for share in memory.SHARES.values())
+    none, half, every = (gpu._activations(model, token, share) for share in gpu.SHARES.values())
     assert none == token and every < half < none + token / 2
 
 

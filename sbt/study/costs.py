@@ -286,27 +286,22 @@ def memory(work: Work) -> dict[str, float]:
     parts = work.processes if work.engine in SHARDED else 1
     frozen = _frozen_bytes(work, count, each)
     weights = frozen + FULL * count
-    if work.engine in (
-        "fsdp",
-        "zero3",
-    ):  # weights are spread too; two blocks and the vocabulary are gathered at a time
+    if work.engine in ("fsdp", "zero3"):  # weights too; two blocks and the vocabulary are gathered at a time
         gathered = 2 * work.language.block + work.language.embedding + work.language.head
         weights = weights / parts + each * gathered
     elif work.engine == "zero2":  # a half-precision copy everywhere, the float32 one spread
         weights = frozen + each * count + FULL * count / parts
     elif work.half:
         weights += 2 * count  # autocast keeps a half-precision copy through the forward pass
-    gradients = (each if work.engine == "zero2" else FULL) * count / parts
-    gradients += FULL * count if work.engine == "ddp" else 0  # the buckets that are exchanged
+    buckets = FULL * count if work.engine == "ddp" else 0  # in which gradients are exchanged
     found = {
         "weights": weights,
-        "gradients": gradients,
+        "gradients": (each if work.engine == "zero2" else FULL) * count / parts + buckets,
         "optimizer": ADAM * count / parts,
         "activations": _activations(work, each),
         "logits": LOGITS * work.batch * work.longest * work.language.vocab,
     }
-    found = {name: FRAGMENTS * value / GB for name, value in found.items()}
-    return found | {"CUDA": CONTEXT_GB}
+    return {name: FRAGMENTS * value / GB for name, value in found.items()} | {"CUDA": CONTEXT_GB}
 
 
 def checkpointed(work: Work, card: Card) -> Work:
@@ -346,8 +341,7 @@ def operations(work: Work, rows: float) -> float:
     tokens = work.padded or work.tokens
     scores = 2 * model.layers * attention * tokens  # causal: half of the square, two products
     forward = 2 * matrices + scores
-    passes = 2 + (1 if work.tuning == "full" else 0) + work.checkpointing
-    extra = 6 * model.lora(work.r) if work.tuning == "lora" else 0
+    passes, extra = 2 + (work.tuning == "full") + work.checkpointing, 6 * model.lora(work.r) * (work.tuning == "lora")
     tower = 2 * work.tower.parameters * (work.tower.tokens + 1) if work.tower else 0
     return rows * (tokens * (passes * forward + extra) + tower)
 
@@ -399,10 +393,8 @@ def _frozen_bytes(work: Work, count: int, each: int) -> float:
 
 def _activations(work: Work, each: int) -> float:
     """Blocks that are computed again keep their input only, and one of them at a time all of it."""
-    rows = work.batch * work.longest
-    block = block_activations(work)
-    again = work.language.layers * work.checkpointing
+    block, again = block_activations(work), work.language.layers * work.checkpointing
     # the embeddings' own format, float32 where they train
     stream = FULL if not work.half or work.tuning == "full" or "embeddings" in work.also else 2
     kept = (work.language.layers - again) * block + again * stream * work.language.hidden
-    return rows * (kept + (block if again else 0))
+    return work.batch * work.longest * (kept + (block if again else 0))

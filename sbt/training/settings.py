@@ -56,9 +56,9 @@ class Settings:
     draws each step from rows with an image or from rows without one, rows of similar length together. `padding_free`
     lays the rows of a batch end to end, so that no padding is computed: "auto" on a GPU, "on", or "off"; the gradient
     is the same. `gradient_checkpointing` computes "half" or "all" of the blocks again in the backward pass, which
-    takes less memory and more time; "auto" is the least that fits the GPU (`memory.choose`). `bf16` and `fp16` compute
-    in half precision over weights of float32. `optimizer` is a name of transformers', "adamw_torch" being its fused
-    form on a GPU; those of bitsandbytes, and `liger` (its layer kernels), need the extra `gpu`.
+    takes less memory and more time; "auto" is the least that fits the GPU (`gpu.checkpointing`). `bf16` and `fp16`
+    compute in half precision over weights of float32. `optimizer` is a name of transformers', "adamw_torch" being its
+    fused form on a GPU; those of bitsandbytes, and `liger` (its layer kernels), need the extra `gpu`.
     """
 
     learning_rate: float = 2.0e-5

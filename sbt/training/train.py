@@ -19,10 +19,10 @@ from sbt import templates
 from sbt.data.prepare import TOKENS
 from sbt.models import Arm, silence_libraries, weights_sha256
 from sbt.models.freeze import check_frozen
-from sbt.training import checkpoints, memory
+from sbt.training import checkpoints
 from sbt.training.collator import Collator, parts_of
+from sbt.training.gpu import Prepared, attention_by_row, can_lay_flat, checkpointing
 from sbt.training.inspect import heldout_loss
-from sbt.training.packing import Prepared, attention_by_row, can_lay_flat
 from sbt.training.sampler import Order, Padded, has_images, row_lengths
 from sbt.training.settings import Result, Settings, World
 from sbt.training.trainer import (
@@ -179,7 +179,7 @@ def _with_checkpointing(run: Run, collate: Prepared) -> Settings:
         return settings
     if torch.cuda.is_available() and not getattr(run.model, "is_quantized", False):
         run.model.to(torch.device("cuda", torch.cuda.current_device()))
-    choice = memory.choose(run.model, run.rows, collate, settings, run.world.engine)
+    choice = checkpointing(run.model, run.rows, collate, settings, run.world.engine)
     if run.world.rank == 0 and torch.cuda.is_available():
         note(f"gradient checkpointing of {choice.value} of the blocks: {choice.reason}")
     return replace(settings, gradient_checkpointing=choice.value)

@@ -122,7 +122,7 @@ class LlavaSFTTrainer(ExactResume, SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The loss over a batch of `packing.Prepared`, in which labels are picked already.
+        """The loss over a batch of `gpu.Prepared`, in which labels are picked already.
 
         TRL's computes the head for every token on a CPU, and waits for the device several times a batch to find the
         labelled ones and to read its figures. Here figures stay on the device until they are logged.
