@@ -103,14 +103,8 @@ def test_modules_and_functions_stay_short(file: Path) -> None:
 def test_the_package_is_small_at_every_level() -> None:
     folders = {PACKAGE, *(file.parent for file in FILES)}
     for folder in folders:
-<<<<<<< HEAD
         whole = folder != PACKAGE / "benchmarks"  # its folders are the benchmarks, as many as there are
         names = [one.name for one in folder.iterdir() if one.name != "__pycache__" and (whole or one.is_file())]
-=======
-        names = [entry.name for entry in folder.iterdir() if entry.name != "__pycache__"]
-        if folder.name == "benchmarks":  # a folder a benchmark, and no limit to them
-            names = [name for name in names if not (folder / name).is_dir()]
->>>>>>> f51a930 (Sixty-six claims of three papers by one rule, each with what keeps it from being told; every published value, matched by what was measured)
         most = 12 if folder == PACKAGE else 16
         assert len(names) <= most, f"{folder.relative_to(PACKAGE.parent)} holds {len(names)} names: {sorted(names)}"
 
