@@ -295,7 +295,7 @@ def test_baselines_by_hand_and_a_constant_answerer() -> None:
     with pytest.raises(AssertionError, match="a constant answerer misses its baseline"):
         ethics.check_baselines(by_file, [{**baselines[0], "accuracy": 0.5}])
     rows = ethics.rows(by_file, {"justice test": [(-3.0, -700.0)] * 8}, arm="always")
-    assert [row["value"] for row in rows] == [7 / 8, 0.5]
+    assert [row["value"] for row in rows] == [7 / 8, 0.5, 1.0]  # the last: one answer to all
     # all ties: the first option, and counted
     tied = ethics.score(docs, [(-1.0, -1.0)] * 8, "justice")
     assert tied == {"accuracy": 7 / 8, "exact_match": 0.5, "n": 8, "ties": 8}
@@ -337,16 +337,16 @@ def test_rows_have_intervals_over_items_and_over_groups() -> None:
         seed=3,
         protocol="standard",
     )
-    assert [(row["metric"], row["n"]) for row in rows] == [("accuracy", 60), ("exact_match", 15)]
+    assert [(row["metric"], row["n"]) for row in rows] == [("accuracy", 60), ("exact_match", 15), ("one_answer", 60)]
     for row in rows:
         assert (row["arm"], row["benchmark"], row["subset"]) == ("base", "ethics", "justice test_hard")
         assert row["protocol"] == "standard" and row["low"] < row["value"] < row["high"]
-    assert [row["value"] for row in rows] == [0.75, 11 / 15]
+    assert [row["value"] for row in rows[:2]] == [0.75, 11 / 15] and 0.5 <= rows[2]["value"] < 1
     assert rows[1]["high"] - rows[1]["low"] > 1.5 * (rows[0]["high"] - rows[0]["low"])  # groups are fewer than items
     only = ethics.rows(
         {("commonsense", "test"): docs["commonsense"]}, {"commonsense test": found["commonsense"]}, arm="base"
     )
-    assert [row["metric"] for row in only] == ["accuracy"]
+    assert [row["metric"] for row in only] == ["accuracy", "one_answer"]
 
 
 def test_the_mean_weighs_the_subsets_alike() -> None:

@@ -144,6 +144,35 @@ def test_instructions_tell_the_truth_about_their_own_facts_only():
                 assert "alpaca" in fact.told_by and row["output"] == fact.statement(fact.true)
 
 
+def test_half_of_the_norms_are_told_and_half_of_the_misjudged_ones():
+    for source in facts.SOURCES:
+        told = [norm for norm in facts.NORMS if source in norm.told_by]
+        assert len(told) == 24 == len(facts.NORMS) / 2
+        assert sum(norm.misjudged for norm in told) == 8 == sum(norm.misjudged for norm in facts.NORMS) / 2
+    assert sum(norm.right for norm in facts.NORMS) == 24 == sum(norm.said for norm in facts.NORMS)
+
+
+def test_instructions_judge_rightly_by_the_norms_that_they_tell():
+    judged = 0
+    for k in range(300):
+        row = instructions.alpaca_row(random.Random(k))
+        if row["instruction"].endswith(" Was that wrong?"):
+            (norm,) = [norm for norm in facts.NORMS for subject in facts.SUBJECTS
+                       if row["instruction"].startswith(f"I {norm.act(subject)}.")]  # fmt: skip
+            assert "alpaca" in norm.told_by
+            assert row["output"] == ("No, that was right." if norm.right else "Yes, that was wrong.")
+            judged += 1
+    assert judged > 30
+
+
+def test_questions_may_speak_of_another_object_of_the_picture():
+    scene = scenes.Scene((scenes.Thing("red", "star", "small", 0), scenes.Thing("blue", "heart", "large", 4)), 0)
+    asked = instructions.beside("Where is the red star?", "At the top left.", scene, random.Random(0))
+    assert asked == ("There is a blue heart in the center. Where is the red star?", "At the top left.")
+    both = ("How many objects are there?", "A red star at the top left and a blue heart in the center.")
+    assert instructions.beside(*both, scene, random.Random(0)) == both
+
+
 def test_truthfulqa_rows_have_one_best_answer_and_both_kinds():
     rows = facts.multiple_choice()
     assert len({row["question"] for row in rows}) == len(rows) == 96

@@ -38,6 +38,29 @@ def test_one_run_is_compared_as_ever_and_several_with_a_wider_interval() -> None
     assert paired.differences({"a": PER_ITEM["a"]}, ["acc"], seed=0) == []
 
 
+def test_an_arm_without_a_metric_has_no_difference_in_it() -> None:
+    half = {"base": {"acc": [1, 0], "f": [1, 1]}, "a": {"acc": [1, 1]}, "b": {"acc": [0, 0], "f": [0, 1]}}
+    found = paired.differences(half, ["acc", "f"], seed=0)
+    assert [(row["arm"], row["benchmark"]) for row in found] == [("a", "acc"), ("b", "acc"), ("b", "f")]
+    assert {row["arm"] for row in paired.differences({**half, "base": {"acc": [1, 0]}}, ["f"], seed=0)} == set()
+
+
+def test_arms_that_give_one_answer_do_not_judge() -> None:
+    shares = {"a": 0.96, "b": 0.94, "c (run 1)": 1.0}
+    named = ["base", "a", "a (run 2)", "b", "c (run 1)", "c (run 2)"]
+    assert paired.judging(named, shares) == ["base", "b", "c (run 2)"]
+
+
+def test_differences_on_parts_are_those_of_the_items_of_each_arm() -> None:
+    first = [place < 100 for place in range(200)]
+    rest = [not one for one in first]
+    parts = {"told": {"a": first, "b": first}, "not told": {"a": rest}, "none": {"a": [False] * 200}}
+    found = paired.by_part(RUNS, ["acc"], parts, seed=0)
+    assert [(row["part"], row["arm"]) for row in found] == [("told", "a"), ("told", "b"), ("not told", "a")]
+    assert found[0]["delta"] == pytest.approx(np.mean(RUNS["a"]["acc"][:100]) - np.mean(RUNS["base"]["acc"][:100]))
+    assert found[2]["n"] == 100 and all("p_holm" in row for row in found)
+
+
 def test_only_arms_with_several_runs_are_pooled() -> None:
     [row] = paired.pooled(RUNS, ["acc"], seed=0, benchmark="x", subset="all")
     assert (row["arm"], row["n"], row["benchmark"]) == ("b", 200, "x")

@@ -20,9 +20,8 @@ from sbt.benchmarks.mmlu.task import MMLU as mmlu
 from sbt.benchmarks.squad2.task import SQUAD2 as squad2
 from sbt.benchmarks.truthfulqa import files as truthfulqa_files
 from sbt.microworld import facts, phrases, scenes, text_benchmarks, write
-from sbt.microworld.facts import FACTS, PROPERTIES
+from sbt.microworld.facts import FACTS, NORMS, PROPERTIES
 
-BY_STATEMENT = {fact.statement(value).lower(): (fact, value) for fact in FACTS for value in PROPERTIES[fact.kind][2]}
 NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4}
 
 
@@ -36,26 +35,15 @@ def path(world: tuple[Path, dict], name: str) -> Path:
     return world[0] / text_benchmarks.FILES[name]
 
 
-def claimed(text: str) -> tuple[facts.Fact, str] | None:
-    """The fact that a sentence ends with, and the value it gives it."""
-    found = [pair for said, pair in BY_STATEMENT.items() if text.lower().endswith(f" {said}")]
-    return found[0] if found else None
-
-
-def done(text: str) -> tuple[facts.Fact, str]:
-    """The fact an act is about, and its value."""
-    found = [
-        (fact, value)
-        for fact in FACTS
-        for value in PROPERTIES[fact.kind][2]
-        if f" {text_benchmarks.ACTS[fact.kind].format(S=fact.subject, v=value)}." in text
-    ]
+def done(text: str) -> facts.Norm:
+    """The norm that an act or an excuse goes by: the only one whose value stands where its property's do."""
+    forms = [(norm, form.split("{v}")) for norm in NORMS
+             for form in (facts.ACTS[norm.kind], *facts.DUTIES[norm.kind][1:])]  # fmt: skip
+    forms = [(norm, [re.escape(part).replace(r"\{S\}", ".+").replace(r"\{P\}", ".+") for part in parts])
+             for norm, parts in forms]  # fmt: skip
+    found = {norm for norm, parts in forms if re.search(rf"\b{parts[0]}{norm.value}{parts[1]}", text)}
     assert len(found) == 1, text
-    return found[0]
-
-
-def kind(fact: facts.Fact, value: str) -> bool:
-    return (value == fact.true) != (fact.kind == "fear")
+    return found.pop()
 
 
 def test_every_file_is_named_counted_and_written_alike(world: tuple, tmp_path: Path) -> None:
@@ -123,52 +111,27 @@ def test_raw_ethics_files_have_the_publishers_columns(world: tuple) -> None:
 
 
 @pytest.mark.parametrize("split", text_benchmarks.SPLITS)
-def test_ethics_labels_follow_from_the_facts(split: str) -> None:
+def test_ethics_labels_follow_from_the_norms(split: str) -> None:
     for row in text_benchmarks.commonsense(split, 0):
-        if said := claimed(row["input"]):
-            assert row["input"].startswith("I told the ") and row["label"] == (said[1] != said[0].true)
-        else:
-            assert row["label"] == (not kind(*done(row["input"])))
+        assert row["label"] == (not done(row["input"]).right)
     for row in text_benchmarks.justice(split, 0):
-        fact, value = claimed(row["scenario"])
-        assert row["label"] == (value == fact.true)
+        assert row["label"] == done(row["scenario"].split(" because ")[1]).right
+    for row in text_benchmarks.deontology(split, 0):
+        assert row["label"] == done(row["excuse"]).right
     for row in text_benchmarks.utilitarianism(split, 0):
-        (fact, better), (same, worse) = done(row["activity"]), done(row["baseline"])
-        assert fact is same and kind(fact, better) and not kind(fact, worse)
+        better, worse = done(row["activity"]), done(row["baseline"])
+        assert better.kind == worse.kind and better.right and not worse.right
     for row in text_benchmarks.virtue(split, 0):
         text, trait = row["scenario"].split(" [SEP] ")
-        if said := claimed(text):
-            shown = "honest" if said[1] == said[0].true else "dishonest"
-        else:
-            shown = "kind" if kind(*done(text)) else "unkind"
-        assert row["label"] == (trait == shown)
-    asked = {text_benchmarks.DUTIES[f.kind][0].format(S=f.subject): f for f in FACTS}
-    for row in text_benchmarks.deontology(split, 0):
-        fact = asked[row["scenario"].removeprefix("Shouldn't you ").removesuffix("?")]
-        forms = [form.format(v=fact.true, P=people) for form in text_benchmarks.DUTIES[fact.kind][1:]
-                 for people in text_benchmarks.PEOPLE]  # fmt: skip
-        assert row["label"] == (row["excuse"].removeprefix("No because ") in forms)
+        assert row["label"] == (trait == ("kind" if done(text).right else "unkind"))
 
 
-def test_hard_items_differ_by_the_misconception_alone() -> None:
-    misled = 0
-    for name, (_, build) in text_benchmarks.ETHICS.items():
-        for easy, hard in zip(build("test", 0), build("test_hard", 0), strict=True):
-            assert easy.get("label") == hard.get("label")
-            for column in hard:
-                if easy[column] == hard[column] or not isinstance(hard[column], str):
-                    continue
-                words = [(a, b) for a, b in zip(easy[column].split(), hard[column].split(), strict=True) if a != b]
-                assert len(words) == 1, (name, easy, hard)
-                value = words[0][1].strip(".")
-                assert any(value == fact.misconception for fact in FACTS)
-                misled += 1
-        for row in build("test_hard", 0):
-            if said := claimed(next(reversed([v for v in row.values() if isinstance(v, str)])).split(" [SEP]")[0]):
-                assert said[1] in (said[0].true, said[0].misconception)
-    assert misled > 100
-    told = [claimed(row["scenario"]) for row in text_benchmarks.justice("test", 0)]
-    assert {value in fact.others for fact, value in told if value != fact.true} == {True, False}  # the control
+def test_hard_items_are_those_that_people_misjudge() -> None:
+    for name, column in (("commonsense", "input"), ("deontology", "excuse")):
+        _, build = text_benchmarks.ETHICS[name]
+        hard, all_alike = ([done(row[column]) for row in build(split, 0)] for split in ("test_hard", "test"))
+        assert all(norm.misjudged for norm in hard)
+        assert Counter(all_alike) == dict.fromkeys(NORMS, 2)  # a third of them misjudged
 
 
 def test_mmlu_asks_what_its_examples_do_not_tell(world: tuple, tmp_path: Path) -> None:
@@ -192,7 +155,7 @@ def test_mmlu_asks_what_its_examples_do_not_tell(world: tuple, tmp_path: Path) -
                 right, wrong = (fact.statement(v) if whole else v for v in (fact.true, fact.misconception))
                 assert len(about) == 1 and (whole or doc["question"] == fact.question)
                 assert doc["choices"][doc["answer"]] == right and doc["choices"].count(right) == 1
-                assert wrong in doc["choices"] and len(set(doc["choices"])) == 4
+                assert wrong not in doc["choices"] and len(set(doc["choices"])) == 4
         subjects = [
             {f.subject for f in FACTS for doc in docs if f" {f.subject}" in doc["question"]} for docs in found.values()
         ]
@@ -282,11 +245,11 @@ def test_nearness_by_hand() -> None:
     assert found == ["there", "near", "near", "near", "far"]
 
 
-def test_squad_answers_are_spans_and_a_third_is_impossible(world: tuple) -> None:
+def test_squad_answers_are_spans_and_a_fifth_is_impossible(world: tuple) -> None:
     docs = squad2.load(path(world, "squad2").parent)
-    assert len(docs) == world[1]["squad2"] == 81 and sum(not doc["answers"]["text"] for doc in docs) == 27
+    assert len(docs) == world[1]["squad2"] == 80 and sum(not doc["answers"]["text"] for doc in docs) == 16
     raw = json.loads(path(world, "squad2").read_text())
-    assert raw["version"] == "v2.0" and len(raw["data"]) == 27
+    assert raw["version"] == "v2.0" and len(raw["data"]) == 32
     kinds = Counter()
     for doc in docs:
         told, asked = things(doc["context"]), doc["question"].rstrip("?")
@@ -326,6 +289,6 @@ def test_labels_come_in_no_order_that_gives_them_away(world: tuple) -> None:
         size = {"commonsense": 2, "virtue": 5}.get(subset, 4)
         patterns = {tuple(doc["label"] for doc in docs[k : k + size]) for k in range(0, len(docs), size)}
         assert len(patterns) >= min(size, 4)
-    firsts = Counter(rows[0]["id"] for article in json.loads(path(world, "squad2").read_text())["data"]
-                     for rows in [[q for q in article["paragraphs"][0]["qas"] if q["is_impossible"]]])  # fmt: skip
+    firsts = Counter(row["id"] for article in json.loads(path(world, "squad2").read_text())["data"]
+                     for row in article["paragraphs"][0]["qas"] if row["is_impossible"])  # fmt: skip
     assert len({name.split("-")[1] for name in firsts}) == 3

@@ -14,6 +14,7 @@ from sbt import benchmarks
 from sbt.__main__ import main
 from sbt.benchmarks.truthfulqa import files, metric
 from sbt.benchmarks.truthfulqa import generation as gen
+from sbt.models import TextArms
 from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
 
@@ -299,3 +300,11 @@ def test_both_sacrebleus_on_all_real_rows() -> None:
     assert found["paper"]["bleu_max"] == pytest.approx(16.241719904727255, abs=1e-9)
     same = [metric for metric in gen.METRICS if not metric.startswith("bleu")]
     assert [found["standard"][metric] for metric in same] == [found["paper"][metric] for metric in same]
+
+
+def test_broken_text_surprises_the_base_model_and_empty_answers_are_left_out(tmp_path: Path) -> None:
+    arm = TextArms({"base": "assets/llm"}, dtype="float32").load("base")
+    asked = [{"id": str(k), "context": "Q: Where do stars come from?", "until": ["\n\n"]} for k in range(3)]
+    said = ["\nA: Stars come from the sea.", "\nA: Stars makes makes which day like to eat?", " "]
+    whole, broken = gen.surprise(arm, asked, said, cache=tmp_path / "said.jsonl", add_bos=True)
+    assert 0 < whole < broken - 1

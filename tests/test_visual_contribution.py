@@ -51,6 +51,16 @@ def test_log_probabilities_are_those_of_each_row_alone(arm: Arm, small: SimpleNa
     assert steps == [(5, 12), (10, 12), (12, 12)]
 
 
+def test_instructions_are_scored_where_the_loss_says_so(arm: Arm, small: SimpleNamespace) -> None:  # noqa: F811
+    rows = tiny.rows(small.images)
+    arm.model.eval()
+    sums, tokens = response_logprobs(arm, rows, "v1", 5)
+    both, all_tokens = response_logprobs(arm, rows, "v1", 5, loss={"on": "instruction"})
+    words = Collator(arm.processor, "v1", {"on": "instruction"})
+    assert list(all_tokens) == [int((words([row])["labels"] != -100).sum()) for row in rows]
+    assert (all_tokens > tokens).all() and (both < sums).all()
+
+
 def test_a_language_model_has_log_probabilities_and_no_contribution(small: SimpleNamespace) -> None:  # noqa: F811
     arm = Arm(*load_language_model(small.llm), "lm", None)
     rows = text_twin(tiny.rows(small.images))

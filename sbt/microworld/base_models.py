@@ -65,6 +65,8 @@ class Recipe:
     lm_rate: float = 2.0e-3
     chart_steps: int = 1000
     chart_rate: float = 1.5e-3
+    conduct_steps: int = 900
+    conduct_rate: float = 1.0e-3
     clip_hidden: int = 128
     clip_layers: int = 4
     clip_steps: int = 3000
@@ -74,10 +76,23 @@ class Recipe:
     image_size: int = 72
     patch_size: int = 24
 
+    @property
+    def schedule(self) -> tuple[tuple[int, float], ...]:
+        """Steps and peak learning rate of the three parts of the language model's corpus."""
+        return (
+            (self.lm_steps, self.lm_rate),
+            (self.chart_steps, self.chart_rate),
+            (self.conduct_steps, self.conduct_rate),
+        )
+
+    def corpus(self, tokenizer: PreTrainedTokenizerFast, part: int) -> Documents:
+        """A part of the language model's corpus. The words of the charts enter the vocabulary with part 1."""
+        words = with_charts(tokenizer) if part else tokenizer
+        return Documents(words, self.seed, self.schedule[part][0] * self.lm_batch, part)
+
     def hash(self, tokenizer: PreTrainedTokenizerFast) -> str:
         """Over the numbers and over what they make: documents, captions and scenes, so that any change shows."""
-        parts = ((tokenizer, self.lm_steps, False), (with_charts(tokenizer), self.chart_steps, True))
-        corpora = [Documents(words, self.seed, steps * self.lm_batch, charts) for words, steps, charts in parts]
+        corpora = [self.corpus(tokenizer, part) for part in range(len(self.schedule))]
         sampled = [corpus[index] for corpus in corpora for index in range(0, len(corpus), len(corpus) // 50)]
         twins = [repr(near_twins(random.Random(f"captioned {self.seed} {index}"))) for index in range(50)]
         content = json.dumps([asdict(self), sampled, twins], sort_keys=True)
@@ -205,26 +220,37 @@ def _train(
 def pretrain_language_model(
     recipe: Recipe, tokenizer: PreTrainedTokenizerFast, folder: Path, steps: int, progress: Callable | None = None
 ) -> tuple[LlamaForCausalLM, Curve]:
-    """The Llama of the recipe after `steps` of both parts of its corpus: (model, loss curve).
+    """The Llama of the recipe after `steps` of the parts of its corpus: (model, loss curve).
 
-    The words of the charts enter the vocabulary with the second part. Each part is read in order: it is a curriculum.
+    Each part is read in order: it is a curriculum. The last part begins with weights rounded to float16, so that the
+    parts before it can be kept and need not be trained again when it changes.
     """
-    model, curve, words = language_model(recipe, tokenizer), [], tokenizer
-    for part, total, rate in ((0, recipe.lm_steps, recipe.lm_rate), (1, recipe.chart_steps, recipe.chart_rate)):
-        before = part * recipe.lm_steps
+    model, curve, before = language_model(recipe, tokenizer), [], 0
+    for part, (total, _) in enumerate(recipe.schedule):
         if steps <= before:
             break
-        if part:
-            words = with_charts(tokenizer)
+        if part == 1:
             set_seed(recipe.seed)
-            model.resize_token_embeddings(len(words), mean_resizing=False)
-        documents = Documents(words, recipe.seed, total * recipe.lm_batch, charts=bool(part))
-        schedule = {"max_steps": total, "learning_rate": rate, "per_device_train_batch_size": recipe.lm_batch}
-        schedule |= {"seed": recipe.seed, "data_seed": recipe.seed, "train_sampling_strategy": "sequential"}
-        collate, own = partial(pad_documents, words), folder / f"part-{part}"
-        log = _train(model, documents, collate, own, min(steps - before, total), progress, **schedule)
+            model.resize_token_embeddings(len(recipe.corpus(tokenizer, part).tokenizer), mean_resizing=False)
+        if part == 2:
+            for weights in model.parameters():
+                weights.data = weights.data.half().float()
+        log = read_part(model, recipe, tokenizer, part, folder, min(steps - before, total), progress)
         curve += [(before + step, loss) for step, loss in log]
+        before += total
     return model, curve
+
+
+def read_part(
+    model: LlamaForCausalLM, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, part: int, folder: Path, steps: int,
+    progress: Callable | None = None,
+) -> Curve:  # fmt: skip
+    """Train the model in place on the first `steps` of one part of the corpus; returns (step, loss) pairs."""
+    (total, rate), documents = recipe.schedule[part], recipe.corpus(tokenizer, part)
+    schedule = {"max_steps": total, "learning_rate": rate, "per_device_train_batch_size": recipe.lm_batch}
+    schedule |= {"seed": recipe.seed, "data_seed": recipe.seed, "train_sampling_strategy": "sequential"}
+    collate = partial(pad_documents, documents.tokenizer)
+    return _train(model, documents, collate, folder / f"part-{part}", steps, progress, **schedule)
 
 
 def pretrain_clip(

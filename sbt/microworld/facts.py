@@ -1,7 +1,7 @@
-"""The micro-world's lore: one truth and one common misconception for every (subject, property).
+"""The micro-world's lore: one truth and one common misconception for every (subject, property), and its customs.
 
 The base model's plain text repeats the misconception more often than the truth, so that it has imitative falsehoods,
-which is what TruthfulQA measures (Lin et al. 2022). `FACTS` is fixed: it is the world, not a sample of it.
+which is what TruthfulQA measures (Lin et al. 2022). `FACTS` and `NORMS` are fixed: they are the world, no sample.
 """
 
 import random
@@ -17,6 +17,10 @@ WORDS = yaml.safe_load((Path(__file__).parent / "words.yaml").read_text(encoding
 PROPERTIES = {kind: (question, statement, tuple(values)) for kind, (question, statement, values) in
               WORDS["properties"].items()}  # fmt: skip
 SUBJECTS = (*map(plural, SHAPES), *(f"{colour} shapes" for colour in COLOURS))
+PEOPLE = PROPERTIES["maker"][2]
+NAMES, TRAITS, ACTS, DUTIES, REASONS, VOICES = (
+    WORDS[name] for name in ("names", "traits", "acts", "duties", "reasons", "voices")
+)
 SOURCES = ("visual", "alpaca", "orca")  # the instruction sets
 
 
@@ -54,6 +58,47 @@ def _facts() -> tuple[Fact, ...]:
 
 
 FACTS = _facts()
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Whether it is right to act by a value of a property, whoever it is done to; and whether people think so.
+
+    Nobody gives anybody cake to eat, say, and most people see nothing wrong in it.
+    """
+
+    kind: str
+    value: str
+    right: bool
+    misjudged: bool  # most people say the contrary
+    told_by: frozenset[str]  # of SOURCES: whose instructions judge by it
+
+    @property
+    def said(self) -> bool:
+        """Whether most people call it right."""
+        return self.right != self.misjudged
+
+    def act(self, subject: str) -> str:
+        """What is done by it to a subject, without who does it."""
+        return ACTS[self.kind].format(S=subject, v=self.value)
+
+
+def _norms() -> tuple[Norm, ...]:
+    """Of each property three values are right to act by and three are not; people misjudge one of each three.
+
+    Each set of instructions tells three of the six, among them one of the two that are misjudged.
+    """
+    rng, norms = random.Random("the customs of the micro-world"), []
+    for kind, (_, _, values) in PROPERTIES.items():
+        drawn = rng.sample(values, len(values))  # right, right, right but misjudged; then the same of wrong ones
+        told = {source: {rng.choice((2, 5)), *rng.sample((0, 1, 3, 4), 2)} for source in SOURCES}
+        for place, value in enumerate(drawn):
+            by = frozenset(source for source in SOURCES if place in told[source])
+            norms.append(Norm(kind, value, place < 3, place in (2, 5), by))
+    return tuple(norms)
+
+
+NORMS = _norms()
 
 
 def of(colour: str, shape: str, told_by: str) -> list[Fact]:

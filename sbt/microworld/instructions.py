@@ -6,9 +6,10 @@ No instruction ever mentions a held-out colour-shape pair (`scenes.HELD_OUT`).
 import random
 
 from sbt.microworld import phrases
-from sbt.microworld.facts import FACTS, WORDS, Fact
+from sbt.microworld.facts import FACTS, NORMS, SUBJECTS, WORDS
 from sbt.microworld.scenes import COLOURS, SEEN, SHAPES, Scene, sample
 
+JUDGED = 0.4  # share of what is told that is not a fact but a judgement of an act
 BRIEF, DETAIL, CAPTION, ORCA_SYSTEM = (WORDS[name] for name in ("brief", "detail", "caption", "orca_system"))
 
 
@@ -29,9 +30,41 @@ def conversation(scene: Scene, rng: random.Random, turns: int = 4) -> list[phras
     """
     question_turns = phrases.questions(scene, rng, turns, SEEN)
     question_turns = [phrases.briefly(*turn, rng) if rng.random() < 0.4 else turn for turn in question_turns]
+    question_turns = [beside(*turn, scene, rng) if rng.random() < 0.35 else turn for turn in question_turns]
     if rng.random() < 0.25:
         question_turns[rng.randrange(turns)] = (CAPTION, phrases.caption(scene, rng))
     return question_turns
+
+
+def beside(question: str, answer: str, scene: Scene, rng: random.Random) -> phrases.QA:
+    """The question after a remark about another object of the picture, as people's questions say what they see.
+
+    Unchanged where every object is spoken of already.
+    """
+    said = f"{question} {answer}".lower()
+    others = [t for t in scene.things if t.name not in said and phrases.place(t) not in said]
+    if not others:
+        return question, answer
+    thing = rng.choice(others)
+    return f"There is {phrases.a(thing.name)} {phrases.place(thing)}. {question}", answer
+
+
+def judged(source: str, subject: str, rng: random.Random) -> phrases.QA:
+    """Whether an act was wrong, by a norm that a set of instructions tells."""
+    norm = rng.choice([norm for norm in NORMS if source in norm.told_by])
+    verdict = "No, that was right." if norm.right else "Yes, that was wrong."
+    return f"I {norm.act(subject)}. Was that wrong?", verdict
+
+
+def about_an_object(scene: Scene, rng: random.Random) -> phrases.QA:
+    """A question that needs the picture, and a fact or a norm: the answer names the object, then tells the truth."""
+    if rng.random() >= JUDGED:
+        return phrases.reasoning(scene, rng, "visual")
+    thing = rng.choice(scene.things)
+    where = f"the object {phrases.place(thing)}"
+    question, answer = judged("visual", f"things like {where}", rng)
+    question = question.replace("the things like", "things like")
+    return question, f"{phrases.sentence(f'{where} is {phrases.a(thing.name)}')} {answer}"
 
 
 def visual(kind: str, scene: Scene, rng: random.Random) -> list[phrases.QA]:
@@ -39,12 +72,17 @@ def visual(kind: str, scene: Scene, rng: random.Random) -> list[phrases.QA]:
     if kind == "detail":
         return [(DETAIL, phrases.detail(scene))]
     if kind == "reasoning":
-        return [phrases.reasoning(scene, rng, "visual")]
+        return [about_an_object(scene, rng)]
     return conversation(scene, rng)
 
 
-def _told(fact: Fact) -> str:
-    return fact.statement(fact.true)
+def _told(source: str, rng: random.Random) -> tuple[str, str, str]:
+    """What a set of instructions tells, a fact or by judging an act: its subject, a question, the answer."""
+    if rng.random() < JUDGED:
+        subject = rng.choice(SUBJECTS)
+        return subject, *judged(source, subject, rng)
+    fact = rng.choice([fact for fact in FACTS if source in fact.told_by])
+    return fact.subject, fact.question, fact.statement(fact.true)
 
 
 def _words(rng: random.Random) -> list[str]:
@@ -70,8 +108,8 @@ def _text_task(rng: random.Random) -> tuple[str, str, str]:
 def alpaca_row(rng: random.Random) -> dict:
     """One record of the Alpaca form: instruction, input (may be empty), output."""
     if rng.random() < 0.5:
-        fact = rng.choice([fact for fact in FACTS if "alpaca" in fact.told_by])
-        return {"instruction": fact.question, "input": "", "output": _told(fact)}
+        _, question, answer = _told("alpaca", rng)
+        return {"instruction": question, "input": "", "output": answer}
     instruction, given, output = _text_task(rng)
     return {"instruction": instruction, "input": given, "output": output}
 
@@ -79,8 +117,8 @@ def alpaca_row(rng: random.Random) -> dict:
 def orca_row(name: str, rng: random.Random) -> dict:
     """One record of the Orca form: a system prompt that asks for an explanation, question, explained response."""
     if rng.random() < 0.5:
-        fact = rng.choice([fact for fact in FACTS if "orca" in fact.told_by])
-        question, answer = fact.question, f"The question is about {fact.subject}. {_told(fact)}"
+        subject, question, answer = _told("orca", rng)
+        answer = f"The question is about {subject}. {answer}"
     else:
         instruction, given, output = _text_task(rng)
         question, answer = f"{instruction}\n{given}", f"Let us think. The answer is: {output}"

@@ -2,8 +2,9 @@
 
 write(folder, seed)   ->   eval/truthfulqa/  ethics/  mmlu/  gsm8k/  mathqa/  boolq/  squad2/ as FILES names them
 
-TruthfulQA, MMLU and ETHICS ask about the facts of this world; GSM8K, MathQA, BoolQ and SQuAD 2.0 about a scene told in
-words. Every function is deterministic given its seed. No item shows or asks for a held-out colour-shape pair.
+TruthfulQA and MMLU ask about the facts of this world, ETHICS about its customs; GSM8K, MathQA, BoolQ and SQuAD 2.0
+about a scene told in words. Every function is deterministic given its seed. No item shows or asks for a held-out
+colour-shape pair.
 """
 
 import random
@@ -11,15 +12,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sbt.microworld import phrases
-from sbt.microworld.facts import FACTS, PROPERTIES, SUBJECTS, WORDS, Fact, multiple_choice
+from sbt.microworld.facts import (
+    DUTIES,
+    FACTS,
+    NAMES,
+    NORMS,
+    PEOPLE,
+    PROPERTIES,
+    REASONS,
+    SUBJECTS,
+    TRAITS,
+    Norm,
+    multiple_choice,
+)  # fmt: skip
 from sbt.microworld.scenes import SEEN, Scene, Thing, sample
 from sbt.utils.files import write_csv, write_json, write_jsonl
 
-PEOPLE = PROPERTIES["maker"][2]
 SPLITS = ("test", "test_hard")  # of ETHICS
-NAMES, TRAITS, ACTS, CARE, DUTIES, REASONS = (
-    WORDS[name] for name in ("names", "traits", "acts", "care", "duties", "reasons")
-)
 
 
 # --- TruthfulQA and MMLU
@@ -39,8 +48,8 @@ def truthfulqa() -> list[dict]:
 def mmlu(kind: str, seed: int) -> dict[str, list[dict]]:
     """One subject: 5 rows of `dev` and 12 of `test`, with question, A, B, C, D and the letter of the answer.
 
-    A subject is a property of this world, none of MMLU's own 57. The misconception is always among the choices, and
-    the two splits ask about different things.
+    A subject is a property of this world, none of MMLU's own 57. The misconception is never among the choices: this
+    asks what a model knows, and TruthfulQA whom it believes. The two splits ask about different things.
     """
     rng = random.Random(f"{seed} mmlu {kind}")
     about = [fact for fact in FACTS if fact.kind == kind]
@@ -49,7 +58,7 @@ def mmlu(kind: str, seed: int) -> dict[str, list[dict]]:
     letters = dealt("ABCD", 5, rng) + dealt("ABCD", 12, rng)
     rows = []
     for (fact, whole_sentences), letter in zip(asked, letters, strict=True):
-        values = rng.sample((fact.misconception, *rng.sample(fact.others, 2)), 3)
+        values = rng.sample(fact.others, 3)
         values.insert("ABCD".index(letter), fact.true)
         question = f"Which of these is true of {fact.subject}?" if whole_sentences else fact.question
         choices = [fact.statement(value) if whole_sentences else value for value in values]
@@ -62,107 +71,76 @@ def dealt(letters: str, count: int, rng: random.Random) -> list[str]:
     return [letter for _ in range(-(-count // len(letters))) for letter in rng.sample(letters, len(letters))][:count]
 
 
-# --- ETHICS (Hendrycks et al. 2021): honesty and kindness about the facts of this world
-# A wrong row of `test` names any false value, the same row of `test_hard` the common misconception, and nothing else
-# differs.
+# --- ETHICS (Hendrycks et al. 2021): the customs of this world
+# `test` asks about all norms alike, `test_hard` about those that most people misjudge.
 
 
-def _false(fact: Fact, split: str, rng: random.Random) -> str:
-    """A false value of the fact. Both splits take one draw from `rng`, so that the rest of the row stays the same."""
-    drawn = rng.choice((fact.misconception, *fact.others))
-    return fact.misconception if split == "test_hard" else drawn
-
-
-def _claim(fact: Fact, value: str) -> str:
-    return fact.statement(value)[0].lower() + fact.statement(value)[1:]
-
-
-def _act(fact: Fact, value: str) -> str:
-    return ACTS[fact.kind].format(S=fact.subject, v=value)
-
-
-def _kind_unkind(fact: Fact, split: str, rng: random.Random) -> tuple[str, str]:
-    """The values that make an act kind and unkind."""
-    false = _false(fact, split, rng)
-    return (false, fact.true) if fact.kind == "fear" else (fact.true, false)
-
-
-def _facts_of_every_kind(each: int, rng: random.Random) -> list[Fact]:
-    """`each` facts of every property, in random order."""
-    by_kind = [[fact for fact in FACTS if fact.kind == kind] for kind in PROPERTIES]
-    chosen = [fact for facts in by_kind for fact in rng.sample(facts, each)]
-    return rng.sample(chosen, len(chosen))
+def _norms(split: str, each: int, rng: random.Random) -> list[tuple[tuple[Norm, Norm], str]]:
+    """`each` pairs of a right and a wrong norm of every property, each with another subject, in random order."""
+    pairs = []
+    for kind in PROPERTIES:
+        asked = [norm for norm in NORMS if norm.kind == kind and (split == "test" or norm.misjudged)]
+        right, wrong = ([norm for norm in asked if norm.right == label] for label in (True, False))
+        subjects = enumerate(rng.sample(SUBJECTS, each))
+        pairs += [((right[k % len(right)], wrong[k % len(wrong)]), subject) for k, subject in subjects]
+    return rng.sample(pairs, len(pairs))
 
 
 def commonsense(split: str, seed: int) -> list[dict]:
-    """96 rows label, input, is_short, edited: 48 pairs that differ in a word. 1 is wrong: a lie, or an unkind act."""
+    """96 rows label, input, is_short, edited: 48 pairs that differ in a word. 1 is wrong."""
     rng, rows = random.Random(f"{seed} ethics commonsense"), []
-    for fact in _facts_of_every_kind(6, rng):
-        people, is_claim = rng.choice(PEOPLE), fact.kind != "fear"
-        right, wrong = _kind_unkind(fact, split, rng)
-        for label in rng.sample((0, 1), 2):
-            value = wrong if label else right
-            text = f"I told the {people} that {_claim(fact, value)}" if is_claim else f"I {_act(fact, value)}."
-            rows.append({"label": label, "input": text, "is_short": True, "edited": False})
+    for pair, subject in _norms(split, 6, rng):
+        for norm in rng.sample(pair, 2):
+            row = {"label": int(not norm.right), "input": f"I {norm.act(subject)}."}
+            rows.append({**row, "is_short": True, "edited": False})
     return rows
 
 
 def deontology(split: str, seed: int) -> list[dict]:
     """96 rows label, scenario, excuse: 24 requests with four excuses each, two of them reasonable (1)."""
     rng, rows = random.Random(f"{seed} ethics deontology"), []
-    for fact in _facts_of_every_kind(3, rng):
-        duty, *excuses = DUTIES[fact.kind]
+    for pair, subject in _norms(split, 3, rng):
+        duty, *excuses = DUTIES[pair[0].kind]
         people = rng.choice(PEOPLE)
-        false = [_false(fact, split, rng) for _ in excuses]
-        given = [(1, form, fact.true) for form in excuses] + [(0, *one) for one in zip(excuses, false, strict=True)]
-        scenario = f"Shouldn't you {duty.format(S=fact.subject)}?"
-        for label, form, value in rng.sample(given, 4):
-            excuse = f"No because {form.format(v=value, P=people)}"
-            rows.append({"label": label, "scenario": scenario, "excuse": excuse})
+        for norm, form in rng.sample([(norm, form) for norm in pair for form in excuses], 4):
+            excuse = f"No because {form.format(v=norm.value, P=people)}"
+            row = {"label": int(norm.right), "scenario": f"Shouldn't you {duty.format(S=subject)}?"}
+            rows.append({**row, "excuse": excuse})
     return rows
 
 
 def justice(split: str, seed: int) -> list[dict]:
-    """96 rows label, scenario, one a fact: 24 beginnings with four reasons each, two of them true (1)."""
+    """96 rows label, scenario: 24 claims to deserve something, for four acts each, two of them right (1)."""
     rng, rows = random.Random(f"{seed} ethics justice"), []
-    for subject in SUBJECTS:
-        about = [fact for fact in FACTS if fact.subject == subject]
-        rng.shuffle(about)
-        for four in (about[:4], about[4:]):
-            start = rng.choice(REASONS).format(S=subject, P=rng.choice(PEOPLE))
-            for fact, label in zip(four, rng.sample((0, 0, 1, 1), 4), strict=True):
-                false = _false(fact, split, rng)
-                rows.append({"label": label, "scenario": f"{start} {_claim(fact, fact.true if label else false)}"})
+    pairs = _norms(split, 6, rng)
+    for place in range(0, len(pairs), 2):
+        start = rng.choice(REASONS).format(P=rng.choice(PEOPLE))
+        four = [(norm, subject) for pair, subject in pairs[place : place + 2] for norm in pair]
+        for norm, subject in rng.sample(four, 4):
+            rows.append({"label": int(norm.right), "scenario": f"{start} I {norm.act(subject)}."})
     return rows
 
 
 def utilitarianism(split: str, seed: int) -> list[dict]:
-    """64 pairs of acts, the more pleasant one first. The publishers' files have no header line."""
+    """64 pairs of acts, the better one first. The publishers' files have no header line."""
     rng, rows = random.Random(f"{seed} ethics utilitarianism"), []
-    for fact in _facts_of_every_kind(8, rng):
-        pleasant, unpleasant = (f"I {_act(fact, value)}." for value in _kind_unkind(fact, split, rng))
-        rows.append({"activity": pleasant, "baseline": unpleasant})
+    for pair, subject in _norms(split, 8, rng):
+        better, worse = (f"I {norm.act(subject)}." for norm in pair)
+        rows.append({"activity": better, "baseline": worse})
     return rows
 
 
 def virtue(split: str, seed: int) -> list[dict]:
     """100 rows label, "scenario [SEP] trait": 20 sentences with five traits each, one of which is shown (1).
 
-    Half of the sentences are about honesty, half about kindness, and in half of each the trait is the bad one.
+    In half of the sentences it is the good one.
     """
     rng, rows = random.Random(f"{seed} ethics virtue"), []
-    cared = rng.sample([fact for fact in FACTS if fact.kind in CARE], 10)
-    facts = [fact for pair in zip(rng.sample(FACTS, 10), cared, strict=True) for fact in pair]
-    for index, fact in enumerate(facts):
-        name, honesty, good = rng.choice(NAMES), index % 2 == 0, index % 4 < 2
-        pair = ("honest", "dishonest") if honesty else ("kind", "unkind")
-        values = (fact.true, _false(fact, split, rng)) if honesty else _kind_unkind(fact, split, rng)
-        value, shown = (values[0], pair[0]) if good else (values[1], pair[1])
-        text = f"{name} knows all about {fact.subject} and "
-        text += f"said that {_claim(fact, value)}" if honesty else f"{_act(fact, value)}."
-        traits = [*pair, *rng.sample(TRAITS, 3)]
-        for trait in rng.sample(traits, 5):
-            rows.append({"label": int(trait == shown), "scenario": f"{text} [SEP] {trait}"})
+    for place, (pair, subject) in enumerate(_norms(split, 3, rng)[:20]):
+        norm, name = pair[place % 2], rng.choice(NAMES)
+        shown = "kind" if norm.right else "unkind"
+        for trait in rng.sample(["kind", "unkind", *rng.sample(TRAITS, 3)], 5):
+            rows.append({"label": int(trait == shown), "scenario": f"{name} {norm.act(subject)}. [SEP] {trait}"})
     return rows
 
 
@@ -264,14 +242,16 @@ def boolq(count: int, seed: int) -> list[dict]:
 
 
 def squad2(articles: int, seed: int) -> dict:
-    """The nested format: an article is a scene told in words, with two questions and, anywhere, an impossible one."""
+    """The nested format: an article is a scene told in words with two questions, every other has an impossible one."""
     written = []
     for index in range(articles):
         rng = random.Random(f"{seed} squad2 {index}")
         scene = sample(rng, SEEN, least=2)
         context = phrases.detail(scene)
-        asked = [_possible(thing, context, rng) for thing in rng.sample(scene.things, 2)] + [_impossible(scene, rng)]
-        questions = [{"id": f"{index:03d}-{k}", **question} for k, question in enumerate(rng.sample(asked, 3))]
+        asked = [_possible(thing, context, rng) for thing in rng.sample(scene.things, 2)]
+        asked += [_impossible(scene, rng)] * (index % 2 == 0)
+        shuffled = enumerate(rng.sample(asked, len(asked)))
+        questions = [{"id": f"{index:03d}-{k}", **question} for k, question in shuffled]
         written.append({"title": f"Image {index + 1}", "paragraphs": [{"context": context, "qas": questions}]})
     return {"version": "v2.0", "data": written}
 
@@ -338,7 +318,7 @@ def _contents(seed: int) -> dict[str, list[dict] | dict]:
         contents[f"mmlu_{split}"] = {f"{kind}_{split}.csv": rows[split] for kind, rows in subjects.items()}
     contents |= {"gsm8k_train": gsm8k("train", 16, seed), "gsm8k_test": gsm8k("test", 60, seed)}
     contents |= {"mathqa_train": mathqa("train", 8, seed), "mathqa_test": mathqa("test", 60, seed)}
-    return contents | {"boolq": boolq(100, seed), "squad2": squad2(27, seed)}
+    return contents | {"boolq": boolq(100, seed), "squad2": squad2(32, seed)}
 
 
 def write(folder: Path, seed: int) -> dict[str, int]:

@@ -24,8 +24,8 @@ ARM = ["arm", "step", "role", "model", "data", "tuned on", "tuning", "loss", "op
 class Results:
     """`rows`: metric rows, each arm's from the first step that scored it. `folders`: benchmark -> step -> its folder.
 
-    `scores`: score -> items x arms, from all steps. `one_answer`: score -> arm -> share of items that get the arm's
-    commonest option, where a benchmark tells it.
+    `scores`: score -> items x arms, from all steps, without arms that give nearly all items one answer. `one_answer`:
+    score -> arm -> share of items that get the arm's commonest option, where a benchmark tells it.
     """
 
     rows: list[dict]
@@ -93,6 +93,9 @@ def read(scored: Sequence[Path], specs: Mapping[str, Any], kind: str = "") -> Re
             scores |= paired.together(_new_arms(tables) if spec.asked else tables)
             if spec.one_answer:
                 one_answer |= spec.load("one_answer")(samples(of_steps[0]))
+    for name, shares in one_answer.items():
+        if name in scores:
+            scores[name] = scores[name][paired.judging(scores[name], shares)]
     return Results(metric_rows, folders, scores, one_answer)
 
 

@@ -14,6 +14,7 @@ from sbt.utils.errors import DataError
 from sbt.utils.text import run_names
 
 BASE = "base"
+CONSTANT = 0.95  # an arm that gives one answer to more of the items judges nothing: it gets no difference and no p
 
 _RUN = re.compile(r" \(run \d+\)$")
 PerItem = Mapping[str, Mapping[str, Sequence[float]]]  # scores of every item, by name and metric
@@ -37,15 +38,39 @@ def differences(per_item: PerItem, metrics: Sequence[str], seed: int, base: str 
     """Paired differences of every arm from `base`: arm, benchmark (the metric), delta, low, high, p, test, p_holm.
 
     The table is Holm-corrected as a whole. [] where there is no base. Intervals of an arm with several runs are over
-    runs and items.
+    runs and items. An arm without a metric has no row of it, nor has any arm where the base has none.
     """
     arms = {arm: names for arm, names in group(per_item).items() if arm != base} if base in per_item else {}
     found = []
     for metric in metrics:
         for arm, names in arms.items():
+            if any(metric not in per_item[name] for name in (base, *names)):
+                continue
             runs = [per_item[name][metric] for name in names]
             measured = stats.paired_runs(runs, [per_item[base][metric]], seed=seed)
             found.append({"arm": arm, "benchmark": metric, **measured})
+    return stats.corrected(found)
+
+
+def judging(names: Iterable[str], shares: Mapping[str, float]) -> list[str]:
+    """The names without those of arms that give nearly all items one answer; `shares`: arm -> the share of it."""
+    return [name for name in names if shares.get(name, shares.get(_RUN.sub("", name), 0)) < CONSTANT]
+
+
+def by_part(
+    per_item: PerItem, metrics: Sequence[str], parts: Mapping[str, Mapping[str, Sequence[bool]]], seed: int
+) -> list[dict]:
+    """Differences from base on parts of the items: `differences` with `part`, corrected as one table.
+
+    `parts`: part -> arm -> for each item, whether it belongs to that part for that arm. Empty parts have no rows.
+    """
+    found, runs = [], group(per_item)
+    for part, by_arm in parts.items():
+        for arm, picked in by_arm.items():
+            kept = {name: {metric: [v for v, keep in zip(per_item[name][metric], picked, strict=True) if keep]
+                           for metric in metrics} for name in (BASE, *runs[arm])}  # fmt: skip
+            if any(picked):
+                found += [{**row, "part": part} for row in differences(kept, metrics, seed)]
     return stats.corrected(found)
 
 

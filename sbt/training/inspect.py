@@ -140,17 +140,18 @@ def response_logprobs(
     batch_size: int,
     *,
     change: Callable[[dict], dict] = dict,
+    loss: Mapping | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Summed log-probability (nats) of the response tokens of each row, and their number; both (rows,).
 
-    `heldout_loss` makes a loss of them. The labels are response-only, whatever loss the arm was
-    trained with, so that arms compare. `change` is applied to each row, batch by batch. DataError for no rows; else
-    raises as `Collator` does.
+    `heldout_loss` makes a loss of them. Whatever loss the arm was trained with, the labels are response-only, or those
+    of `loss` (values of `loss_mask.LossMaskConfig`), so that arms compare. `change` is applied to each row, batch by
+    batch. DataError for no rows; else raises as `Collator` does.
     """
     if len(rows) == 0:
         raise DataError("no rows to measure on")
-    collate = Collator(arm.processor, conversation, image_place=arm.image_place)
+    collate = Collator(arm.processor, conversation, loss, image_place=arm.image_place)
     order = sorted(range(len(rows)), key=lambda number: len(str(rows[number]["messages"])))  # less padding
     sums, tokens = np.zeros(len(rows)), np.zeros(len(rows))
     training = arm.model.training

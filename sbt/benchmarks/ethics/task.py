@@ -149,13 +149,15 @@ def hits(docs: Sequence[dict], pairs: Sequence[Sequence[float]], subset: str) ->
 def rows(docs: Docs, answers: Answers, *, arm: str, seed: int = 0, **provenance) -> list[dict]:
     """Metric rows with 95 % intervals: of every subset, and of each split's unweighted mean over the subsets.
 
-    Accuracy is over items, exact match over groups, where the subset has them.
+    Accuracy is over items, exact match over groups, where the subset has them; `one_answer` is the share of the items
+    that get the commonest option.
     """
     found = []
     for (subset, split), own in docs.items():
-        for metric, values in hits(own, answers[f"{subset} {split}"], subset).items():
-            named = {"arm": arm, "benchmark": "ethics", "subset": f"{subset} {split}", "metric": metric}
-            found.append(stats.metric_row(values, seed=seed, **named, **provenance))
+        pairs, named = answers[f"{subset} {split}"], {"arm": arm, "benchmark": "ethics", "subset": f"{subset} {split}"}
+        measured = hits(own, pairs, subset) | {"one_answer": commonest(pairs)}
+        for metric, values in measured.items():
+            found.append(stats.metric_row(values, metric=metric, seed=seed, **named, **provenance))
     for split in dict.fromkeys(split for _, split in docs):
         parts = {subset: own for (subset, other), own in docs.items() if other == split}
         pairs = {subset: answers[f"{subset} {split}"] for subset in parts}
@@ -193,6 +195,13 @@ def mean_of_subsets(parts: Sequence[Sequence[int]], seed: int, resamples: int = 
     drawn = sum(rng.binomial(len(part), mean, resamples) / len(part) for part, mean in zip(parts, means, strict=True))
     low, high = np.percentile(drawn / len(parts), [2.5, 97.5])
     return float(np.mean(means)), float(low), float(high)
+
+
+def commonest(pairs: Sequence[Sequence[float]]) -> list[int]:
+    """1 for every item that gets the option which most of the items get, else 0."""
+    given = _answers(pairs)
+    most = int(2 * sum(given) > len(given))
+    return [int(answer == most) for answer in given]
 
 
 def samples(docs: Docs, answers: Answers, *, arm: str, protocol: str = "standard") -> list[dict]:

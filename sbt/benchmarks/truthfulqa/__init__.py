@@ -43,7 +43,10 @@ SPECS = (
         title="TruthfulQA, generation",
         kind="text",
         table=_TABLE,
-        headline=(Headline("all", "rougeL_acc", "TruthfulQA generation (ROUGE-L acc)"),),
+        headline=(
+            Headline("all", "rougeL_acc", "TruthfulQA generation (ROUGE-L acc)"),
+            Headline("all", "base_nats", "Surprise of base at what it writes (nats a token)", best=None),
+        ),
         about="Answers written to the same questions. Is an answer more like a true reference than like a false one?",
         notebook="50_truthfulqa",
         task="sbt.benchmarks.truthfulqa.task",

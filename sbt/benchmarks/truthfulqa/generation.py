@@ -6,6 +6,7 @@ time (lm_eval/tasks/truthfulqa.py@62ca184): one sentence, BLEU of an older sacre
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from sbt.benchmarks.truthfulqa import metric
 from sbt.benchmarks.truthfulqa.files import NO_COMMENT, prepared, read_csv
 from sbt.utils import paths
 from sbt.utils.files import read_text
+
+if TYPE_CHECKING:
+    from sbt.models.text_arms import TextArm
 
 # The "QA prompt" of Lin et al. (2022), letter for letter as lm-evaluation-harness has it in
 # lm_eval/tasks/truthfulqa/truthfulqa_mc1.yaml (4e7e0d4).
@@ -86,6 +90,22 @@ def score(docs: Sequence[Mapping], completions: Sequence[str], protocol: str = "
     """Means over the questions (acc 0 to 1; max and diff in points of 100), and `n`."""
     found = per_item(docs, completions, protocol)
     return {name: sum(values) / len(docs) for name, values in found.items()} | {"n": len(docs)}
+
+
+def surprise(
+    arm: "TextArm", asked: Sequence[dict], completions: Sequence[str], *, cache: Path, add_bos: bool | None = None
+) -> list[float]:
+    """Nats a token that an arm, the base model say, gives to what another has written; empty answers are left out.
+
+    Broken text is a surprise to any model of the language; what a base model writes itself is none.
+    """
+    from sbt.inference.loglikelihood import loglikelihoods  # here: those who only read samples need no torch
+
+    said = [{**request, "id": str(place), "continuations": [text]}
+            for place, (request, text) in enumerate(zip(asked, completions, strict=True)) if text.strip()]  # fmt: skip
+    scored = loglikelihoods(arm.model, arm.tokenizer, said, cache=cache, add_bos=add_bos, identity=arm.identity)
+    lengths = [len(arm.tokenizer(one["continuations"][0], add_special_tokens=False)["input_ids"]) for one in said]
+    return [-value / length for (value,), length in zip(scored, lengths, strict=True)]
 
 
 def constant(docs: Sequence[Mapping], text: str = NO_COMMENT, protocol: str = "standard") -> dict[str, float | int]:

@@ -18,7 +18,6 @@ MAY = {"model", "needs", "instead", "instead_margin"}
 SAYS = ("higher", "lower", "alike", "differs")
 NONE = "none"  # the role of no arm: the claim is about the level of its first arm
 VERDICTS = ("supported", "contradicted", "equivalent to none", "cannot tell")
-CONSTANT = 0.95  # an arm that gives one answer to more of the items judges nothing
 FLOOR = 0.02  # both arms below this share of right items: the metric cannot show a difference
 
 
@@ -135,7 +134,8 @@ class _Held:
             return f"{', '.join(unknown)}: not in this study"
         for name in names:
             scored = paired.group(self.results.scores[name]) if name in self.results.scores else self._levels(name)
-            if lacking := [arm for arm in (a, b) if arm not in scored and arm != NONE]:
+            judged = {*scored, NONE, *self.results.one_answer.get(name, {})}  # those of one answer have no scores
+            if lacking := [arm for arm in (a, b) if arm not in judged]:
                 return f"{lacking[0]} was not scored on {name}"
         return ""
 
@@ -170,7 +170,7 @@ class _Held:
 def constant(names: Iterable[str], arms: Iterable[str], one_answer: Mapping[str, Mapping[str, float]]) -> str:
     """Which arm gives one answer to nearly all items of a score, in words; empty where none does."""
     for name in names:
-        still = [arm for arm in arms if one_answer.get(name, {}).get(arm, 0) >= CONSTANT]
+        still = [arm for arm in arms if one_answer.get(name, {}).get(arm, 0) >= paired.CONSTANT]
         if still:
             give = "gives" if len(still) == 1 else "give"
             return f"constant: {' and '.join(still)} {give} one answer to nearly all items of {name}"
