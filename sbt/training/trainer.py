@@ -161,7 +161,7 @@ class LlavaSFTTrainer(ExactResume, SFTTrainer):
         if step > self._globalstep_last_logged:
             loss = nested_gather(tr_loss, self.args.parallel_mode).mean()
             norm = torch.as_tensor(grad_norm, device=loss.device)
-            figures = torch.stack([one.double() for one in (loss, norm, *self.accuracies)])
+            figures = torch.stack([one.float() for one in (loss, norm, *self.accuracies)])
             self.waiting.append((step, self.state.epoch, learning_rate, figures))
             self.accuracies.clear()
             tr_loss.zero_()
