@@ -15,7 +15,7 @@ from fake_endpoint import FakeEndpoint
 from sbt import benchmarks
 from sbt.__main__ import _parser, main
 from sbt.benchmarks.pope import task as pope
-from sbt.report import claims
+from sbt.report import claims, collect
 from sbt.study import params, runs
 
 ROOT = Path(__file__).parents[1]
@@ -194,7 +194,7 @@ def test_finished_results_are_listed_compared_and_exported(
     for study in ("embedded", "other"):
         shutil.copytree(outputs / "tiny" / "10_make", outputs / study / "50_truthfulqa")
     report = Path(shutil.copytree(outputs / "tiny" / "20_use", outputs / "embedded" / "90_report"))
-    claims.ledger({}, {}).to_csv(report / "claims.csv", index=False)
+    claims.ledger(collect.Results([], {}, {}, {}), {}, benchmarks.specs()).to_csv(report / "claims.csv", index=False)
     shown = {"runs": "50_truthfulqa", "compare": "difference", "claims": "cannot tell", "export": r"\begin{tabular}"}
     for command, wanted in shown.items():
         for words in of(command):

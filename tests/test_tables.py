@@ -32,17 +32,29 @@ def test_a_cell_has_its_interval_and_a_number_without_one_is_not_shown():
     assert "POPE accuracy (adversarial)" not in table.columns
 
 
-def test_every_headline_table_is_written_that_has_an_arm():
+def test_a_terminal_gets_one_table_that_it_can_hold():
     text = tables.as_text(ROWS, SPECS)
-    assert "Truthfulness and ethics" in text and "Vision" in text and "Language ability" not in text
+    assert text.startswith("Truthfulness and ethics") and "mm-full  0.50 [0.10, 0.90]" in text and "POPE" not in text
+    wide = [row(f"{'long' * 9} {n}", "truthfulqa", "all", metric, 0.25) for metric in ("mc1", "mc2") for n in range(3)]
+    wide += [row("x", "ethics", f"mean {split}", "accuracy", 0.5) for split in ("test", "test_hard")]
+    lines = tables.as_text(wide, SPECS).splitlines()
+    assert max(map(len, lines)) <= 100 and "mc2" in lines[1] and "hard" not in lines[1]
+    assert tables.as_text([], SPECS) == ""
 
 
-def test_a_titled_table_says_what_guessing_gives():
+def test_a_titled_table_says_what_guessing_gives_and_lies_down_where_it_is_wide():
     table = tables.with_guessing(ROWS, SPECS, "Vision")
     assert table.loc["guessing", "POPE F1 (adversarial)"] == "–" and list(table.index) == ["mm-full", "guessing"]
     assert not len(tables.with_guessing(ROWS, SPECS, "Language ability"))
+    more = [row("mm-full", *key, 0.5) for key in tables.columns(SPECS)["Vision"]]
+    assert list(tables.with_guessing(more, SPECS, "Vision").columns) == ["mm-full", "guessing"]
     page = tables.page(table, "Vision").data
-    assert page.count("<caption") == 1 and "<b>Vision</b>" in page and "guessing" in page
+    assert page.count("<caption") == 1 and ">Vision</caption>" in page and "guessing" in page
+
+
+def test_a_number_has_the_digits_that_its_interval_can_hold():
+    cells = [tables.cell({"value": value, "low": value - 1, "high": value + 1}) for value in (0.5, 34.25, 363.33)]
+    assert cells == ["0.50 [-0.50, 1.50]", "34.2 [33.2, 35.2]", "363 [362, 364]"]
 
 
 def test_a_sentence_says_what_the_interval_shows():

@@ -13,18 +13,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from IPython import display
+from IPython import display, get_ipython
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
 RIGHT, WRONG, PLAIN = "#1a7f4b", "#b3261e", "#222222"  # ink of a right answer, a wrong one, and any other text
-COLOURS = 64  # of a gallery
+COLOURS = 64  # of a picture
+BESIDE = {"textcoords": "offset points", "va": "center", "fontsize": 8.5}  # a number beside what it tells
+DPI = 80  # at which a figure is laid out; a page gets it sharper, as 150 dots an inch
 ARMS = {
     "base": "#8d99a6",
     "mm-lora": "#4c8eda",
     "mm-full": "#1f4e9c",
-    "mm-l2t": "#2f9e94",
+    "mm-l2t": "#8ed2c6",
     "text-visual": "#e2a336",
     "text-alpaca": "#c9653f",
     "text-orca": "#8a3d5c",
@@ -34,7 +36,7 @@ ARMS = {
 def style() -> None:
     """One look for all figures: quiet grid, no frames, compact pictures."""
     sns.set_theme(context="notebook", style="whitegrid", font_scale=0.85)
-    plt.rcParams.update({"figure.dpi": 80, "savefig.dpi": 80, "axes.spines.top": False, "axes.spines.right": False})
+    plt.rcParams.update({"figure.dpi": DPI, "savefig.dpi": 150, "axes.spines.top": False, "axes.spines.right": False})
 
 
 def colour(arm: str) -> str:
@@ -58,8 +60,39 @@ def turns(said: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(f"{role}: {text}", RIGHT if role == "assistant" else PLAIN) for role, text in said]
 
 
+def words(figure: Figure) -> str:
+    """What a figure shows, for those who cannot see it: its titles, labels and arms."""
+    axes = figure.axes
+    found = [figure.get_suptitle(), *(axis.get_title() or axis.get_title("left") for axis in axes)]
+    found += [axes[0].get_xlabel(), axes[0].get_ylabel()] if axes else []
+    found += [text.get_text() for text in axes[0].get_yticklabels()] if axes else []
+    return "; ".join(dict.fromkeys(" ".join(text.split()) for text in found if text.strip()))
+
+
+def small(figure: Figure) -> bytes:
+    """The figure as a sharp PNG of few colours, small enough to commit."""
+    full = io.BytesIO()
+    figure.savefig(full, format="png", bbox_inches="tight", dpi=150)
+    return _few_colours(full)
+
+
+def _few_colours(full: io.BytesIO) -> bytes:
+    made = io.BytesIO()
+    Image.open(full).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(made, "PNG", optimize=True)
+    return made.getvalue()
+
+
+def _shown(figure: Figure) -> tuple[bytes, dict]:
+    """What a notebook keeps of a figure: a picture, its size on the page, and what it shows in words."""
+    png = small(figure)
+    width, height = (round(side * DPI / 150) for side in Image.open(io.BytesIO(png)).size)
+    return png, {"width": width, "height": height, "alt": words(figure)}
+
+
 def finish(figure: Figure, title: str = "", legend_of: Axes | None = None) -> Figure:
     """The figure with its title, and one legend for all panels, of what `legend_of` shows."""
+    if shell := get_ipython():  # here: the figure's backend registers its own when the first one is made
+        shell.display_formatter.formatters["image/png"].for_type(Figure, _shown)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     if legend_of:
@@ -99,10 +132,10 @@ def gallery(
             axis.axis("off")
     figure.subplots_adjust(left=0.01, right=0.99, top=0.995, bottom=0.005)
     plt.close(figure)
-    full, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(full, format="png", bbox_inches="tight")
-    Image.open(full).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
-    return display.Image(small.getvalue())
+    full = io.BytesIO()
+    figure.savefig(full, format="png", bbox_inches="tight", dpi=DPI)
+    said = "; ".join(" ".join(line for line, _ in entry) for entry in lines)
+    return display.Image(_few_colours(full), alt=f"{len(images)} pictures, each with its text: {said}")
 
 
 def curve(history: pd.DataFrame, title: str, label: str = "loss per trained token") -> Figure:
@@ -143,7 +176,9 @@ def scores(frame: pd.DataFrame, title: str, chance: dict[str, float] | None = No
         error = np.clip([rows["value"] - rows["low"], rows["high"] - rows["value"]], 0, None)
         inks = [colour(arm) for arm in arms]
         axis.barh(arms, rows["value"], xerr=error, color=inks, error_kw={"lw": 1.2}, height=0.7)
-        axis.set(title=panel)
+        for arm in rows.index[rows["value"].abs() < 0.005]:  # else a bar of nothing looks like one that is missing
+            axis.annotate("0.00", (rows["high"][arm], arm), (4, 0), **BESIDE)
+        axis.set(title=panel, xlabel="score")
         axis.grid(axis="y", visible=False)
         if chance and panel in chance:
             axis.axvline(chance[panel], color="#555555", linestyle=":", linewidth=1.2)
@@ -190,7 +225,7 @@ def differences(frame: pd.DataFrame, title: str) -> Figure:
         for row in frame[frame["benchmark"] == name].to_dict("records"):
             _interval(axis, row, row["arm"], colour(row["arm"]))
         axis.axvline(0, color="#555555", linewidth=1)
-        axis.set(title=name)
+        axis.set(title=name, xlabel="difference")
         axis.margins(y=0.15)
     axes[0][0].invert_yaxis()
     return finish(figure, title)
@@ -204,6 +239,7 @@ def added(frame: pd.DataFrame, title: str, ink: str) -> Figure:
     axis.axvline(0, color="#555555", linewidth=1)
     axis.invert_yaxis()
     axis.margins(y=0.1)
+    axis.set_xlabel("difference")
     axis.set_title(title, loc="left")
     return finish(figure)
 
@@ -227,8 +263,7 @@ def times(ratios: pd.DataFrame, title: str) -> Figure:
     for offset, name, ink in zip((-0.2, 0.2), names, ("#1f4e9c", "#b9c6d8"), strict=True):
         axis.barh(places + offset, ratios[name], height=0.36, color=ink, label=name)
         for place, value in zip(places + offset, ratios[name], strict=True):
-            beside = {"xytext": (3, 0), "textcoords": "offset points", "va": "center", "fontsize": 8.5}
-            axis.annotate(f"{value:.1f}", (value, place), **beside)
+            axis.annotate(f"{value:.1f}", (value, place), (3, 0), **BESIDE)
     axis.axvline(1, color="#555555", linestyle=":", linewidth=1.2)
     axis.set(xscale="log", yticks=places, yticklabels=ratios.index)
     axis.set_xlim(left=min(0.8, ratios[names].min().min()), right=2 * ratios[names].max().max())

@@ -12,7 +12,11 @@ from IPython.display import HTML
 
 Column = tuple[str, str, str]  # benchmark, subset, metric
 NOT_BOTH = "base and another arm were not both scored"
-SENTENCES = "<style>table.sentences td, table.sentences th {text-align: left !important}</style>"
+LOOK = (
+    "<style>table.sentences td, table.sentences th {text-align: left !important; vertical-align: top}"
+    " table.numbers td, table.numbers tbody th {white-space: nowrap}"
+    " caption {text-align: left; font-weight: bold; padding: 4px 0}</style>"
+)
 
 
 def columns(specs: Mapping[str, Any]) -> dict[str, dict[Column, str]]:
@@ -24,13 +28,15 @@ def columns(specs: Mapping[str, Any]) -> dict[str, dict[Column, str]]:
     return tables
 
 
-def cell(row: Mapping, digits: int = 2) -> str:
-    """A value with its interval; a number without one is not shown."""
+def cell(row: Mapping, digits: int | None = None) -> str:
+    """A value with its interval; None: as many digits as an interval of this size can hold."""
+    if digits is None:
+        digits = 2 if abs(row["high"]) < 10 else 1 if abs(row["high"]) < 100 else 0
     return f"{row['value']:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
 
 
 def grid(
-    rows: pd.DataFrame, index: str | list[str], columns: str | list[str] = "arm", digits: int = 2
+    rows: pd.DataFrame, index: str | list[str], columns: str | list[str] = "arm", digits: int | None = None
 ) -> pd.DataFrame:
     """Metric rows as a table of "value [low, high]", in their own order; a dash where there is none; empty of none."""
     if not len(rows):  # as of relative drops, where the clean score is 0
@@ -53,25 +59,36 @@ def wide(rows: Iterable[dict], titles: Mapping[Column, str]) -> pd.DataFrame:
 def page(frame: pd.DataFrame, title: str = "", index: bool = True) -> HTML:
     """A table for a page that hides its code, below its title; one of sentences (no index) stands to the left."""
     html = frame.to_html(border=0, index=index, na_rep="–", classes="numbers" if index else "sentences")
-    caption = f'<caption style="text-align: left"><b>{title}</b></caption>' if title else ""
-    return HTML(SENTENCES + html.replace(">", ">" + caption, 1))
+    caption = f"<caption>{title}</caption>" if title else ""
+    return HTML(LOOK + html.replace(">", ">" + caption, 1))
 
 
 def with_guessing(rows: Iterable[dict], specs: Mapping[str, Any], title: str) -> pd.DataFrame:
-    """One of the report's tables with, as a last row, what guessing gives; empty where no arm was scored."""
+    """One of the report's tables with what guessing gives; empty where no arm was scored.
+
+    Arms are its rows, or its columns where the metrics are more than the arms.
+    """
     table = wide(rows, columns(specs).get(title, {}))
     if not len(table):
         return table
     chance = {metric.title: metric.chance for spec in specs.values() for metric in spec.headline}
     known = {name: "–" if chance.get(name) is None else f"{chance[name]:.2f}" for name in table.columns}
-    return pd.concat([table, pd.DataFrame([known], index=["guessing"])]).rename_axis(None)
+    table = pd.concat([table, pd.DataFrame([known], index=["guessing"])]).rename_axis(None)
+    return table.T if len(table.columns) > len(table) else table
 
 
-def as_text(rows: Iterable[dict], specs: Mapping[str, Any]) -> str:
-    """The headline tables as plain text, each below its title; a table without any arm is left out."""
+def as_text(rows: Iterable[dict], specs: Mapping[str, Any], width: int = 100) -> str:
+    """The first of the report's tables as plain text: its title, then as many of its columns as a terminal holds."""
     rows = list(rows)
-    tables = {title: wide(rows, titles) for title, titles in columns(specs).items()}
-    return "\n\n".join(f"{title}\n{table.to_string()}" for title, table in tables.items() if len(table)) + "\n"
+    for title, titles in columns(specs).items():
+        table = wide(rows, titles)
+        if len(table):
+            for count in range(len(table.columns), 0, -1):
+                lines = table[table.columns[:count]].to_string().splitlines()
+                if max(map(len, lines)) <= width:
+                    break
+            return "\n".join([title, *(line.rstrip() for line in lines)]) + "\n"
+    return ""
 
 
 def signed(row: Mapping) -> str:

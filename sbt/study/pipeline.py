@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable
+from html import escape
 from pathlib import Path
 
 from sbt.study import estimate, manifest, params, runs
@@ -17,6 +18,7 @@ from sbt.utils import env, files, hub, paths, text
 from sbt.utils.errors import DataError, ParameterError
 
 FORCED = manifest.State("to run", "forced")
+NO_WORDS = "No description has been provided for this image"  # nbconvert's own
 TICK = 0.1  # seconds between two looks at what runs
 
 
@@ -244,4 +246,9 @@ def _html(notebook: Path, title: str, hide_code: bool) -> str:
         exclude_anchor_links=hide_code,
     )
     html, _ = exporter.from_filename(str(notebook), resources={"metadata": {"name": title}})
+    # nbconvert's template has no place for what a picture shows in words
+    cells = params.read_notebook(notebook)["cells"]
+    pictures = (o for cell in cells for o in cell.get("outputs", ()) if "image/png" in o.get("data", ()))
+    words = iter([picture["metadata"].get("image/png", {}).get("alt", NO_WORDS) for picture in pictures])
+    html = re.sub(f'alt="{NO_WORDS}"', lambda _: f'alt="{escape(next(words, NO_WORDS))}"', html)
     return re.sub(r"<script\b.*?</script>", "", html, flags=re.DOTALL)

@@ -102,7 +102,7 @@ class _Held:
                 why = "; ".join(dict.fromkeys(blind.values()))
         if why:
             return row | {"verdict": "cannot tell", "why": why, "source": one["source"], "read": one["read"]}
-        delta, low, high = _mean([self._difference(name, a, b) for name in usable])
+        delta, low, high = mean([self._difference(name, a, b) for name in usable])
         told = verdict(one["says"], low, high, margin)
         why = f"too few items or runs: the interval is wider than {margin:g} around 0" if told == "cannot tell" else ""
         measured = ", ".join(usable) + (f" (without {', '.join(blind)}: {'; '.join(blind.values())})" if blind else "")
@@ -177,7 +177,7 @@ def constant(names: Iterable[str], arms: Iterable[str], one_answer: Mapping[str,
     return ""
 
 
-def _mean(differences: Sequence[dict]) -> tuple[float, float, float]:
+def mean(differences: Sequence[dict]) -> tuple[float, float, float]:
     """Mean of paired differences of several scores with its interval: half widths add up as if independent."""
     count = len(differences)
     delta = sum(row["delta"] for row in differences) / count
