@@ -131,6 +131,14 @@ def test_a_language_model_is_aligned_too(tmp_path: Path, small: SimpleNamespace)
     assert made.history["loss"].notna().all() and made.steps == 4
 
 
+def test_what_was_learned_shows_on_pairs(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
+    before, after = (models.Arm(*built(small, "full"), name, "v1", {}) for name in ("before", "after"))
+    some = pairs(small.images)
+    assert preference.gains(before, after, some, 3) == pytest.approx([0.0] * len(some), abs=1e-4)
+    dpo(after.model, after.processor, some, tmp_path, SETTINGS)
+    assert preference.gains(before, after, some, 3).mean() > 0
+
+
 def test_wrong_values_and_empty_answers_are_named(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
     model, processor = built(small, "full")
     some = pairs(small.images)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from sbt.data import preferences
@@ -125,16 +126,52 @@ def test_pictures_of_a_table_lie_beside_it(tmp_path: Path) -> None:
 
 
 def test_the_annotator_knows_the_truth_unless_it_is_noisy(tmp_path: Path) -> None:
-    asked = world.prompts(tmp_path, "train", pictures=4, texts=60, seed=0)
-    other = world.prompts(tmp_path, "heldout", pictures=4, texts=60, seed=0)
+    asked = world.prompts(tmp_path, "train", pictures=6, texts=60, seed=0)
+    other = world.prompts(tmp_path, "heldout", pictures=6, texts=60, seed=0)
     assert not {one["question"] for one in asked if one["kind"] != "picture"} & {one["question"] for one in other}
-    good = ["Yes, it is so." if one["right"] == "yes" else "No, it is not." for one in asked]
-    good = [f"It is {one['right']}." if one["kind"] == "fact" else text for one, text in zip(asked, good, strict=True)]
-    bad = [f"{one['wrong'].capitalize()}." for one in asked]
-    assert [world.right(one, text) for one, text in zip(asked, good, strict=True)] == [1.0] * 64
-    assert [world.right(one, text) for one, text in zip(asked, bad, strict=True)] == [0.0] * 64
-    answers = list(zip(bad, good, strict=True))
-    pairs, _ = preferences.pairs(preferences.check(world.annotate(asked, answers)))
-    assert len(pairs) == 64 and {pair["chosen"] for pair in pairs} == set(good)
-    noisy, _ = preferences.pairs(world.annotate(asked, answers, noise=1.0))
+    good = [one["answer"] for one in asked]
+    bad = [f"{(one['wrong'] or 'nothing').capitalize()}." for one in asked]
+    assert [world.right(one, text) for one, text in zip(asked, good, strict=True)] == [1.0] * 66
+    assert [world.right(one, text) for one, text in zip(asked, bad, strict=True)] == [0.0] * 66
+    table = preferences.check(world.annotate(asked, list(zip(bad, good, strict=True))))
+    pairs, _ = preferences.pairs(table)
+    assert len(pairs) == 66 and {pair["chosen"] for pair in pairs} == set(good)
+    assert [row["annotator_answer"] for row in table] == good
+    noisy, _ = preferences.pairs(world.annotate(asked, list(zip(bad, good, strict=True)), noise=1.0))
     assert 0.2 < sum(pair["chosen"] in good for pair in noisy) / len(noisy) < 0.8
+
+
+@pytest.mark.parametrize(
+    ("question", "named", "answer", "expected"),
+    [("What is at the top left?", "a small red star", "The object at the top left is a red star.", 1.0),
+     ("What is at the top left?", "a small red star", "A red star or a blue heart.", 0.0),
+     ("What is at the top left?", "a small red star", "A red circle.", 0.0),
+     ("Where is the red star?", "at the top left", "The red star is at the left.", 0.0),
+     ("How many red objects are there?", "no", "No red objects.", 1.0),
+     ("How many red objects are there?", "two", "There are two.", 1.0)],
+)  # fmt: skip
+def test_an_open_answer_names_what_it_should_and_nothing_else(
+    question: str, named: str, answer: str, expected: float
+) -> None:
+    asked = {"kind": "picture", "question": question, "right": named, "wrong": ""}
+    assert world.right(asked, answer) == expected
+
+
+def test_a_larger_share_of_the_questions_holds_a_smaller_one() -> None:
+    table = [row(str(n), rating(4, 4), rating(0, 0)) for n in range(20)]
+    few, more = (preferences.parted(table, share, seed=3) for share in (0.25, 0.5))
+    assert [len(part) for part in (*few, *more)] == [5, 15, 10, 10]
+    assert [one for one in more[0] if one in few[0]] == few[0] and few[1] == [
+        one for one in table if one not in few[0]
+    ]
+    with pytest.raises(ParameterError, match="between 0 and 1"):
+        preferences.parted(table, 1.1)
+
+
+def test_where_no_truth_is_known_nothing_is_judged() -> None:
+    asked = [{"id": "a", "image": "", "question": "?"}]
+    records = pd.DataFrame(world.judged(asked, {"one": ["x"], "two": [""]}))
+    assert world.metric_rows(records) == [] and not len(world.compared(records, "one"))
+    assert world.answer(world.compared(records, "one"), "one", ["two"], {"one": 1.0, "two": 0.0}) == [
+        "Characters of an answer: 1 of one, 0 of two"
+    ]

@@ -97,6 +97,17 @@ def check(rows: Sequence[dict], name: str = "preference table") -> list[dict]:
     return list(rows)
 
 
+def parted(rows: Sequence[dict], share: float, *, seed: int = 0) -> tuple[list[dict], list[dict]]:
+    """The rows of a seeded `share` of the questions, rounded, and the other ones, both in their order.
+
+    A larger share holds the rows of a smaller one, so that arms of growing data differ in nothing else.
+    ParameterError for a share that does not lie between 0 and 1.
+    """
+    taken = _some(len(rows), share, seed)
+    kept = [row for place, row in enumerate(rows) if place in taken]
+    return kept, [row for place, row in enumerate(rows) if place not in taken]
+
+
 def total(ratings: dict, attributes: Sequence[str] = ATTRIBUTES[:3]) -> float:
     """Sum of an answer's ratings over `attributes`: helpfulness, correctness and coherence, as the authors' code."""
     return sum(ratings[name] for name in attributes)
@@ -164,10 +175,7 @@ def flipped(given: Sequence[dict], share: float, *, seed: int = 0) -> list[dict]
 
     A larger share flips the pairs of a smaller one too, so that arms of growing noise differ in nothing else.
     """
-    if not 0 <= share <= 1:
-        raise ParameterError(f"the share of flipped labels must lie between 0 and 1, found {share!r}")
-    order = random.Random(seed).sample(range(len(given)), len(given))
-    swap = set(order[: round(share * len(given))])
+    swap = _some(len(given), share, seed)
     exchanged = {"chosen": "rejected", "rejected": "chosen"}
     return [
         {name: pair[exchanged.get(name, name)] for name in pair} if number in swap else pair
@@ -245,6 +253,13 @@ def conversation(asked: dict, question: str, answer: str, name: str) -> dict:
             {"role": "assistant", "content": [{"type": "text", "text": answer}]},
         ],
     }
+
+
+def _some(size: int, share: float, seed: int) -> set[int]:
+    """Places of a seeded share; a larger one holds those of a smaller one."""
+    if not 0 <= share <= 1:
+        raise ParameterError(f"a share must lie between 0 and 1, found {share!r}")
+    return set(random.Random(seed).sample(range(size), size)[: round(share * size)])
 
 
 def _conversations(answered: Sequence) -> list[dict]:

@@ -69,7 +69,8 @@ def asked_pair(scene: Scene, there: bool, rng: random.Random, pairs: tuple = PAI
     return rng.choice(scene.things).pair if there else absent(scene, rng, pairs)
 
 
-def _about_one(scene: Scene, rng: random.Random) -> QA:
+def about_one(scene: Scene, rng: random.Random) -> QA:
+    """What, where or of which colour or shape one thing is."""
     thing = rng.choice(scene.things)
     alone = sum(t.shape == thing.shape for t in scene.things) == 1
     where = place(thing)
@@ -85,7 +86,8 @@ def _about_one(scene: Scene, rng: random.Random) -> QA:
     return rng.choice(asks)
 
 
-def _count(scene: Scene, rng: random.Random) -> QA:
+def count(scene: Scene, rng: random.Random) -> QA:
+    """How many objects there are: in all, of a colour or of a shape."""
     colours, shapes = Counter(t.colour for t in scene.things), Counter(t.shape for t in scene.things)
     kind = rng.randrange(3)
     if kind == 0:
@@ -108,8 +110,8 @@ def question(scene: Scene, rng: random.Random, pairs: tuple = PAIRS) -> QA:
     if draw < 0.5:
         return existence(scene, asked_pair(scene, rng.random() < 0.5, rng, pairs))
     if draw < 0.8:
-        return _about_one(scene, rng)
-    return _count(scene, rng) if draw < 0.95 else _empty(scene, rng)
+        return about_one(scene, rng)
+    return count(scene, rng) if draw < 0.95 else _empty(scene, rng)
 
 
 def groups(scene: Scene) -> Iterator[tuple[str, str, list[Thing]]]:

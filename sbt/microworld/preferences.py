@@ -2,6 +2,8 @@
 
 Questions about new pictures, about scenes told in words, and about the world's facts. The truth being known, the
 annotator's noise is a parameter: how much of it does preference alignment survive?
+
+Most questions are open (what, where, how many): an arm that says yes to everything answers half of the others.
 """
 
 import random
@@ -14,17 +16,20 @@ import pandas as pd
 from sbt.data.preferences import ATTRIBUTES
 from sbt.microworld import phrases
 from sbt.microworld.facts import FACTS
-from sbt.microworld.scenes import SEEN, Scene, render, sample
+from sbt.microworld.scenes import COLOURS, SEEN, SHAPES, Scene, plural, render, sample
 from sbt.report import stats, tables
 
 READ = "Read the text and answer the question."
+PLACES = ("top", "bottom", "left", "right", "center")
+NAMED = {*COLOURS, *SHAPES, *map(plural, SHAPES), *phrases.NUMBERS, *PLACES}  # what an open answer is judged by
 
 
 def prompts(folder: Path, split: str, *, pictures: int, texts: int, seed: int) -> list[dict]:
-    """Prompts {"id", "image": file or "", "question", "kind", "right", "wrong"} of a split; pictures go to `folder`.
+    """Prompts {"id", "image": file or "", "question", "kind", "answer", "right", "wrong"}; pictures go to `folder`.
 
-    `right` and `wrong` are words of an answer: yes and no, or the truth of a fact and its misconception. Splits share
-    neither scenes nor facts: "train" has every other fact, all others have the rest.
+    `answer` is a whole one; `right` and `wrong` are what decides: yes and no, a fact's truth and its misconception, or
+    what an open answer names ("red star", "top left", "two"), without a wrong one. Splits share neither scenes nor
+    facts: "train" has every other fact, all others have the rest.
     """
     made = []
     for number in range(pictures):
@@ -36,7 +41,8 @@ def prompts(folder: Path, split: str, *, pictures: int, texts: int, seed: int) -
         made.append({"id": f"{split}-picture-{number}", "image": str(file), "kind": "picture", **question})
     facts = [fact for place, fact in enumerate(FACTS) if (place % 2 == 0) == (split == "train")][: texts // 2]
     for number, fact in enumerate(facts):
-        told = {"question": fact.question, "right": fact.true.lower(), "wrong": fact.misconception.lower()}
+        told = {"question": fact.question, "answer": fact.statement(fact.true)}
+        told |= {"right": fact.true.lower(), "wrong": fact.misconception.lower()}
         made.append({"id": f"{split}-fact-{number}", "image": "", "kind": "fact", **told})
     for number in range(texts - len(facts)):
         name = f"{split} words {number}"
@@ -47,26 +53,45 @@ def prompts(folder: Path, split: str, *, pictures: int, texts: int, seed: int) -
 
 
 def _scene(name: str, number: int) -> tuple[Scene, dict]:
-    """A scene and a question whether something is in it, yes and no in turn."""
+    """A scene and a question about it: in turn what or where one thing is, how many there are, and what is there.
+
+    The last kind is answered by yes and by no in turn.
+    """
     rng = random.Random(name)
-    scene, there = sample(rng, SEEN, least=2), number % 2 == 0
+    scene = sample(rng, SEEN, least=2)
+    if number % 3 < 2:
+        question, answer = (phrases.about_one, phrases.count)[number % 3](scene, rng)
+        return scene, {"question": question, "answer": answer, "right": answer.rstrip(".").lower(), "wrong": ""}
+    there = number % 2 == 0
     pair = rng.choice([thing.pair for thing in scene.things]) if there else phrases.absent(scene, rng, SEEN)
+    question, answer = phrases.existence(scene, pair)
     labels = ("yes", "no") if there else ("no", "yes")
-    return scene, {"question": phrases.existence_question(pair), "right": labels[0], "wrong": labels[1]}
+    return scene, {"question": question, "answer": answer, "right": labels[0], "wrong": labels[1]}
+
+
+def _named(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", text.lower())) & NAMED
 
 
 def right(prompt: dict, answer: str) -> float:
-    """1.0 where an answer says what is so, else 0.0: it begins with the right word, or names a fact's truth alone."""
+    """1.0 where an answer says what is so, else 0.0.
+
+    It begins with the right word (yes, no), names a fact's truth alone, or names what it should and nothing else but
+    words of the question.
+    """
     words = re.findall(r"[a-z]+", answer.lower())
     if prompt["kind"] == "fact":
         return float(prompt["right"] in words and prompt["wrong"] not in words)
-    return float(words[:1] == [prompt["right"]])
+    if prompt["wrong"]:
+        return float(words[:1] == [prompt["right"]])
+    asked, wanted = prompt["question"].split("\n")[0], _named(prompt["right"])
+    return float(_named(answer) - (_named(asked) - wanted) == wanted)
 
 
 def annotate(
     asked: Sequence[dict], answers: Sequence[Sequence[str]], *, noise: float = 0.0, seed: int = 0
 ) -> list[dict]:
-    """Rows of a preference table: the answers to each prompt with ratings by rules that know the truth.
+    """Rows of a preference table: the answers to each prompt with ratings by rules that know the truth, and their own.
 
     With probability `noise` an answer's ratings are drawn at random instead.
     """
@@ -78,7 +103,8 @@ def annotate(
             drawn = {name: rng.randrange(5) for name in ATTRIBUTES}
             ratings.append(drawn if rng.random() < noise else rate(prompt, answer))
         told = {name: prompt[name] for name in ("id", "image", "question")}
-        rows.append({**told, "answers": list(said), "ratings": ratings, "annotator": f"rules, noise {noise:g}"})
+        own = {"annotator": f"rules, noise {noise:g}", "annotator_answer": prompt["answer"]}
+        rows.append({**told, "answers": list(said), "ratings": ratings, **own})
     return rows
 
 
@@ -86,7 +112,7 @@ def rate(prompt: dict, answer: str) -> dict[str, int]:
     """An answer's ratings, 0 to 4: what it says counts most, then whether it is a whole sentence, then its length."""
     words = re.findall(r"[A-Za-z]+", answer)
     said = {word.lower() for word in words}
-    true, tried = right(prompt, answer), bool(said & {prompt["right"], prompt["wrong"]})
+    true, tried = right(prompt, answer), bool(said & {*prompt["right"].split(), prompt["wrong"]})
     whole = bool(re.fullmatch(r"[A-Z].*[.!?]", answer.strip(), re.DOTALL))
     repeats = any(one == other for one, other in zip(words, words[1:], strict=False))
     length = min(4, len(words) // 3)
@@ -100,9 +126,10 @@ def rate(prompt: dict, answer: str) -> dict[str, int]:
 
 
 def judged(asked: Sequence[dict], answers: Mapping[str, Sequence[str]]) -> list[dict]:
-    """A record for each arm and prompt: arm, id, kind, answer, right (1.0 or 0.0), empty, characters."""
+    """A record for each arm and prompt: arm, id, kind, answer, right (1, 0; None: not known), empty, characters."""
     return [
-        {"arm": arm, "id": prompt["id"], "kind": prompt["kind"], "answer": answer, "right": right(prompt, answer),
+        {"arm": arm, "id": prompt["id"], "kind": prompt.get("kind", "question"), "answer": answer,
+         "right": right(prompt, answer) if "right" in prompt else None,
          "empty": not answer.strip(), "characters": len(answer)}
         for arm, said in answers.items()
         for prompt, answer in zip(asked, said, strict=True)
@@ -114,12 +141,13 @@ def metric_rows(records: pd.DataFrame, *, seed: int = 0) -> list[dict]:
     named = {"benchmark": "preference_heldout", "metric": "right", "protocol": "standard", "template_hash": ""}
     return [
         stats.metric_row(list(part["right"]), arm=arm, subset=kind, seed=seed, **named)
-        for (arm, kind), part in records.groupby(["arm", "kind"], sort=False)
+        for (arm, kind), part in records.dropna(subset="right").groupby(["arm", "kind"], sort=False)
     ]
 
 
 def compared(records: pd.DataFrame, arm: str, *, seed: int = 0) -> pd.DataFrame:
     """Paired differences of `arm` from every other arm, on pictures and on texts: arm, benchmark, delta, low, high."""
+    records = records.dropna(subset="right")
     texts = records["kind"].map(lambda kind: "pictures" if kind == "picture" else "texts")
     scores = records.assign(on=texts).pivot(index=["on", "id"], columns="arm", values="right")
     others = [name for name in records["arm"].unique() if name != arm]
@@ -130,14 +158,16 @@ def compared(records: pd.DataFrame, arm: str, *, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def answer(differences: pd.DataFrame, arm: str, others: Sequence[str]) -> str:
-    """What the differences of `arm` from `others` say, a clause for each that is there."""
+def answer(differences: pd.DataFrame, arm: str, others: Sequence[str], characters: Mapping[str, float]) -> list[str]:
+    """What the differences of `arm` from `others` say, a clause for each that is there; and how long answers are."""
     clauses = []
     for other in others:
-        rows = differences[differences["arm"] == other].to_dict("records")
+        rows = differences[differences["arm"] == other].to_dict("records") if len(differences) else []
         told = [f"{tables.verdict(row)} it on {row['benchmark']} ({tables.signed(row)})" for row in rows]
         clauses += [f"beside {other}, {' and '.join(told)}"] if told else []
-    return f"Right answers of {arm} to held-out questions: {'; '.join(clauses)}"
+    said = [f"Right answers of {arm} to held-out questions: {'; '.join(clauses)}"] if clauses else []
+    long = ", ".join(f"{characters[name]:.0f} of {name}" for name in (arm, *others) if name in characters)
+    return [*said, f"Characters of an answer: {long}"]
 
 
 def conversations(count: int, seed: int = 0) -> list[dict]:
@@ -176,7 +206,7 @@ def instructions(count: int, seed: int = 0) -> list[dict]:
     """Instructions in AlpacaEval's form; the reference's output is right every other time. `truth` as above."""
     return [
         {"dataset": one["kind"], "instruction": one["question"], "generator": "right every other time", "truth": one,
-         "output": f"{one['wrong' if number % 4 > 1 else 'right'].capitalize()}."}
+         "output": f"{(one['wrong' if number % 4 > 1 else 'right'] or 'nothing').capitalize()}."}
         for number, one in enumerate(prompts(Path(), "judged", pictures=0, texts=count, seed=seed))
     ]  # fmt: skip
 

@@ -21,7 +21,18 @@ from sbt.utils.errors import DataError, ParameterError, RunError
 from sbt.utils.files import read_json, read_jsonl, write_json, write_jsonl
 from sbt.utils.progress import Answer, Progress, note
 
-__all__ = ["Run", "begin", "lock", "metrics", "read_json", "read_jsonl", "samples", "write_json", "write_jsonl"]
+__all__ = [
+    "Run",
+    "begin",
+    "best",
+    "lock",
+    "metrics",
+    "read_json",
+    "read_jsonl",
+    "samples",
+    "write_json",
+    "write_jsonl",
+]
 
 LOCK_SECONDS = 60
 MIN_FREE_GB = 1.0
@@ -124,6 +135,17 @@ def metrics(folder: Path) -> list[dict]:
         where = paths.shown(folder / "metrics.json")
         raise RunError(f"{where} is not whole. Make the step anew with {manifest.force(folder)}")
     return rows
+
+
+def best(folders: Iterable[Path], metric: str) -> dict:
+    """The parameters of the step, of those in `folders`, with the largest value of a metric; the first of equals.
+
+    DataError where no step has it.
+    """
+    found = {folder: row["value"] for folder in folders for row in metrics(folder) if row["metric"] == metric}
+    if not found:
+        raise DataError(f"no step has the metric {metric!r}, by which the best one is chosen")
+    return params.load_yaml(max(found, key=found.__getitem__) / "params.yaml")
 
 
 def samples(folder: Path) -> list[dict]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
@@ -21,7 +22,9 @@ from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase,
 from trl import DPOConfig, DPOTrainer
 
 from sbt.data import preferences
+from sbt.models import Arm
 from sbt.training.collator import IGNORED, Collator
+from sbt.training.inspect import response_logprobs
 from sbt.training.settings import Result, Settings
 from sbt.training.train import HISTORY, Run, arguments, load, prepare, result, resumed, sft, training
 from sbt.training.trainer import ExactResume, Progress, TrainingMonitor, core_of
@@ -163,6 +166,20 @@ def _reference(trainer: PairTrainer, run: Run) -> list[list[float]]:
         values += [list(pair) for pair in zip(chosen.float().tolist(), rejected.float().tolist(), strict=True)]
     write_json(file, values)
     return values
+
+
+def gains(before: Arm, after: Arm, pairs: Sequence[dict], batch_size: int) -> np.ndarray:
+    """By how many nats `after` prefers each pair's chosen answer more than `before` does: (pairs,).
+
+    DPO makes this gain large on the pairs it trains on; on others, the share above 0 says what was learned.
+    """
+
+    def preference(arm: Arm) -> np.ndarray:
+        sides = ([_said(pair, side) for pair in pairs] for side in ("chosen", "rejected"))
+        chosen, rejected = (response_logprobs(arm, rows, arm.conversation, batch_size)[0] for rows in sides)
+        return chosen - rejected
+
+    return preference(after) - preference(before)
 
 
 @contextlib.contextmanager
