@@ -70,7 +70,7 @@ def test_notebook_is_well_formed(path: Path) -> None:
     lines = [[x for x in params.cell_source(cell).splitlines() if x.strip()] for cell in code_cells(notebook)]
     assert sum(map(len, lines[1:])) <= 120  # without the first cell, which is the same everywhere
     tagged = ["parameters" in cell["metadata"].get("tags", ()) for cell in code_cells(notebook)]
-    most = [45 if declares else 15 for declares in tagged]  # a list of parameters is read line by line, not as code
+    most = [46 if declares else 15 for declares in tagged]  # a list of parameters is read line by line, not as code
     assert [n for n, (cell, size) in enumerate(zip(lines, most, strict=True), start=1) if len(cell) > size] == []
 
 

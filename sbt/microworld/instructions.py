@@ -5,11 +5,13 @@ No instruction ever mentions a held-out colour-shape pair (`scenes.HELD_OUT`).
 
 import random
 
+from sbt.benchmarks.vqav2.task import SHORT
 from sbt.microworld import phrases
 from sbt.microworld.facts import FACTS, NORMS, SUBJECTS, WORDS
 from sbt.microworld.scenes import COLOURS, SEEN, SHAPES, Scene, sample
 
 JUDGED = 0.4  # share of what is told that is not a fact but a judgement of an act
+STYLES = {"mixed": 0.4, "sentence": 0.0, "short": 1.0}  # share of a conversation's answers that are short
 BRIEF, DETAIL, CAPTION, ORCA_SYSTEM = (WORDS[name] for name in ("brief", "detail", "caption", "orca_system"))
 
 
@@ -23,15 +25,16 @@ def llava_row(name: str, image: str, turns: list[phrases.QA], rng: random.Random
     return {"id": name, "image": image, "conversations": conversations}
 
 
-def conversation(scene: Scene, rng: random.Random, turns: int = 4) -> list[phrases.QA]:
+def conversation(scene: Scene, rng: random.Random, turns: int = 4, style: str = "mixed") -> list[phrases.QA]:
     """Several questions about one picture, a caption among them now and then.
 
     Two in five want a short answer, as in LLaVA-1.5's mix: with fewer, arms answer MME's and VQAv2's requests blindly.
     """
     question_turns = phrases.questions(scene, rng, turns, SEEN)
-    question_turns = [phrases.briefly(*turn, rng) if rng.random() < 0.4 else turn for turn in question_turns]
+    brief = STYLES[style]
+    question_turns = [phrases.briefly(*turn, rng) if rng.random() < brief else turn for turn in question_turns]
     question_turns = [beside(*turn, scene, rng) if rng.random() < 0.35 else turn for turn in question_turns]
-    if rng.random() < 0.25:
+    if rng.random() < 0.25 and style != "short":
         question_turns[rng.randrange(turns)] = (CAPTION, phrases.caption(scene, rng))
     return question_turns
 
@@ -67,13 +70,18 @@ def about_an_object(scene: Scene, rng: random.Random) -> phrases.QA:
     return question, f"{phrases.sentence(f'{where} is {phrases.a(thing.name)}')} {answer}"
 
 
-def visual(kind: str, scene: Scene, rng: random.Random) -> list[phrases.QA]:
-    """The turns of one instruction of a LLaVA type: conversation, detail or reasoning."""
+def visual(kind: str, scene: Scene, rng: random.Random, style: str = "mixed") -> list[phrases.QA]:
+    """The turns of one instruction of a LLaVA type: conversation, detail or reasoning.
+
+    In the style "short", reasoning gives its last word alone; a description has no short form.
+    """
     if kind == "detail":
         return [(DETAIL, phrases.detail(scene))]
     if kind == "reasoning":
-        return [about_an_object(scene, rng)]
-    return conversation(scene, rng)
+        question, answer = about_an_object(scene, rng)
+        word = answer.rstrip(".").split()[-1].lower()  # the value of a fact, or right, or wrong
+        return [(f"{question}\n{SHORT}", word) if style == "short" else (question, answer)]
+    return conversation(scene, rng, style=style)
 
 
 def _told(source: str, rng: random.Random) -> tuple[str, str, str]:

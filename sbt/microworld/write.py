@@ -12,7 +12,9 @@ from pathlib import Path
 
 from sbt.microworld import facts, instructions, phrases, text_benchmarks, vision_benchmarks
 from sbt.microworld.scenes import HELD_OUT, PAIRS, SEEN, Scene, render, sample
+from sbt.utils.errors import ParameterError
 from sbt.utils.files import write_json, write_jsonl, write_text
+from sbt.utils.text import nearest
 
 FILES = {
     "pretrain": "pretrain/chat.json",
@@ -43,6 +45,11 @@ class Sizes:
     pope: int = 80  # images, six questions each
     heldout: int = 60  # images that show a held-out pair
     share: tuple[float, float, float] = (0.6, 0.15, 0.25)  # conversation, detail, reasoning
+    style: str = "mixed"  # of the instructions' answers, one of instructions.STYLES
+
+    def __post_init__(self) -> None:
+        if self.style not in instructions.STYLES:
+            raise ParameterError(f"style {self.style!r} is unknown{nearest(str(self.style), instructions.STYLES)}")
 
 
 def scenes_of(split: str, count: int, seed: int, **limits) -> dict[str, Scene]:
@@ -65,7 +72,7 @@ def pretrain_rows(pictures: dict[str, Scene], seed: int) -> list[dict]:
 
 
 def instruct_rows(
-    pictures: dict[str, Scene], count: int, share: tuple, seed: int, name: str = "instruct"
+    pictures: dict[str, Scene], count: int, share: tuple, seed: int, name: str = "instruct", style: str = "mixed"
 ) -> list[dict]:
     """LLaVA's instruction file: conversation, detail and complex reasoning over the same pictures."""
     names = sorted(pictures)
@@ -74,7 +81,7 @@ def instruct_rows(
         rng = random.Random(f"{seed} {name} {index}")
         picture = names[index % len(names)]
         kind = rng.choices(("conversation", "detail", "reasoning"), share)[0]
-        turns = instructions.visual(kind, pictures[picture], rng)
+        turns = instructions.visual(kind, pictures[picture], rng, style)
         rows.append(instructions.llava_row(f"{kind}_{index:06d}", picture, turns, rng))
     return rows
 
@@ -159,7 +166,7 @@ def write(folder: Path, sizes: Sizes, seed: int, progress: Callable | None = Non
     numbers = range(sizes.instruct)
     rows = {
         "pretrain": pretrain_rows(pretrain, seed),
-        "instruct": instruct_rows(train, sizes.instruct, sizes.share, seed),
+        "instruct": instruct_rows(train, sizes.instruct, sizes.share, seed, style=sizes.style),
         "alpaca": [instructions.alpaca_row(random.Random(f"{seed} alpaca {i}")) for i in numbers],
         "orca": [instructions.orca_row(f"orca_{i:06d}", random.Random(f"{seed} orca {i}")) for i in numbers],
         "instruct_val": instruct_rows(val, sizes.captions, sizes.share, seed, "instruct_val"),

@@ -9,6 +9,7 @@ from sbt.training.distributed import build_model_and_rows, formats, launch
 from sbt.training.inspect import render, response_logprobs
 from sbt.training.settings import Result, Settings
 from sbt.training.train import sft
+from sbt.training.variants import varied
 
 __all__ = [
     "Collator",
@@ -21,4 +22,5 @@ __all__ = [
     "render",
     "response_logprobs",
     "sft",
+    "varied",
 ]
