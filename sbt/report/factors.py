@@ -84,11 +84,19 @@ def _shapley(gains: np.ndarray, factor: int) -> float:
     return value
 
 
+def table(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Shares of the gain and of the variance of several scores, each with its interval, as texts."""
+    columns = [(name, kind) for name in found for kind in ("gain", "variance")]
+    return pd.DataFrame({(name, kind): found[name].apply(_words, axis=1, kind=kind) for name, kind in columns})
+
+
 def answer(found: pd.DataFrame, score: str) -> str:
-    """The shares of the gain in words, each with its interval."""
-    told = [
-        f"{part} {row.gain:.0%} [{row.gain_low:.0%}, {row.gain_high:.0%}]"
-        for part, row in found.iterrows()
-        if row.gain == row.gain
-    ]
+    """The shares of the gain in words."""
+    told = [f"{part} {words}" for part, words in found.apply(_words, axis=1, kind="gain").items() if words]
     return f"Of the gain in {score}: {', '.join(told)}"
+
+
+def _words(row: pd.Series, kind: str) -> str:
+    """A share with its interval; "" for what a part does not have."""
+    value, low, high = row[kind], row[f"{kind}_low"], row[f"{kind}_high"]
+    return f"{value:.0%} [{low:.0%}, {high:.0%}]" if value == value else ""
