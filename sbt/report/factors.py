@@ -84,6 +84,13 @@ def _shapley(gains: np.ndarray, factor: int) -> float:
     return value
 
 
+def effects(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Effects of the factors on several scores, as paired differences are drawn: arm (the factor), benchmark, delta."""
+    named = {"part": "arm", "effect": "delta", "effect_low": "low", "effect_high": "high"}
+    rows = [shares.reset_index().rename(columns=named).assign(benchmark=name) for name, shares in found.items()]
+    return pd.concat(rows).dropna(subset="variance").query("arm != @TOGETHER") if rows else pd.DataFrame()
+
+
 def table(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Shares of the gain and of the variance of several scores, each with its interval, as texts."""
     columns = [(name, kind) for name in found for kind in ("gain", "variance")]
