@@ -85,7 +85,7 @@ def _shapley(gains: np.ndarray, factor: int) -> float:
 
 
 def effects(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Effects of the factors on several scores, as paired differences are drawn: arm (the factor), benchmark, delta."""
+    """Effects of factors on several scores, in the form of paired differences: arm (the factor), benchmark, delta."""
     named = {"part": "arm", "effect": "delta", "effect_low": "low", "effect_high": "high"}
     rows = [shares.reset_index().rename(columns=named).assign(benchmark=name) for name, shares in found.items()]
     return pd.concat(rows).dropna(subset="variance").query("arm != @TOGETHER") if rows else pd.DataFrame()
