@@ -59,7 +59,9 @@ def test_a_report_names_arms_that_its_steps_score(study: str) -> None:
         found = {name: report.values[name] for name in ("tuned", "text_only")}
         own = report.extra.get("arms", {})  # else the notebook's names, where the study has such arms
         assert {arm for arm in (*found.values(), *own.values()) if arm} <= trained, report.name
-        roles = {"lora": r"lora$", "l2t": r"l2t$|no-templates", "alpaca": r"^text-alpaca", "orca": r"^text-orca"}
+        roles = {"lora": r"lora$", "l2t": r"l2t$|no-templates", "alpaca": r"^text-alpaca", "orca": r"^text-orca",
+                 "no_system": r"^no-system$", "whole_instruction": r"^instruction$"}  # fmt: skip
+        roles |= {kind: rf"(^|-){kind}$" for kind in ("uniform", "conversation", "detail", "reasoning")}
         for role, name in roles.items():
             there = [arm for arm in trained if re.search(name, arm) and "text-visual" not in arm]
             assert not there or report.values["arms"].get(role) in there, (report.name, role, there)
