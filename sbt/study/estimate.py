@@ -181,7 +181,7 @@ def optimizer_steps(values: dict, rows: int) -> int:
 def work_of(values: dict, upstream: Iterable[dict], card: str = "") -> tuple[costs.Work, Set, bool]:
     """What a training step trains, the data it reads, and whether its models' sizes are known."""
     before = _before(values, upstream)
-    connector, data = before("connector"), before("data")
+    connector, data = before("connector") or before("start"), before("data")
     stage_1 = "vision_tower" in values
     visual = stage_1 or bool(values.get("connector"))
     of_vision = values if stage_1 else connector
@@ -190,6 +190,7 @@ def work_of(values: dict, upstream: Iterable[dict], card: str = "") -> tuple[cos
     tower = costs.vision(of_vision["vision_tower"]) if "vision_tower" in of_vision else NO_TOWER
     read = data_set(values, data)
     image, batch = tower.tokens if visual else 0, values.get("batch_size", 1)
+    batch *= 2 if values.get("method") == "dpo" else 1  # a pair is two rows
     half = bool(card) and values.get("dtype", "auto") != "float32"
     again = values.get("gradient_checkpointing", "none")
     work = costs.Work(
@@ -253,6 +254,7 @@ def _training(values: dict, upstream: list[dict], card: str) -> Estimate:
         minutes += rows * PICTURE / work.processes / 60
     disk, left = (SAVED_GB + gb for gb in costs.disk_gb(work))
     unknown = () if known else (*TIME, "memory GB", "GPU GB", "disk GB")
+    unknown = unknown or (() if steps else TIME)  # by epochs, over rows that are not counted yet
     if not card:
         memory = START_GB + sum(peak.values()) - peak["CUDA"]
         return Estimate(minutes, memory, disk, "arithmetic", steps, left_gb=left, unknown=unknown)
