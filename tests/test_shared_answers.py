@@ -53,8 +53,10 @@ def arm() -> models.Arm:
         first = model.model.multi_modal_projector.linear_1
         first.weight.mul_(8)
         first.bias.copy_(-first.weight @ seen.hidden_states[model.config.vision_feature_layer][0, 1:].mean(0))
-        for layer in model.model.language_model.layers:
-            layer.self_attn.v_proj.weight.mul_(1.25)
+        drawn = torch.Generator().manual_seed(0)
+        for weights in model.model.language_model.layers.parameters():
+            if weights.dim() == 2:
+                weights.add_(torch.randn(weights.shape, generator=drawn) * 0.15)
     return models.Arm(model.eval(), processor, "llava", "v1")
 
 
