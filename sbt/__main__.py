@@ -34,15 +34,16 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--commands", action="store_true", help="show the papermill command of each step, too")
 
     commands.add_parser("runs", help="list the finished steps of all studies")
-    compare = commands.add_parser("compare", help="metrics of two studies or steps side by side")
-    compare.add_argument("first", metavar="A", help="a study, or study/step")
-    compare.add_argument("second", metavar="B", help="a study, or study/step")
+    compare = commands.add_parser("compare", help="studies side by side, or every metric of two steps")
+    compare.add_argument("names", nargs="+", metavar="NAME", help="studies; or two of study/step")
 
     claims = commands.add_parser("claims", help="the papers' claims with the verdicts of a study's report")
     export = commands.add_parser("export", help="all metrics of a study, to be read by other tools")
     for command in (claims, export):
         command.add_argument("study", help="a study with finished steps; export also takes study/step")
-    export.add_argument("--form", default="csv", choices=results.FORMS, help="csv (default), json or latex")
+    for form in results.FORMS:
+        export.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=f"as {form}")
+    export.set_defaults(form=results.FORMS[0])
 
     score = commands.add_parser(
         "score", help="score answers that any tool made; prints one JSON object", epilog=_answer_keys(),
@@ -67,8 +68,8 @@ def _answer_keys() -> str:
     scored = {spec.name: spec.answer_keys for spec in benchmarks.specs().values() if spec.score_files}
     width, lines = max(map(len, scored)), ["answer files hold:"]
     for name, told in (*scored.items(), ("", ""), *FORMS.items()):
-        first, others = f"  {name:<{width}}  ", " " * (width + 4)
-        lines += textwrap.wrap(told, 118, initial_indent=first, subsequent_indent=others) or [""]
+        indents = {"initial_indent": f"  {name:<{width}}  ", "subsequent_indent": " " * (width + 4)}
+        lines += textwrap.wrap(told, 118, break_on_hyphens=False, **indents) or [""]
     return "\n".join(lines)
 
 
@@ -91,6 +92,16 @@ def _score(words: argparse.Namespace) -> None:
     print(json.dumps(result))
 
 
+def _compared(names: Sequence[str]) -> str:
+    """Two steps metric by metric; else whole studies, each with its own base."""
+    if len(names) == 2 and all(results.is_step(name) for name in names):
+        return results.compare_table(*names)
+    from sbt import benchmarks
+    from sbt.report import across
+
+    return across.text(names, benchmarks.specs())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0; 1 where a step failed or something could not be had; 2 for an error of the user's to mend."""
     words = _parser().parse_args(argv)
@@ -100,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif words.command == "runs":
             print(results.runs_table())
         elif words.command == "compare":
-            print(results.compare_table(words.first, words.second))
+            print(_compared(words.names))
         elif words.command == "claims":
             print(results.claims_table(words.study))
         elif words.command == "export":

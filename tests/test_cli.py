@@ -71,9 +71,9 @@ def test_claims_and_metrics_of_a_study_are_printed(project: Path, capsys: pytest
     assert cli.main(["export", "tiny"]) == 0
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.startswith("study,arm,benchmark") and rows
-    assert cli.main(["export", "tiny", "--form", "json"]) == 0
+    assert cli.main(["export", "tiny", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == len(rows)
-    assert cli.main(["export", "tiny", "--form", "latex"]) == 0 and "toprule" in capsys.readouterr().out
+    assert cli.main(["export", "tiny", "--latex"]) == 0 and "toprule" in capsys.readouterr().out
     report = project / "outputs" / "tiny" / "90_report"
     report.mkdir()
     (report / "DONE").touch()

@@ -68,8 +68,13 @@ def runs_table() -> str:
     return text.table(["study", "step", "notebook", "finished", "minutes", "memory GB", "result"], rows)
 
 
+def is_step(name: str) -> bool:
+    """Whether a name is a finished step's, not a study's."""
+    return (_folder(name) / "DONE").exists()
+
+
 def compare_table(first: str, second: str) -> str:
-    """Metrics of two studies, or of two steps (`study/step`), side by side with their difference."""
+    """Metrics of two steps (`study/step`) side by side with their difference."""
     tables = []
     for name in (first, second):
         found = {tuple(row[key] for key in ROW): row["value"] for row in metric_rows(_folder(name))}
