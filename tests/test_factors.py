@@ -36,6 +36,9 @@ def test_known_effects_come_out_and_shares_add_up(runs: int) -> None:
     assert found.gain.sum() == pytest.approx(1) and found.variance.sum() == pytest.approx(1)
     assert found.variance["words"] > 0.8 > 0.05 > abs(found.variance[factors.TOGETHER])
     assert found.gain_low["words"] > 0.5 and found.gain_low["style"] < 0.05
+    for name in ("effect", "gain", "variance"):
+        kept = found[[f"{name}_low", name, f"{name}_high"]].dropna()
+        assert (kept.diff(axis=1).iloc[:, 1:] >= 0).all(axis=None), name
     assert factors.answer(found, "mc2").startswith("Of the gain in mc2: words ")
 
 

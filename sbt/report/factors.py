@@ -48,7 +48,8 @@ def shares(scores: pd.DataFrame, levels: Levels, *, seed: int = 0) -> pd.DataFra
         items = rng.integers(0, len(scores), len(scores))
         picked = [value[rng.integers(0, len(value), len(value))] for value in values]
         drawn.append(measured(np.array([value[:, items].mean() for value in picked])))
-    low, high = np.percentile(drawn, (2.5, 97.5), axis=0)  # NaN stays NaN
+    # drawing adds the items' noise to the arms' variance once more: the intervals are moved back by that
+    low, high = np.percentile(drawn, (2.5, 97.5), axis=0) + whole - np.mean(drawn, axis=0)  # NaN stays NaN
     columns = ("effect", "gain", "variance")
     named = {f"{name}{end}": table[:, place] for place, name in enumerate(columns)
              for end, table in (("", whole), ("_low", low), ("_high", high))}  # fmt: skip
