@@ -11,6 +11,7 @@ from tiny_fixtures import small  # noqa: F401 - a fixture
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from sbt import models
+from sbt.inference import loglikelihood
 from sbt.inference.loglikelihood import encode, loglikelihoods
 from sbt.inference.prefix_tree import MAX_TREE, TokenSequence, clusters, common, plan
 from sbt.utils.errors import DataError
@@ -231,3 +232,27 @@ def test_the_longest_context_still_fits_and_a_longer_one_is_cut_and_listed(tmp_p
         found[0], abs=1e-4
     )
     assert cut == {"q": len(words.encode(longer["context"] + " a", add_special_tokens=False))}
+
+
+def test_a_batch_that_the_memory_cannot_hold_is_halved(
+    tmp_path: Path, language: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests, sizes = [{**one, "id": f"{k} {one['id']}"} for k in range(3) for one in asked(f"{k}? ")], []
+    model, words = language
+    whole = loglikelihoods(model, words, requests, cache=tmp_path / "whole", batch_size=1)
+    plain = loglikelihood._predicted
+
+    def little(model: object, batch: object, *rest: object) -> object:
+        sizes.append(len(batch.trees))
+        if len(batch.trees) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(model, batch, *rest)
+
+    monkeypatch.setattr(loglikelihood, "_predicted", little)
+    found = loglikelihoods(model, words, requests, cache=tmp_path / "halved", batch_size=0)
+    assert max(sizes) > 2, "nothing had to be halved"
+    for a, b in zip(found, whole, strict=True):
+        assert a == pytest.approx(b, abs=1e-4)
+    monkeypatch.setattr(loglikelihood, "_predicted", lambda *given: (_ for _ in ()).throw(torch.OutOfMemoryError("x")))
+    with pytest.raises(torch.OutOfMemoryError):
+        loglikelihoods(model, words, requests, cache=tmp_path / "none", batch_size=0)

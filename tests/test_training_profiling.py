@@ -1,6 +1,11 @@
 """Measuring preparation and training: the numbers are there, add up, and the FLOPs are those that torch counts."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,12 +28,15 @@ from sbt.training.profiling import (
     THEIRS,
     flops,
     generated_rows,
+    idle,
     matrix_rate,
     measure_grouping,
     measure_training,
     padding,
+    smoke,
 )
 from sbt.training.profiling_data import IMAGE_TOKENS, WAYS, generate, llama_like, measure_preparation
+from sbt.utils import paths
 from sbt.utils.errors import RunError
 
 TOWER = {
@@ -80,6 +88,42 @@ def test_the_flops_are_those_torch_counts(tmp_path: Path, mode: str) -> None:
         model(**batch).loss.backward()
     masked = 3 * 2 * 2 * 64 * tokens**2  # the half of the attention that the causal mask does not need
     assert ours + masked == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_the_device_is_idle_where_no_work_covers_the_time() -> None:
+    assert idle([(0, 4), (1, 2), (3, 5), (9, 10)]) == pytest.approx(0.4)
+    assert idle([(7, 8), (2, 7)]) == 0
+
+
+def test_each_format_is_tried_and_a_failure_is_told(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
+    frame = smoke(["float32", "fsdp"], tmp_path, str(small.llm), str(small.clip)).set_index("tried")
+    assert frame.loc["float32", "steps"] == 2 and np.isfinite(frame.loc["float32", "loss"])
+    if not torch.cuda.is_available():
+        assert frame.loc["fsdp", "why_not"].startswith("engine 'fsdp' needs GPUs")
+
+
+TINY = {
+    "hidden": 64, "layers": 2, "vocabulary": 0, "dtype": "float32", "questions": 2, "pictures": 1, "batch_size": 2,
+    "rows": 60, "images": 6, "step_rows": 4, "padded_together": [2, 4], "batch_sizes": {"full": 1}, "words": [12, 20],
+    "tower": TOWER, "settings": {}, "smoke": ["float32"],
+}  # fmt: skip
+
+
+def test_the_study_of_a_gpu_runs_with_tiny_shapes_without_one(tmp_path: Path) -> None:
+    """Its parameter files, notebooks and tables, as on a GPU."""
+    values = [text for name, value in TINY.items() for text in ("--set", f"{name}={json.dumps(value)}")]
+    done = subprocess.run(
+        [sys.executable, "-m", "sbt", "run", "params/gpu-7b", *values],
+        env=os.environ | {"SBT_OUTPUTS": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""},
+        cwd=paths.package().parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    folder = tmp_path / "gpu-7b"
+    assert {path.name for path in folder.glob("*/DONE")} == {"DONE"} and len(list(folder.glob("*/DONE"))) == 3
+    metrics = json.loads((folder / "96_training_performance" / "metrics.json").read_text())
+    assert "TRL default" in str(metrics) and "ours" in str(metrics)
 
 
 def test_grouping_saves_padding_where_a_step_has_several_batches() -> None:

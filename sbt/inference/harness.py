@@ -179,6 +179,7 @@ class PrefixLM(HFLM):
                 add_bos_token=add_bos,
                 max_length=likelihood.context_length(model, tokenizer),
             )
+        self.fills = str(batch_size).startswith("auto") and model.device.type == "cuda"  # batches, by their tokens
         self.truncated: dict[str, int] = {}
         likelihood.can_share(model, 0)
 
@@ -208,7 +209,8 @@ class PrefixLM(HFLM):
         for number, one in enumerate(sequences):
             places.setdefault(one.context, []).append(number)
         items = [[sequences[number] for number in numbers] for numbers in places.values()]
-        found = likelihood.score(self.model, items, batch_size=override_bs or self.batch_size)
+        size = override_bs or (0 if self.fills else self.batch_size)
+        found = likelihood.score(self.model, items, batch_size=size)
         answers: list = [None] * len(sequences)
         for numbers, values in zip(places.values(), found, strict=True):
             for number, value in zip(numbers, values, strict=True):
@@ -259,7 +261,7 @@ def generation_ends(settings: Mapping, max_new_tokens: int) -> dict:
 
 
 def _batch_size(given: int | str) -> int:
-    """A number, also as text; "auto", of HFLM, is our default."""
+    """A number, also as text; "auto", of HFLM, is our default where batches are not filled by their tokens."""
     if str(given).split(":")[0] == "auto":
         return 32
     if not str(given).isdigit() or int(given) < 1:

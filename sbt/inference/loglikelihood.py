@@ -26,6 +26,7 @@ from sbt.utils.files import sha256
 
 _POSITIONS = 1024  # positions whose probabilities are computed at once
 _LOGITS = 2**28  # logits that a batch may have at most, if it has several trees
+_GPU_TOKENS = 2**14  # of a batch that is filled by its tokens: more make a large card no faster
 _CPU_TOKENS = 4096  # of a batch on a CPU: more leave its caches, and a small model is then half as fast again
 # Of the self-check: how far log-likelihoods may be apart, relative above 1 nat. In 16 bits, logits of 16 have steps of
 # 0.125, and how far a padded batch is from single sequences shows how much is rounding.
@@ -90,29 +91,41 @@ def score(
     """For each sequence of each item its summed log-probability, and whether greedy decoding would produce it.
 
     `only` are the items wanted: a batch without any of them is left out. `keep` is given finished items as they come.
+    `batch_size` 0 fills batches by their tokens alone. A batch that the GPU cannot hold is halved until it can.
     """
     found: list[list] = [[None] * len(sequences) for sequences in items]
     missing = [len(sequences) for sequences in items]
+
+    def settle(begun: Sequence[tuple[Batch, torch.Tensor, torch.Tensor]]) -> None:
+        done = {}
+        for batch, best, chosen in begun:
+            for (item, number), value in zip(batch.places, _summed(batch, best, chosen), strict=True):
+                found[item][number] = value
+                missing[item] -= 1
+                if missing[item] == 0:
+                    done[item] = found[item]
+        if keep is not None and done:
+            keep(done)
+
     share = bool(items) and can_share(model, max(len(one.read) for sequences in items for one in sequences))
-    tokens = _CPU_TOKENS if model.device.type == "cpu" else 2**62
+    tokens = _CPU_TOKENS if model.device.type == "cpu" else 2**62 if batch_size else _GPU_TOKENS
     scored = _LOGITS // _text_config(model).vocab_size
-    last_prefix, past, passed = None, None, 0
+    last_prefix, past, passed, waiting = None, None, 0, []
     with torch.inference_mode():
-        for batch in batches(plan(items, share), batch_size, tokens, scored):
+        for batch in batches(plan(items, share), batch_size or 2**62, tokens, scored):
             if only is None or any(place[0] in only for place in batch.places):
                 if batch.prefix is not last_prefix:
                     last_prefix, past = batch.prefix, borrowed(read_prefix(model, batch.prefix), model.config)
-                done = {}
-                for (item, number), value in zip(batch.places, _score(model, batch, past, share), strict=True):
-                    found[item][number] = value
-                    missing[item] -= 1
-                    if missing[item] == 0:
-                        done[item] = found[item]
-                if keep is not None:
-                    keep(done)
+                begun = _begin(model, batch, past, share)
+                settle(waiting)
+                waiting = begun
+                if model.device.type == "cpu":  # a GPU computes this batch while the next one is made
+                    settle(waiting)
+                    waiting = []
             passed += len(batch.places)
             if progress is not None:
                 progress(passed, sum(map(len, items)))
+        settle(waiting)
     return found
 
 
@@ -278,25 +291,54 @@ def _head_at(model: nn.Module, rows: torch.Tensor, places: torch.Tensor) -> Iter
 
 def _score(model: nn.Module, batch: Batch, past: DynamicCache | None, share: bool) -> list[tuple[float, bool]]:
     """(log-likelihood, greedy) of the batch's sequences in their order."""
+    return [value for begun in _begin(model, batch, past, share) for value in _summed(*begun)]
+
+
+def _begin(
+    model: nn.Module, batch: Batch, past: DynamicCache | None, share: bool
+) -> list[tuple[Batch, torch.Tensor, torch.Tensor]]:
+    """The batch, whether each of its predictions is greedy decoding's, and its log-probability; both on the device.
+
+    Nothing here waits for a GPU. Where it lacks memory, halves of the batch, one after the other.
+    """
+    try:
+        return [(batch, *_predicted(model, batch, past, share))]
+    except torch.OutOfMemoryError:
+        if len(batch.trees) == 1:
+            raise
+    half = len(batch.trees) // 2  # outside of the handler, which holds on to the tensors of the pass that failed
+    parts = (Batch(batch.prefix, batch.trees[:half]), Batch(batch.prefix, batch.trees[half:]))
+    return [begun for part in parts for begun in _begin(model, part, past, share)]
+
+
+def _predicted(
+    model: nn.Module, batch: Batch, past: DynamicCache | None, share: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
     ids, mask, positions = (part if part is None else part.to(model.device) for part in batch.tensors())
     if mask is not None and _text_config(model)._attn_implementation == "eager":  # it adds its mask to the scores
         mask = torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, torch.finfo(model.dtype).min)
     read = {"input_ids": ids, "use_cache": past is not None}
     if share:
         read |= {"attention_mask": mask, "position_ids": positions, "past_key_values": past}
-    tree, node, target, owner = map(torch.tensor, batch.predictions())
+    tree, node, target, _ = map(torch.tensor, batch.predictions())
     with _head_at(model, tree, node):
         logits = model(**read).logits[0]
     if len(logits) != len(target):
         raise ValueError(f"the head gives {len(logits)} positions for {len(target)}")
-    sums, greedy = torch.zeros(len(batch.places), dtype=torch.float64), torch.ones(len(batch.places), dtype=torch.bool)
+    best, chosen, target = [], [], target.to(logits.device)
     for start in range(0, len(target), _POSITIONS):
-        part = slice(start, start + _POSITIONS)
-        some, wanted = logits[part].float(), target[part].to(logits.device)
-        best = (some.argmax(dim=-1) == wanted).cpu()
-        chosen = some.log_softmax(dim=-1).gather(1, wanted[:, None])[:, 0].cpu().double()  # Apple's GPU has no float64
-        sums.index_add_(0, owner[part], chosen)
-        greedy[owner[part][~best]] = False
+        some, wanted = logits[start : start + _POSITIONS].float(), target[start : start + _POSITIONS]
+        best.append(some.argmax(dim=-1) == wanted)
+        chosen.append(some.log_softmax(dim=-1).gather(1, wanted[:, None])[:, 0])
+    return torch.cat(best), torch.cat(chosen)
+
+
+def _summed(batch: Batch, best: torch.Tensor, chosen: torch.Tensor) -> list[tuple[float, bool]]:
+    """(log-likelihood, greedy) of each sequence, from those of its predictions."""
+    owner = torch.tensor(batch.predictions()[3])
+    sums, greedy = torch.zeros(len(batch.places), dtype=torch.float64), torch.ones(len(batch.places), dtype=torch.bool)
+    sums.index_add_(0, owner, chosen.cpu().double())  # Apple's GPU has no float64
+    greedy[owner[~best.cpu()]] = False
     return list(zip(sums.tolist(), greedy.tolist(), strict=True))
 
 

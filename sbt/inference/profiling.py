@@ -22,6 +22,7 @@ from sbt.inference.harness import PrefixLM
 from sbt.models import Arm, silence_libraries
 from sbt.models.measure import measure
 
+FULL = 64  # sequences of HFLM's batch where ours is filled by tokens: at 7B in 16 bits a card of 80 GB holds them
 OURS, THEIRS, ORDINARY = "prefixes shared", "HFLM", "one prompt a question"
 
 
@@ -37,14 +38,15 @@ def compare(
     """One row a task and scorer: `seconds`, `tokens` the model read, `peak_gb`, and how far the numbers are apart.
 
     `asked` are requests as `harness.requests` makes them; a continuation that stands there twice is asked twice, as
-    the harness does. `difference`: the largest of two log-likelihoods; `same`: the share of questions with the same
+    the harness does. `batch_size` 0 fills our batches by tokens on a GPU. `difference`: the largest of two log-likelihoods; `same`: the share of questions with the same
     choice.
     """
     with silence_libraries():
         limit = model.config.max_position_embeddings
         given = {"pretrained": model, "tokenizer": tokenizer, "max_length": limit, "device": str(model.device)}
-        theirs = HFLM(**given, backend="causal", batch_size=batch_size, add_bos_token=add_bos)
-        scorers = {THEIRS: theirs, OURS: PrefixLM(model, tokenizer, batch_size=batch_size, add_bos=add_bos)}
+        theirs = HFLM(**given, backend="causal", batch_size=batch_size or FULL, add_bos_token=add_bos)
+        ours = PrefixLM(model, tokenizer, batch_size=batch_size or "auto", add_bos=add_bos)
+        scorers = {THEIRS: theirs, OURS: ours}
     rows = []
     for number, (task, requests) in enumerate(asked.items()):
         found = {}

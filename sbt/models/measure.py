@@ -101,10 +101,11 @@ def llama_config(
 
 def random_llama(
     tokenizer: PreTrainedTokenizerBase, hidden: int = 512, layers: int = 8, *, length: int = 4096,
-    dtype: str = "float32", seed: int = 0,
+    vocabulary: int = 0, dtype: str = "float32", seed: int = 0,
 ) -> LlamaForCausalLM:  # fmt: skip
     """A Llama with random weights, on the GPU if there is one."""
-    return _random(LlamaForCausalLM, llama_config(tokenizer, hidden, layers, length=length), dtype, seed)
+    config = llama_config(tokenizer, hidden, layers, length=length, vocabulary=vocabulary)
+    return _random(LlamaForCausalLM, config, dtype, seed)
 
 
 def random_llava(

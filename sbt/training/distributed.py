@@ -186,11 +186,13 @@ def _world(engine: str, processes: int, machines: int, main_address: str) -> Wor
         return World()
     if engine not in ENGINES:
         raise ParameterError(f"engine {engine!r} is unknown{nearest(engine, ENGINES)}; '' trains in the notebook")
-    if processes < 2 or machines < 1 or processes % machines:
+    if processes < 1 or machines < 1 or processes % machines:
         raise ParameterError(
-            f"processes={processes}, machines={machines}: an engine needs two processes or more, and the same number "
-            "on each machine"
+            f"processes={processes}, machines={machines}: an engine needs a process or more, and the same number on "
+            "each machine"
         )
+    if processes == 1:
+        note(f"engine {engine!r} with one process spreads nothing")
     if machines > 1 and not main_address:
         raise ParameterError("several machines need main_address, the address of the machine this notebook runs on")
     gpus, here = torch.cuda.device_count(), processes // machines

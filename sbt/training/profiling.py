@@ -3,6 +3,9 @@
 measure_training(partial(measure.random_llava, tokenizer, 4096, 32), run.path("scratch"), batch_size=16)
 """
 
+import contextlib
+import gc
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,12 +23,15 @@ from trl import SFTConfig, SFTTrainer
 
 from sbt import templates
 from sbt.models import Arm, set_trainable, silence_libraries
+from sbt.models.freeze import PRECISIONS
 from sbt.models.measure import measure
 from sbt.training.collator import IGNORED, labels
+from sbt.training.distributed import ENGINES, launch
 from sbt.training.sampler import Order
 from sbt.training.settings import Settings
 from sbt.training.train import arrow_rows, sft
 from sbt.training.trainer import TrainingMonitor, core_of
+from sbt.utils.errors import first_line
 
 MODES = {
     "stage 1": {"connector": "full"},
@@ -85,8 +91,8 @@ def measure_grouping(
     """Runs in plain and in grouped order: `seconds` of all `steps` but the first, `tokens` with padding, `peak_gb`."""
     runs = []
     for name, group in (("plain", False), ("grouped", True)):
-        chosen = replace(settings, group_by_length=group, save_minutes=0)
-        times, cost = _trained(Path(folder), _ours, *_prepared(make, mode, None), rows, chosen)
+        chosen = replace(settings, group_by_length=group, save_minutes=0, padding_free="off")
+        times, cost = _trained(Path(folder), _ours, *_prepared(make, mode, None, chosen), rows, chosen)
         runs.append({"order": name, "steps": len(times) - 2, "seconds": times[-1] - times[1], **cost})
     return pd.DataFrame(runs)
 
@@ -97,6 +103,7 @@ def measure_training(
     *,
     modes: Sequence[str] = tuple(MODES),
     batch_size: int = 8,
+    batch_sizes: Mapping[str, int] | None = None,
     accumulation: int = 1,
     steps: int = 6,
     warmup: int = 2,
@@ -104,25 +111,31 @@ def measure_training(
     lora: Mapping | None = None,
     settings: Mapping | None = None,
     trainers: Sequence[str] = (OURS, THEIRS),
+    profile: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """By mode and trainer: `samples_s`, `tokens_s` (without padding), `mfu`, `peak_gb`, `step_s`, `loss` (first step).
 
     `make` gives a fresh arm each time. Every row is seen once, as in an epoch over real data; the first `warmup` steps
-    do not count. `settings` are values of `Settings` (bf16, workers ...). `mfu` is `flops` over `matrix_rate`. THEIRS
-    is TRL's trainer with its defaults except `max_length`, which cuts image tokens off: it trains on every token.
-    ALIKE trains on the same tokens as ours, in the same precision: its loss must equal ours.
+    do not count. `batch_sizes` are those of single modes. `settings` are values of `Settings` (bf16, workers ...).
+    `mfu` is `flops` over `matrix_rate`. THEIRS is TRL's trainer with its defaults except `max_length`, which cuts
+    image tokens off: it trains on every token. ALIKE trains on the same tokens as ours, in the same precision: its
+    loss must equal ours. `profile` adds, on a GPU, `idle`: the share of time in which it has nothing to do, of a
+    further run whose every kernel is recorded, which slows the host, so that it is less without.
     """
-    rows = generated_rows(Path(folder) / "images", batch_size * accumulation * (steps + warmup), words=words)
-    size = {"max_steps": steps + warmup, "batch_size": batch_size, "accumulation": accumulation, "save_minutes": 0}
-    chosen = Settings(**{**size, **(settings or {})})
-    again = chosen.gradient_checkpointing != "none"
-    same = {"bf16": chosen.bf16, "fp16": chosen.fp16, "gradient_checkpointing": again}
-    runs = {OURS: _ours, THEIRS: _theirs, ALIKE: partial(_theirs, assistant_only_loss=True, **same)}
     costs: list[dict] = []
     for mode in modes:
+        size = {"batch_size": (batch_sizes or {}).get(mode, batch_size), "accumulation": accumulation}
+        rows = generated_rows(Path(folder) / "images", math.prod(size.values()) * (steps + warmup), words=words)
+        # figures are read where timing begins, and then as seldom
+        read = warmup if warmup and steps % warmup == 0 else 1
+        size |= {"max_steps": steps + warmup, "save_minutes": 0, "log_steps": read}
+        chosen = Settings(**{**size, **(settings or {})})
+        again = chosen.gradient_checkpointing != "none"
+        same = {"bf16": chosen.bf16, "fp16": chosen.fp16, "gradient_checkpointing": again}
+        runs = {OURS: _ours, THEIRS: _theirs, ALIKE: partial(_theirs, assistant_only_loss=True, **same)}
         for trainer in trainers:
-            model, processor = _prepared(make, mode, lora)
+            model, processor = _prepared(make, mode, lora, chosen)
             rate = matrix_rate(model.device, torch.bfloat16 if chosen.bf16 else model.dtype)
             needed, tokens = flops(model, processor, rows, mode, all_tokens=trainer == THEIRS)
             times, cost = _trained(Path(folder), runs[trainer], model, processor, rows, chosen)
@@ -132,10 +145,23 @@ def measure_training(
                 {"mode": mode, "trainer": trainer, "samples_s": speed * len(rows), "tokens_s": speed * tokens}
                 | {"mfu": speed * needed / rate, "peak_gb": cost["peak_gb"], "step_s": step, "loss": cost["loss"]}
             )
+            if profile and model.device.type == "cuda":
+                profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
+                _trained(Path(folder), runs[trainer], model, processor, rows, chosen, profiler, warmup)
+                costs[-1]["idle"] = idle([(one.time_range.start, one.time_range.end) for one in profiler.events()])
             del model, processor  # before the next one is made
             if progress is not None:
                 progress(len(costs), len(modes) * len(trainers))
     return pd.DataFrame(costs)
+
+
+def idle(work: Sequence[tuple[float, float]]) -> float:
+    """The share of the time from the first beginning to the last end that none of the works, (begin, end), takes."""
+    busy, until = 0.0, -math.inf
+    for begin, end in sorted(work):
+        busy += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return 1 - busy / (until - min(begin for begin, _ in work))
 
 
 def flops(
@@ -174,23 +200,70 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, *, size: int = 0, repe
     return 2 * size**3 / min(np.diff(times))
 
 
-def _prepared(make: Callable[[], Arm], mode: str, lora: Mapping | None) -> tuple[nn.Module, object]:
+def smoke(
+    tried: Sequence[str], folder: Path, language_model: str, vision_tower: str, *, steps: int = 2
+) -> pd.DataFrame:
+    """Two steps of stage 2 with each of `tried` (number formats, 4bit, engines) on this machine: `loss` or `why_not`.
+
+    Engines run in one process, which spreads nothing: it shows that they work here, not what they save.
+    """
+    rows, found = generated_rows(Path(folder) / "images", 8, words=(12, 24)), []
+    for name in tried:
+        half = name if name in PRECISIONS else "bfloat16" if torch.cuda.is_available() else "float32"
+        tuning = "lora" if name == "4bit" else "full"
+        parts = {"language_model": language_model, "vision_tower": vision_tower}
+        parts |= {"quantization": "4bit", "dtype": half} if name == "4bit" else {"dtype": "float32"}
+        policy = {"connector": "full", "language_model": tuning}
+        compute = "" if name == "fsdp" else half  # which needs one format in a shard
+        spec = {"model": parts, "train": {"policy": policy, "compute": compute}, "rows": rows}
+        settings = Settings(
+            max_steps=steps, batch_size=4, save_minutes=0, bf16=half == "bfloat16", fp16=half == "float16"
+        )
+        engine = name if name in ENGINES else ""
+        try:
+            done = launch(spec, Path(folder) / name, settings, engine=engine, processes=1)
+            found.append({"tried": name, "steps": done.steps, "loss": done.history["loss"].iloc[-1], "why_not": ""})
+        except Exception as error:  # whatever a machine or a library raises: the other formats are tried all the same
+            found.append({"tried": name, "steps": 0, "loss": float("nan"), "why_not": first_line(error)})
+    return pd.DataFrame(found, columns=["tried", "steps", "loss", "why_not"])
+
+
+def _prepared(
+    make: Callable[[], Arm], mode: str, lora: Mapping | None, settings: Settings
+) -> tuple[nn.Module, object]:
+    """A fresh model, what trains in float32 and the rest in the format that is computed in, as in a study."""
+    compute = "bfloat16" if settings.bf16 else "float16" if settings.fp16 else ""
     arm = make()
-    return set_trainable(arm.model, MODES[mode], dict(lora or {})), arm.processor
+    return set_trainable(arm.model, MODES[mode], dict(lora or {}), compute=compute), arm.processor
 
 
 def _trained(
-    folder: Path, run: Callable[..., float], model: nn.Module, *given: object
+    folder: Path,
+    run: Callable[..., float],
+    model: nn.Module,
+    processor: object,
+    rows: list,
+    settings: Settings,
+    profiler: torch.profiler.profile | None = None,
+    warmup: int = 0,
 ) -> tuple[list[float], dict[str, float]]:
-    """When a run began and each of its steps ended, its first `loss`, its `tokens` with padding and its `peak_gb`."""
+    """When a run began and each of its steps ended, its first `loss`, its `tokens` with padding and its `peak_gb`.
+
+    `profiler` looks on from the end of the last step of `warmup` to the end of the last step of all.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    gc.collect()  # a trainer and what refers to it hold each other, and with them the optimizer of the run before
+    torch.cuda.empty_cache()
     times = [time.perf_counter()]
 
     def tick(*args: object, **numbers: object) -> None:
         times.append(time.perf_counter())
+        if profiler is not None and len(times) - 1 in (warmup, settings.max_steps):
+            profiler.start() if len(times) - 1 == warmup else profiler.stop()
 
     with tempfile.TemporaryDirectory(dir=folder) as empty:  # in a used folder it would resume
-        loss, cost = measure(core_of(model).model, lambda: run(model, *given, Path(empty), tick))
+        call = partial(run, model, processor, rows, settings, Path(empty), tick)
+        loss, cost = measure(core_of(model).model, call)
     return times, {"loss": loss, "tokens": cost["tokens"], "peak_gb": cost["peak_gb"]}
 
 
@@ -198,8 +271,22 @@ def _size(module: nn.Module) -> int:
     return sum(tensor.numel() for tensor in module.parameters())
 
 
+class _Measured(Exception):
+    """The last step is done: what follows, a checkpoint of all that trains, is not measured."""
+
+
 def _ours(model: nn.Module, processor: object, rows: list, settings: Settings, folder: Path, tick: Callable) -> float:
-    return sft(model, processor, rows, folder, settings, progress=tick).history["loss"].iloc[0]
+    losses = []
+
+    def look(step: int, total: int, loss: float) -> None:
+        losses.append(loss)
+        tick()
+        if step == total:
+            raise _Measured
+
+    with contextlib.suppress(_Measured):
+        sft(model, processor, rows, folder, settings, progress=look)
+    return losses[0]
 
 
 def _theirs(
