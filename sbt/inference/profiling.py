@@ -22,7 +22,7 @@ from sbt.inference.harness import PrefixLM
 from sbt.models import Arm, silence_libraries
 from sbt.models.measure import measure
 
-FULL = 64  # sequences of HFLM's batch where ours is filled by tokens: at 7B in 16 bits a card of 80 GB holds them
+FULL = 64  # sequences of HFLM where our batches are filled: a 7B in 16 bits leaves an 80 GB card room
 OURS, THEIRS, ORDINARY = "prefixes shared", "HFLM", "one prompt a question"
 
 
@@ -38,8 +38,8 @@ def compare(
     """One row a task and scorer: `seconds`, `tokens` the model read, `peak_gb`, and how far the numbers are apart.
 
     `asked` are requests as `harness.requests` makes them; a continuation that stands there twice is asked twice, as
-    the harness does. `batch_size` 0 fills our batches by tokens on a GPU. `difference`: the largest of two log-likelihoods; `same`: the share of questions with the same
-    choice.
+    the harness does. `batch_size` 0 fills our batches by tokens on a GPU. `difference`: the largest of two
+    log-likelihoods; `same`: the share of questions with the same choice.
     """
     with silence_libraries():
         limit = model.config.max_position_embeddings

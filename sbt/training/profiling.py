@@ -127,32 +127,39 @@ def measure_training(
     for mode in modes:
         size = {"batch_size": (batch_sizes or {}).get(mode, batch_size), "accumulation": accumulation}
         rows = generated_rows(Path(folder) / "images", math.prod(size.values()) * (steps + warmup), words=words)
-        # figures are read where timing begins, and then as seldom
-        read = warmup if warmup and steps % warmup == 0 else 1
+        read = warmup if warmup and steps % warmup == 0 else 1  # figures: where timing begins, and then as seldom
         size |= {"max_steps": steps + warmup, "save_minutes": 0, "log_steps": read}
         chosen = Settings(**{**size, **(settings or {})})
-        again = chosen.gradient_checkpointing != "none"
-        same = {"bf16": chosen.bf16, "fp16": chosen.fp16, "gradient_checkpointing": again}
-        runs = {OURS: _ours, THEIRS: _theirs, ALIKE: partial(_theirs, assistant_only_loss=True, **same)}
-        for trainer in trainers:
+        for trainer, run in ((name, _runs(chosen)[name]) for name in trainers):
             model, processor = _prepared(make, mode, lora, chosen)
             rate = matrix_rate(model.device, torch.bfloat16 if chosen.bf16 else model.dtype)
             needed, tokens = flops(model, processor, rows, mode, all_tokens=trainer == THEIRS)
-            times, cost = _trained(Path(folder), runs[trainer], model, processor, rows, chosen)
+            times, cost = _trained(Path(folder), run, model, processor, rows, chosen)
             step = (times[-1] - times[warmup]) / (len(times) - 1 - warmup)
             speed = 1 / (step * (steps + warmup))  # how often a second all rows go through
-            costs.append(
-                {"mode": mode, "trainer": trainer, "samples_s": speed * len(rows), "tokens_s": speed * tokens}
-                | {"mfu": speed * needed / rate, "peak_gb": cost["peak_gb"], "step_s": step, "loss": cost["loss"]}
-            )
+            each = {"samples_s": speed * len(rows), "tokens_s": speed * tokens, "mfu": speed * needed / rate}
+            each |= {"peak_gb": cost["peak_gb"], "step_s": step, "loss": cost["loss"]}
+            costs.append({"mode": mode, "trainer": trainer, **each})
             if profile and model.device.type == "cuda":
-                profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
-                _trained(Path(folder), runs[trainer], model, processor, rows, chosen, profiler, warmup)
-                costs[-1]["idle"] = idle([(one.time_range.start, one.time_range.end) for one in profiler.events()])
+                costs[-1]["idle"] = _idle(Path(folder), run, model, processor, rows, chosen, warmup)
             del model, processor  # before the next one is made
             if progress is not None:
                 progress(len(costs), len(modes) * len(trainers))
     return pd.DataFrame(costs)
+
+
+def _runs(chosen: Settings) -> dict[str, Callable[..., float]]:
+    again = chosen.gradient_checkpointing != "none"
+    same = {"bf16": chosen.bf16, "fp16": chosen.fp16, "gradient_checkpointing": again}
+    return {OURS: _ours, THEIRS: _theirs, ALIKE: partial(_theirs, assistant_only_loss=True, **same)}
+
+
+def _idle(folder: Path, run: Callable[..., float], *given: object) -> float:
+    """`idle` of a further run, after its warm-up steps."""
+    *trained, warmup = given
+    profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
+    _trained(folder, run, *trained, profiler, warmup)
+    return idle([(one.time_range.start, one.time_range.end) for one in profiler.events()])
 
 
 def idle(work: Sequence[tuple[float, float]]) -> float:
