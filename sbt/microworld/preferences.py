@@ -185,7 +185,7 @@ def conversations(count: int, seed: int = 0) -> list[dict]:
         else:
             turns = _scene_turns(f"{seed} conversation {number}", number)
         row = {"question_id": number, "category": category, "turns": [turn["question"] for turn in turns]}
-        row["truth"] = [{name: turn[name] for name in ("kind", "right", "wrong")} for turn in turns]
+        row["truth"] = [{name: turn[name] for name in ("kind", "question", "right", "wrong")} for turn in turns]
         reference = {"reference": [f"{turn['right'].capitalize()}." for turn in turns]}
         made.append(row | (reference if category == "reasoning" else {}))
     return made
@@ -206,7 +206,7 @@ def instructions(count: int, seed: int = 0) -> list[dict]:
     """Instructions in AlpacaEval's form; the reference's output is right every other time. `truth` as above."""
     return [
         {"dataset": one["kind"], "instruction": one["question"], "generator": "right every other time", "truth": one,
-         "output": f"{(one['wrong' if number % 4 > 1 else 'right'] or 'nothing').capitalize()}."}
+         "output": _reference(one, number)}
         for number, one in enumerate(prompts(Path(), "judged", pictures=0, texts=count, seed=seed))
     ]  # fmt: skip
 
@@ -219,13 +219,18 @@ def pictures(folder: Path, count: int, seed: int = 0) -> list[dict]:
     made = []
     for number, one in enumerate(prompts(folder, "judged", pictures=count, texts=0, seed=seed)):
         scene, _ = _scene(f"{seed} judged picture {number}", number)
-        reference = f"{one['wrong' if number % 4 > 1 else 'right'].capitalize()}."
-        chat = {"text": one["question"], "category": ("conv", "complex")[number % 2], "reference": reference}
-        chat |= {"caption": phrases.caption(scene, random.Random(number))}
+        chat = {"text": one["question"], "category": ("conv", "complex")[number % 2]}
+        chat |= {"reference": _reference(one, number), "caption": phrases.caption(scene, random.Random(number))}
         vet = {"question": one["question"], "answer": one["right"], "imagename": Path(one["image"]).name}
         vet |= {"capability": ["rec", "spat"] if len(scene.things) > 2 else ["rec"]}
         made.append({"question_id": number, "image": one["image"], "truth": one, **chat, **vet})
     return made
+
+
+def _reference(one: dict, number: int) -> str:
+    """An answer that is right every other time, two and two, so that it goes with no other alternation."""
+    said = one["right"] if number % 4 < 2 else one["wrong"] or "I do not know"
+    return f"{said.capitalize()}."
 
 
 def options(folder: Path, count: int, seed: int = 0) -> list[dict]:
@@ -234,6 +239,7 @@ def options(folder: Path, count: int, seed: int = 0) -> list[dict]:
         {"index": one["question_id"], "question": one["text"], "hint": "", "options": ["Yes", "No"],
          "label": int(one["truth"]["right"] == "no"), "category": one["category"], "image": one["imagename"]}
         for one in pictures(folder, count, seed)
+        if one["truth"]["wrong"]  # the others have no two options
     ]  # fmt: skip
 
 
