@@ -104,7 +104,8 @@ def test_each_format_is_tried_and_a_failure_is_told(tmp_path: Path, small: Simpl
 
 TINY = {
     "hidden": 64, "layers": 2, "vocabulary": 0, "dtype": "float32", "questions": 2, "pictures": 1, "batch_size": 2,
-    "rows": 60, "images": 6, "step_rows": 16, "padded_together": [2, 4], "batch_sizes": {"full": 1}, "words": [12, 120],
+    "rows": 60, "images": 6, "step_rows": 16, "padded_together": [2, 4], "batch_sizes": {"full": 1},
+    "words": [12, 120],
     "tower": TOWER, "settings": {}, "smoke": ["float32"],
 }  # fmt: skip
 
