@@ -12,7 +12,7 @@ from tiny_fixtures import small  # noqa: F401 - a fixture
 
 from sbt import models
 from sbt.training import Collator, Settings, sft
-from sbt.training.sampler import Order, Padded, grouped, has_images, row_lengths
+from sbt.training.collator import Order, Padded, grouped, has_images, row_lengths
 from sbt.training.train import arrow_rows
 
 LENGTHS = [1 + (7 * number) % 31 for number in range(103)]

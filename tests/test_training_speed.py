@@ -18,8 +18,8 @@ from trl import SFTTrainer
 from sbt import models, templates
 from sbt.models.measure import measure
 from sbt.training import Collator, Settings, gpu, sft, trainer
+from sbt.training.collator import Padded
 from sbt.training.gpu import Prepared
-from sbt.training.sampler import Padded
 from sbt.training.settings import Result
 from sbt.training.train import _ANSWERS_ONLY, arguments, arrow_rows
 from sbt.utils.errors import DataError

@@ -12,8 +12,7 @@ from torch import nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from sbt.training.collator import IGNORED, Encoded
-from sbt.training.sampler import has_images, row_lengths
+from sbt.training.collator import IGNORED, Encoded, has_images, row_lengths
 from sbt.training.settings import Settings
 from sbt.training.trainer import core_of
 from sbt.utils.env import GB, Choice

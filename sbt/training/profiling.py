@@ -25,9 +25,8 @@ from sbt import templates
 from sbt.models import Arm, set_trainable, silence_libraries
 from sbt.models.freeze import PRECISIONS
 from sbt.models.measure import measure
-from sbt.training.collator import IGNORED, labels
+from sbt.training.collator import IGNORED, Order, labels
 from sbt.training.distributed import ENGINES, launch
-from sbt.training.sampler import Order
 from sbt.training.settings import Settings
 from sbt.training.train import arrow_rows, sft
 from sbt.training.trainer import TrainingMonitor, core_of
