@@ -16,7 +16,7 @@ from sbt.study import params, pipeline, plan
 from sbt.utils import files, paths, progress
 from sbt.utils.errors import ParameterError, RunError, SbtError
 
-LARGEST = 200_000  # bytes of a committed notebook
+LARGEST = 250_000  # bytes of a committed notebook: the report holds the most figures
 PLACEHOLDER = "/OWNER/NAME"
 URL = re.compile(r'^Repository = "(https://[^"]+)"', re.MULTILINE)
 UNKNOWN = "sbt is not installed, and this copy names no address to get it from: `make address URL=...`"
