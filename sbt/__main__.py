@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sbt.report import results
 from sbt.study import params, pipeline
 from sbt.utils import text
-from sbt.utils.errors import ParameterError, SbtError
+from sbt.utils.errors import MissingStep, ParameterError, SbtError
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,13 +93,18 @@ def _score(words: argparse.Namespace) -> None:
 
 
 def _compared(names: Sequence[str]) -> str:
-    """Two steps metric by metric; else whole studies, each with its own base."""
+    """Whole studies, each with its own base; two steps, or two studies without a benchmark, metric by metric."""
     if len(names) == 2 and all(results.is_step(name) for name in names):
         return results.compare_table(*names)
     from sbt import benchmarks
     from sbt.report import across
 
-    return across.text(names, benchmarks.specs())
+    try:
+        return across.text(names, benchmarks.specs())
+    except MissingStep:
+        if len(names) != 2:
+            raise
+        return results.compare_table(*names)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

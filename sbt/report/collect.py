@@ -13,7 +13,8 @@ import pandas as pd
 
 from sbt.report import paired
 from sbt.study import manifest, params, runs
-from sbt.utils.errors import MissingStep
+from sbt.utils.errors import MissingStep, RunError
+from sbt.utils.progress import note
 
 TYPES = ("conversation", "detail", "reasoning")  # of visual instructions, as `types` of 10_data_preparation has them
 LOSSES = {"answer_only": "tuned", "instruction": "whole_instruction", "no_system": "no_system", "no_templates": "l2t"}
@@ -60,8 +61,15 @@ def results(run: Any, specs: Mapping[str, Any], steps: Sequence[str] = (), kind:
 
 
 def of_study(study: Path, specs: Mapping[str, Any]) -> Results | None:
-    """The same of any study's folder; None where no finished step scored a benchmark."""
-    scored = _scored(study, specs, manifest.finished_steps(study))
+    """The same of any study's folder, its damaged steps left out and named; None where no step scored a benchmark."""
+    whole = []
+    for step in manifest.finished_steps(study):
+        try:
+            runs.metrics(manifest.whole(study / step))
+            whole.append(step)
+        except RunError as error:
+            note(f"left out: {error}")
+    scored = _scored(study, specs, whole)
     return read(scored, specs) if scored else None
 
 

@@ -10,7 +10,8 @@ from sbt.utils.errors import ParameterError
 NO_PATHS = ("", "hub", "none", "harness")  # what is downloaded, and presets
 # Names of parameters whose values are paths; `data` alone names a step.
 PATHS = re.compile(
-    r".+_(data|images|from|file)|images|references|annotations|demonstrations|corrupted|sources|flickr|preset"
+    r".+_(data|images|from|file|answers|verdicts)|images|references|annotations|demonstrations|corrupted|sources|flickr|preset"
+    r"|questions"
 )
 DATA = ("_data", "_images", "_from")  # what names of parameters end in that may name a published set
 published: Mapping[str, object] = {}  # sets by name, from `sbt.data.registry`, which this folder may not import
