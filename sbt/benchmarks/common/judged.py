@@ -45,17 +45,23 @@ def questions(run: Any, worlds: Mapping[str, Callable[[int, int], list[dict]]]) 
     return found
 
 
-def answers(run: Any, asked: Questions, arms: Mapping[str, str], **how: Any) -> Answers:
+def answers(
+    run: Any, asked: Questions, arms: Mapping[str, str], *, progress: judging.Progress = None, **how: Any
+) -> Answers:
     """What each arm (name -> folder) says, and what the files of the parameters `NAME_answers` hold, arms by name.
 
     `how` goes to the benchmarks' `ask`. Finished answers are kept: a killed run goes on. Each arm is loaded once.
+    `progress` counts the benchmarks that each arm has answered: a benchmark asks in turns and at many temperatures.
     """
     told: Answers = {name: {} for name in asked}
+    total = len(arms) * len(asked)
     for arm, loaded in models.load_vision_models(arms):
         for name, rows in asked.items():
             cache = run.path(f"scratch/answers/{arm}-{name}.jsonl")
             for condition, said in task(name).ask(loaded, rows, cache, **how).items():
                 told[name][arm, condition] = said
+            if progress:
+                progress(sum(len({arm for arm, _ in of}) for of in told.values()), total)
     for name, rows in asked.items():
         folder = _files(run, name, "answers")
         for file in sorted(folder.glob("*.json*")) if folder else ():
