@@ -93,7 +93,7 @@ class JsonList:
         self._at = at + 1
 
     def _next_row(self) -> bool:
-        """Move to the next row; False at the list's end, behind which the position then is."""
+        """Move to the next row. At the end of the list: move behind it, and return False."""
         at = self._skip(self._at)
         if self._row and self._peek(at) == ",":
             at = self._skip(at + 1)

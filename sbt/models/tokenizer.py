@@ -227,7 +227,7 @@ def _sentencepiece_file(name: str) -> Path | None:
 
 
 def _empty_specials(name: str) -> tuple[dict[str, str], list[str]]:
-    """Names for the special tokens that tokenizer_config.json leaves empty, by which transformers 5 cannot load it."""
+    """Names for the special tokens that tokenizer_config.json leaves empty: transformers 5 fails on them."""
     with silence_libraries():
         try:
             repo, at = hub.given(name)

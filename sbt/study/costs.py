@@ -279,7 +279,7 @@ def trained(work: Work) -> dict[str, int]:
 
 
 def memory(work: Work) -> dict[str, float]:
-    """Gigabytes on each GPU at the peak, by what they hold: a batch of the longest rows, at the loss."""
+    """Peak gigabytes on each GPU, by what takes them. The peak is the loss of a batch of the longest rows."""
     each = FULL if not work.half else 2
     count = sum(trained(work).values())
     parts = work.processes if work.engine in SHARDED else 1
