@@ -9,8 +9,7 @@ import yaml
 from sbt import benchmarks
 from sbt.report import collect, published, tables
 
-SHARED = Path(__file__).parents[2] / "shared" / "reference"
-REFERENCE = next((folder for folder in (SHARED, Path("/work/shared/reference")) if folder.is_dir()), SHARED)
+REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 COLUMNS = {key for titles in tables.columns(benchmarks.specs()).values() for key in titles}
 LLAMA, CHAT = "meta-llama/Llama-2-7b-hf", "meta-llama/Llama-2-7b-chat-hf"
 
