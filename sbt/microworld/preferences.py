@@ -8,7 +8,7 @@ Most questions are open (what, where, how many): an arm that says yes to everyth
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -31,14 +31,7 @@ def prompts(folder: Path, split: str, *, pictures: int, texts: int, seed: int) -
     what an open answer names ("red star", "top left", "two"), without a wrong one. Splits share neither scenes nor
     facts: "train" has every other fact, all others have the rest.
     """
-    made = []
-    for number in range(pictures):
-        scene, question = _scene(f"{seed} {split} picture {number}", number)
-        file = folder / f"{split}_{number:06d}.png"
-        if not file.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            render(scene).save(file)
-        made.append({"id": f"{split}-picture-{number}", "image": str(file), "kind": "picture", **question})
+    made = [prompt for _, prompt in _shown(folder, split, pictures, seed)]
     facts = [fact for place, fact in enumerate(FACTS) if (place % 2 == 0) == (split == "train")][: texts // 2]
     for number, fact in enumerate(facts):
         told = {"question": fact.question, "answer": fact.statement(fact.true)}
@@ -50,6 +43,17 @@ def prompts(folder: Path, split: str, *, pictures: int, texts: int, seed: int) -
         question["question"] = f"{READ} {question['question']}\n{phrases.caption(scene, random.Random(name))}"
         made.append({"id": f"{split}-words-{number}", "image": "", "kind": "words", **question})
     return made
+
+
+def _shown(folder: Path, split: str, count: int, seed: int) -> Iterator[tuple[Scene, dict]]:
+    """Scenes, each drawn to a file of `folder`, and a prompt about each."""
+    for number in range(count):
+        scene, question = _scene(f"{seed} {split} picture {number}", number)
+        file = folder / f"{split}_{number:06d}.png"
+        if not file.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            render(scene).save(file)
+        yield scene, {"id": f"{split}-picture-{number}", "image": str(file), "kind": "picture", **question}
 
 
 def _scene(name: str, number: int) -> tuple[Scene, dict]:
@@ -64,9 +68,14 @@ def _scene(name: str, number: int) -> tuple[Scene, dict]:
         return scene, {"question": question, "answer": answer, "right": answer.rstrip(".").lower(), "wrong": ""}
     there = number % 2 == 0
     pair = rng.choice([thing.pair for thing in scene.things]) if there else phrases.absent(scene, rng, SEEN)
+    return scene, _whether(scene, pair)
+
+
+def _whether(scene: Scene, pair: tuple[str, str]) -> dict:
+    """The question whether a pair is in a scene."""
     question, answer = phrases.existence(scene, pair)
-    labels = ("yes", "no") if there else ("no", "yes")
-    return scene, {"question": question, "answer": answer, "right": labels[0], "wrong": labels[1]}
+    right, wrong = ("yes", "no") if scene.has(pair) else ("no", "yes")
+    return {"question": question, "answer": answer, "right": right, "wrong": wrong}
 
 
 def _named(text: str) -> set[str]:
@@ -196,10 +205,8 @@ def _scene_turns(name: str, number: int) -> list[dict]:
     scene, first = _scene(name, number)
     told = phrases.caption(scene, random.Random(name))
     pair = phrases.absent(scene, random.Random(name), SEEN) if number % 2 == 0 else scene.things[0].pair
-    right, wrong = ("no", "yes") if number % 2 == 0 else ("yes", "no")
-    second = {"question": phrases.existence_question(pair), "right": right, "wrong": wrong}
     first["question"] = f"{READ} {first['question']}\n{told}"
-    return [{**turn, "kind": "words"} for turn in (first, second)]
+    return [{**turn, "kind": "words"} for turn in (first, _whether(scene, pair))]
 
 
 def instructions(count: int, seed: int = 0) -> list[dict]:
@@ -217,8 +224,7 @@ def pictures(folder: Path, count: int, seed: int = 0) -> list[dict]:
     The reference's answer is right every other time, as in `instructions`.
     """
     made = []
-    for number, one in enumerate(prompts(folder, "judged", pictures=count, texts=0, seed=seed)):
-        scene, _ = _scene(f"{seed} judged picture {number}", number)
+    for number, (scene, one) in enumerate(_shown(folder, "judged", count, seed)):
         chat = {"text": one["question"], "category": ("conv", "complex")[number % 2]}
         chat |= {"reference": _reference(one, number), "caption": phrases.caption(scene, random.Random(number))}
         vet = {"question": one["question"], "answer": one["right"], "imagename": Path(one["image"]).name}

@@ -62,14 +62,12 @@ def results(run: Any, specs: Mapping[str, Any], steps: Sequence[str] = (), kind:
 
 def of_study(study: Path, specs: Mapping[str, Any]) -> Results | None:
     """The same of any study's folder, its damaged steps left out and named; None where no step scored a benchmark."""
-    whole = []
+    scored = []
     for step in manifest.finished_steps(study):
         try:
-            runs.metrics(manifest.whole(study / step))
-            whole.append(step)
+            scored += _scored(study, specs, [step])
         except RunError as error:
             note(f"left out: {error}")
-    scored = _scored(study, specs, whole)
     return read(scored, specs) if scored else None
 
 
@@ -136,12 +134,8 @@ def arms(study: Path) -> pd.DataFrame:
             continue
         start = taken.get(values.get("start"), values)  # of an aligned arm the one that it began as
         data = taken.get(start.get("data"), {})
-        row = {
-            "arm": values["arm"],
-            "step": step,
-            "role": _role(values, data),
-            "model": start.get("language_model", ""),
-        }
+        row = {"arm": values["arm"], "step": step, "role": _role(values, data)}
+        row["model"] = start.get("language_model", "")
         row["data"] = values.get("checkpoint") or data.get("instruct_data", "")
         row |= {"tuned on": _tuned_on(values), "tuning": values.get("tuning", "")}
         row["loss"] = values.get("method") or (values.get("loss", "answer_only") if "tuning" in values else "")
@@ -170,11 +164,8 @@ def _values(folder: Path) -> dict:
 def _role(values: Mapping, data: Mapping) -> str:
     """What claims call an arm that was made with these parameters, from data of a step with those."""
     if "method" in values:
-        return (
-            "random_labels"
-            if values["flip"]
-            else {"length_matched": "length_matched", "random": "random_pairs"}.get(values["pairs"], values["method"])
-        )
+        pairs = {"length_matched": "length_matched", "random": "random_pairs"}
+        return "random_labels" if values["flip"] else pairs.get(values["pairs"], values["method"])
     if "source" in values:
         return "text_only" if values["source"] == "visual" else values["source"]
     if "checkpoint" in values:  # by the authors' names; LoRA without its other tensors is not what was trained

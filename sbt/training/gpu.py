@@ -106,13 +106,13 @@ def _attention(
         return sdpa_attention_forward(module, query, key, value, None, **given)
     if (query.device, query.dtype, query.shape[-1]) in _KERNELS:
         return _in_one_call(query, key, value, row_ends, max(row_lengths), given["scaling"]), None
-    return _row_by_row(module, query, key, value, row_lengths, **given), None
+    return _row_by_row(module, (query, key, value), row_lengths, **given), None
 
 
 def _row_by_row(
-    module: nn.Module, *tensors: torch.Tensor | list[int], **given: object
-) -> torch.Tensor:  # query, key, value, lengths
-    *heads, lengths = tensors
+    module: nn.Module, heads: Sequence[torch.Tensor], lengths: list[int], **given: object
+) -> torch.Tensor:
+    """Attention of each row by itself; `heads` are query, key and value."""
     parts = zip(*(tensor.split(lengths, dim=2) for tensor in heads), strict=True)
     return torch.cat([sdpa_attention_forward(module, *part, None, **given)[0] for part in parts], dim=1)
 
@@ -138,7 +138,7 @@ def _has_kernel(device: torch.device, dtype: torch.dtype, width: int) -> bool:
             heads = [torch.randn(1, 2, 20, width, device=device).to(dtype).requires_grad_() for _ in range(3)]
             ways = (
                 lambda: _in_one_call(*heads, ends, 12, width**-0.5),
-                lambda: _row_by_row(plain, *heads, lengths, scaling=width**-0.5, is_causal=True),
+                lambda: _row_by_row(plain, heads, lengths, scaling=width**-0.5, is_causal=True),
             )
             for way in ways:
                 out = way()

@@ -3,7 +3,8 @@
 import ast
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,7 @@ def _publishers(rows: Sequence[dict]) -> list[dict]:
 PROTOCOL = Protocol(
     "alpacaeval", judging.templates(__file__), parse, lambda own, other: (own - other + 1) / 2, "win_rate", 100.0,
     (0.0, 1.0), "dropped", max_tokens=100, publishers=_publishers,
+    asked=lambda row: row["order"] == row.get("drawn", row["order"]),  # one order; published rows do not say which
 )  # fmt: skip
 
 
@@ -125,11 +127,6 @@ def counts(rows: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(found).T
 
 
-def of_drawn_order(rows: Sequence[Mapping]) -> list[Mapping]:
-    """The rows that the publishers' code would have asked for: one order a question. All, where both are not there."""
-    return [row for row in rows if row["order"] == row.get("drawn", row["order"])]
-
-
 def length_controlled(rows: Sequence[dict], questions: Sequence[dict], answers: Sequence[str]) -> float:
     """AlpacaEval's length-controlled win rate (of 100), by the alpaca-eval package; RunError where it is not there.
 
@@ -151,15 +148,13 @@ def length_controlled(rows: Sequence[dict], questions: Sequence[dict], answers: 
     return float(get_length_controlled_winrate(told, **how)["length_controlled_winrate"])
 
 
-def per_item(samples: Iterable[dict]) -> dict:
-    """Points of the questions, items x arms, for paired comparisons: 1 a win, 0.5 a draw."""
-    return judging.per_item(PROTOCOL, samples)
+per_item = partial(judging.per_item, PROTOCOL)
 
 
 def score_files(judgements: Path | str, protocol: str = "standard") -> dict:
-    """`judge.scored` and the counts, by arm. Protocol "paper" takes one order a question, the one its text draws."""
-    keep = of_drawn_order if protocol == "paper" else list
-    found = judging.scored(PROTOCOL, judgements, protocol, keep)
-    for arm, told in counts(keep(judging.read(PROTOCOL, judgements))).to_dict("index").items():
+    """`judge.scored` and the counts, by arm, of a file of raw verdicts."""
+    rows = judging.counting(PROTOCOL, judgements, protocol)
+    found = judging.scored(PROTOCOL, rows, protocol)
+    for arm, told in counts(rows).to_dict("index").items():
         found["arms"][arm] |= told
     return found

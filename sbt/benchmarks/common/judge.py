@@ -40,6 +40,7 @@ class Protocol:
     where `of_reference`, the sum of own scores over the sum of the reference's. lowest: scores of an unread verdict
     where it counts as the lowest; official: what the publishers' code does with it, "lowest" or "dropped".
     max_tokens, temperature: of a verdict. publishers: rows of their own file of verdicts -> ours, as far as it goes.
+    asked: whether the publishers' code would have asked for a row, which is what protocol "paper" scores.
     """
 
     benchmark: str
@@ -54,6 +55,7 @@ class Protocol:
     temperature: float = 0.0
     of_reference: bool = False
     publishers: Callable[[Any], list[dict]] | None = None
+    asked: Callable[[Mapping], bool] = lambda row: True
 
     def hash(self, template: str) -> str:
         """What names a template's words in every row."""
@@ -240,15 +242,18 @@ def biases(protocol: Protocol, rows: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(found).T.astype(float).round(3)
 
 
-def scored(
-    protocol: Protocol, file: Path | str, name: str = "standard", keep: Callable[[list[dict]], list[dict]] = list
-) -> dict:
-    """What `sbt score` prints of a file of verdicts: who judged, and by arm the metrics and biases.
-
-    `keep` chooses the rows. DataError where the file is of several judges.
-    """
+def counting(protocol: Protocol, file: Path | str, name: str) -> list[dict]:
+    """The verdict rows of a file that count: all, or under "paper" those that the publishers' code asks for."""
     check_protocol(name, ("standard", "paper"))
-    rows, found = keep(read(protocol, file)), {}
+    return [row for row in read(protocol, file) if name == "standard" or protocol.asked(row)]
+
+
+def scored(protocol: Protocol, rows: Sequence[dict], name: str) -> dict:
+    """What `sbt score` prints of verdict rows: who judged, and by arm the metrics and biases.
+
+    DataError where they are of several judges.
+    """
+    found: dict[str, dict] = {}
     biased = biases(protocol, rows).to_dict("index")
     for row in metric_rows(protocol, rows, name=name):
         told = found.setdefault(row["arm"], {})
@@ -258,6 +263,11 @@ def scored(
         told |= {name: value for name, value in biased.get(arm, {}).items() if value == value and name not in told}
     judge = {name: rows[0][name] for name in ("judge", "temperature")}
     return {**judge, "templates": sorted({row["template"] for row in rows}), "arms": found}
+
+
+def score_files(judged_by: Protocol, judgements: Path | str, protocol: str = "standard") -> dict:
+    """`scored` of a file of raw verdicts."""
+    return scored(judged_by, counting(judged_by, judgements, protocol), protocol)
 
 
 def per_item(protocol: Protocol, samples: Iterable[dict]) -> dict[str, pd.DataFrame]:

@@ -34,12 +34,8 @@ SOURCE = Source(
     "ethics",
     "ETHICS, the files test and test_hard of its five subsets",
     tuple(
-        File(
-            name,
-            size,
-            (Mirror(_HUB, f"data/{subset}/{name.partition('_')[2]}", _COMMIT), Mirror(url=f"{_COPY}/{subset}/{name}")),
-            f"sha256:{digest}",
-        )
+        File(name, size, (Mirror(_HUB, f"data/{subset}/{name.partition('_')[2]}", _COMMIT),
+                          Mirror(url=f"{_COPY}/{subset}/{name}")), f"sha256:{digest}")
         for subset, name, size, digest in _FILES
     ),
     page="https://github.com/hendrycks/ethics",

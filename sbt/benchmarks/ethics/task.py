@@ -11,6 +11,7 @@ import random
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -155,7 +156,7 @@ def rows(docs: Docs, answers: Answers, *, arm: str, seed: int = 0, **provenance)
     found = []
     for (subset, split), own in docs.items():
         pairs, named = answers[f"{subset} {split}"], {"arm": arm, "benchmark": "ethics", "subset": f"{subset} {split}"}
-        measured = hits(own, pairs, subset) | {"one_answer": commonest(pairs)}
+        measured = hits(own, pairs, subset) | {"one_answer": commonest(_answers(pairs))}
         for metric, values in measured.items():
             found.append(stats.metric_row(values, metric=metric, seed=seed, **named, **provenance))
     for split in dict.fromkeys(split for _, split in docs):
@@ -197,9 +198,8 @@ def mean_of_subsets(parts: Sequence[Sequence[int]], seed: int, resamples: int = 
     return float(np.mean(means)), float(low), float(high)
 
 
-def commonest(pairs: Sequence[Sequence[float]]) -> list[int]:
-    """1 for every item that gets the option which most of the items get, else 0."""
-    given = _answers(pairs)
+def commonest(given: Sequence[int]) -> list[int]:
+    """1 for every item that gets the option (0 or 1) which most of the items get, else 0."""
     most = int(2 * sum(given) > len(given))
     return [int(answer == most) for answer in given]
 
@@ -246,9 +246,7 @@ def _commonest(records: Sequence[dict]) -> dict[str, float]:
     for row in records:
         option = row["label"] if row["correct"] else 1 - row["label"]
         chosen.setdefault(row["arm"], {}).setdefault(row["subset"], []).append(option)
-    shares = {arm: [max(sum(found), len(found) - sum(found)) / len(found) for found in of_arm.values()]
-              for arm, of_arm in chosen.items()}  # fmt: skip
-    return {arm: sum(of_arm) / len(of_arm) for arm, of_arm in shares.items()}
+    return {arm: fmean(fmean(commonest(given)) for given in of_arm.values()) for arm, of_arm in chosen.items()}
 
 
 def _of(records: Sequence[dict], end: str) -> list[dict]:

@@ -3,7 +3,8 @@
 A review whose first line is not two numbers is [-1, -1] in LLaVA's code, and stays in its mean.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +76,7 @@ def _publishers(rows: Sequence[dict]) -> list[dict]:
 PROTOCOL = Protocol(
     "llavabench", judging.templates(__file__), parse, lambda own, other: own / 10, "relative_score", 100.0,
     (-1.0, -1.0), "lowest", max_tokens=1024, temperature=0.2, of_reference=True, publishers=_publishers,
+    asked=lambda row: row["order"] == "second",  # LLaVA's code shows the reference first
 )  # fmt: skip
-
-
-def per_item(samples: Iterable[dict]) -> dict:
-    """The own ratings of the questions over ten, items x arms, for paired comparisons."""
-    return judging.per_item(PROTOCOL, samples)
-
-
-def score_files(judgements: Path | str, protocol: str = "standard") -> dict:
-    """`judge.scored`; protocol "paper" takes the order of LLaVA's code alone, the reference first."""
-    orders = ("second",) if protocol == "paper" else judging.ORDERS
-    return judging.scored(PROTOCOL, judgements, protocol, lambda rows: [row for row in rows if row["order"] in orders])
+per_item = partial(judging.per_item, PROTOCOL)
+score_files = partial(judging.score_files, PROTOCOL)

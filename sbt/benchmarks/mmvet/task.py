@@ -1,6 +1,7 @@
 """MM-Vet: an answer is graded 0.0 to 1.0 against the truth; the score is the mean, of 100, and by ability."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,5 @@ PROTOCOL = Protocol(
     "mmvet", judging.templates(__file__), parse, lambda own, other: own, "score", 100.0, (0.0,), "lowest",
     max_tokens=3, publishers=_publishers,
 )  # fmt: skip
-
-
-def per_item(samples: Iterable[dict]) -> dict:
-    """Grades of the questions, items x arms, for paired comparisons."""
-    return judging.per_item(PROTOCOL, samples)
-
-
-def score_files(judgements: Path | str, protocol: str = "standard") -> dict:
-    """The tables of a file of raw verdicts, by arm: `judge.scored`."""
-    return judging.scored(PROTOCOL, judgements, protocol)
+per_item = partial(judging.per_item, PROTOCOL)
+score_files = partial(judging.score_files, PROTOCOL)

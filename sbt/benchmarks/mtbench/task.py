@@ -6,7 +6,8 @@ beside a reference answer; a verdict without [[rating]] is left out; the score i
 
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,13 +149,5 @@ PROTOCOL = Protocol(
     "mtbench", judging.templates(__file__), parse, lambda own, other: own / 10, "score", 10.0, (-1.0,), "dropped",
     max_tokens=2048, publishers=_publishers,
 )  # fmt: skip
-
-
-def per_item(samples: Iterable[dict]) -> dict:
-    """Ratings of the questions' turns over ten, items x arms, for paired comparisons."""
-    return judging.per_item(PROTOCOL, samples)
-
-
-def score_files(judgements: Path | str, protocol: str = "standard") -> dict:
-    """The tables of a file of raw verdicts, by arm: `judge.scored`."""
-    return judging.scored(PROTOCOL, judgements, protocol)
+per_item = partial(judging.per_item, PROTOCOL)
+score_files = partial(judging.score_files, PROTOCOL)
