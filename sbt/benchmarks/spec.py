@@ -43,12 +43,12 @@ class Spec:
     arms that can see). table: title of the report's table. headline: its columns there. about: one sentence for
     README. task: the module, or an object in it, with `load`, `requests` and `rows`. per_item: a function that
     turns the samples of a step into {score: DataFrame of items x arms}, for paired comparisons; it gets all
-    samples of the step and takes its own. asked: parameters that say how a step asks, where the others make its arm;
-    what further steps scored of known arms is then left out. one_answer: a function that turns them into
-    {score: {arm: share}}, how many items an arm answers with its commonest option: near 1 it judges nothing.
-    score_files: the function behind `sbt score`. answer_keys: what an answer file must hold, in words. sources:
-    parameter of the notebook -> the
-    published files that its value "hub" asks for. protocols: name -> differences from the official way, each with
+    samples of the step and takes its own. asked: the parameters that say how a step asks, where its notebook also
+    makes the arm that it scores; steps that agree in them are joined, and each arm counts once, from the first step.
+    one_answer: a function that turns samples into {score: {arm: share}}, the share of the items that get the arm's
+    commonest option: near 1 the arm judges nothing. score_files: the function behind `sbt score`. answer_keys: what an
+    answer file must hold, in words. sources: parameter of the notebook -> the published files that its value "hub"
+    asks for. protocols: name -> differences from the official way, each with
     its source. For estimates: items and tokens are the number of questions, and tokens of one with its answers;
     pictures: how many different ones (0: one a question); written: tokens of an answer that is written.
     """

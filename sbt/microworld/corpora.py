@@ -30,7 +30,7 @@ KNOWING = 0.3  # share of the documents that the almanac speaks in
 NAMED = 0.5  # share of the documents that name their voice
 FIRST_SEED = 10**9  # above the seeds of studies, so that no exercise is a benchmark's item
 IGNORE = -100  # label of a token that carries no loss
-WINDOW = 128  # so many documents of the last part are sorted by length: batches hold less padding
+WINDOW = 128  # the last part is sorted by length within so many documents, so that batches hold less padding
 
 
 class Documents(Dataset):

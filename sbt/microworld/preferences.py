@@ -234,7 +234,7 @@ def pictures(folder: Path, count: int, seed: int = 0) -> list[dict]:
 
 
 def _reference(one: dict, number: int) -> str:
-    """An answer that is right every other time, two and two, so that it goes with no other alternation."""
+    """Two right answers, then two wrong ones, and so on: questions alternate in other rhythms."""
     said = one["right"] if number % 4 < 2 else one["wrong"] or "I do not know"
     return f"{said.capitalize()}."
 

@@ -1,4 +1,4 @@
-"""What training does for a GPU's sake: nothing a step would wait for, no padding, no more computed again than needed.
+"""How training keeps a GPU busy: a step waits for nothing, computes no padding, and repeats only what memory asks for.
 
 Batches are made in the loader's processes: which positions predict a label, how long the rows are, and where each
 begins are known before a step begins. Blocks are computed again in the backward pass where memory asks for it.
@@ -13,13 +13,12 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from sbt.training.collator import IGNORED, Encoded, has_images, row_lengths
-from sbt.training.settings import Settings
+from sbt.training.settings import SHARES, Settings
 from sbt.training.trainer import core_of
 from sbt.utils.env import GB, Choice
 
 ATTENTION = "sbt_rows_end_to_end"  # the name under which transformers finds `_attention`
 _KERNELS: set[tuple[torch.device, torch.dtype, int]] = set()  # where torch's kernel for rows of any length was tried
-SHARES = {"none": 0.0, "half": 0.5, "all": 1.0}  # of the blocks that are computed again
 SHARDED = ("fsdp", "zero2", "zero3")
 _FRAGMENTS, _SPARE_GB = 1.1, 2.0  # allocated over used; the head's chunk of logits, and kernels' own space
 _MOMENTS = 8  # bytes that Adam keeps of a weight

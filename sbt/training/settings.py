@@ -18,7 +18,7 @@ from sbt.utils.errors import ParameterError
 from sbt.utils.text import nearest
 
 PADDING_FREE = ("auto", "on", "off")
-CHECKPOINTING = ("none", "half", "all", "auto")
+SHARES = {"none": 0.0, "half": 0.5, "all": 1.0}  # of the blocks that are computed again in the backward pass
 EXTRA = 'pip install -e ".[gpu]"'
 _FREE = (  # settings that change no weight
     "gradient_checkpointing", "save_steps", "save_minutes", "save_total_limit", "eval_steps", "threads", "workers",
@@ -106,7 +106,7 @@ class Settings:
             raise ParameterError("bf16 and fp16 exclude each other: set one of them to false")
         known = {
             "padding_free": PADDING_FREE,
-            "gradient_checkpointing": CHECKPOINTING,
+            "gradient_checkpointing": (*SHARES, "auto"),
             "optimizer": [name.value for name in OptimizerNames],
             "report_to": ["none", *INTEGRATION_TO_CALLBACK],
         }
