@@ -219,8 +219,8 @@ def _interval(axis: Axes, row: dict, place: str, ink: str) -> None:
 
 def differences(frame: pd.DataFrame, title: str) -> Figure:
     """Paired differences from `base`: arm, benchmark, delta, low, high; an interval that excludes 0 is drawn solid."""
-    names = list(dict.fromkeys(frame["benchmark"]))
-    figure, axes = plt.subplots(1, len(names), figsize=(2.0 + 2.3 * len(names), 2.6), squeeze=False, sharey=True)
+    names, height = list(dict.fromkeys(frame["benchmark"])), max(2.6, 0.9 + 0.24 * frame["arm"].nunique())
+    figure, axes = plt.subplots(1, len(names), figsize=(2.0 + 2.3 * len(names), height), squeeze=False, sharey=True)
     for axis, name in zip(axes[0], names, strict=True):
         for row in frame[frame["benchmark"] == name].to_dict("records"):
             _interval(axis, row, row["arm"], colour(row["arm"]))
