@@ -32,7 +32,8 @@ DRAWN = {"sample": 24, "pretrain_sample": 24}
 OWN_VALUES = {"smol": {**DRAWN, "max_steps": 0}, "colab-t4": {**DRAWN, "quantization": "", **ONE},
            "kaggle-2xt4": {**DRAWN, "quantization": "", **TWO}, "ablation-types": {"sample": 24, **ONE}}  # fmt: skip
 # They need no hub, or train and report nothing, and are run elsewhere.
-OTHERS = ("embedded", "embedded-types", "embedded-factors", "first-steps", "base-models", "gpu-7b", "mmdpo-released")
+OTHERS = ("embedded", "embedded-types", "embedded-factors", "embedded-seeds", "first-steps", "base-models", "gpu-7b",
+          "mmdpo-released")  # fmt: skip
 STUDIES = sorted(folder.name for folder in paths.params().iterdir() if folder.name not in OTHERS)
 RELEASED = (
     "00_check,25_vicuna-7b_projector,25_vicuna-7b_ft,50_truthfulqa_vicuna-7b,63_pope_vicuna-7b,90_report_vicuna-7b"
