@@ -12,7 +12,7 @@ from conftest import MAKE, write_notebook
 import sbt
 from sbt.study import estimate, params, runs
 from sbt.study import manifest as records
-from sbt.utils import env, files, paths
+from sbt.utils import env, files, paths, progress
 from sbt.utils.errors import DataError, MissingStep, ParameterError, RunError
 
 ROW = {"arm": "base", "benchmark": "b", "subset": "", "metric": "m", "value": 0.5, "n": 2, "low": 0.1, "high": 0.9,
@@ -276,6 +276,31 @@ def test_progress_is_written_for_the_command_line(namespace: Namespace) -> None:
     assert files.read_json(run.folder / "progress.json")["numbers"] == {"loss": 0.25}
     run.finish()
     assert not (run.folder / "progress.json").exists()
+
+
+def test_loops_of_a_cell_share_a_line_that_a_published_notebook_drops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: dict[object, tuple[str, dict]] = {}
+
+    def display(words: str, metadata: dict, handle: object = None) -> object:
+        handle = handle or object()
+        lines[handle] = (words, metadata)
+        return handle
+
+    monkeypatch.setattr(progress, "_display", display)
+    shown = progress.Progress(tmp_path / "progress.json")
+    for cell, loops in ((1, 3), (2, 2)):
+        monkeypatch.setattr(progress, "_cell", lambda cell=cell: cell)
+        for _ in range(loops):
+            shown.update(0, 5)
+            shown.update(5, 5)
+    shown.update(0, 5, loss=2.0)
+    shown.update(5, 5, loss=1.5)
+    shown.update(0, 7)
+    shown.update(7, 7)
+    kept = [words for words, metadata in lines.values() if metadata != progress.MARK]
+    assert kept == ["5 of 5 · loss 1.5"] and len(lines) == 3  # one a cell, and one after the line that is kept
 
 
 def test_results_leave_out_means_and_paperwork(namespace: Namespace) -> None:

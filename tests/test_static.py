@@ -85,6 +85,15 @@ def test_address_setup_and_begin_are_the_same_everywhere(path: Path) -> None:
     assert len(lines[0]) <= 4 and sources[2] == "import sbt\n\nrun = sbt.begin(globals())"
 
 
+def test_every_notebook_but_the_last_ends_with_a_link_to_the_next_one() -> None:
+    read = [json.loads(path.read_text(encoding="utf-8"))["cells"] for path in NOTEBOOKS]
+    last = ["".join(cells[-1]["source"]) for cells in read]
+    titles = [cells[0]["source"][0].removeprefix("# ").strip() for cells in read]
+    after = list(zip(titles[1:], NOTEBOOKS[1:], strict=True))
+    assert last[:-1] == [f"Next: [{title}]({path.name})" for title, path in after]
+    assert "Next: [" not in last[-1]
+
+
 def test_readme_names_the_address_of_the_project() -> None:
     url, readme = publish.address(), (ROOT / "README.md").read_text(encoding="utf-8")
     assert set(re.findall(r"https://github\.com/[\w-]+/[\w-]+", readme)) >= {url}

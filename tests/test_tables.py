@@ -1,6 +1,7 @@
 """Tables of the report: a number stands with its interval, ours beside the published one of the same metric."""
 
 import pandas as pd
+import pytest
 
 from sbt import benchmarks
 from sbt.report import tables
@@ -52,9 +53,42 @@ def test_a_titled_table_says_what_guessing_gives_and_lies_down_where_it_is_wide(
     assert page.count("<caption") == 1 and ">Vision</caption>" in page and "guessing" in page
 
 
+def test_columns_that_find_no_room_stand_below_with_the_same_rows():
+    frame = pd.DataFrame({f"arm {n}": ["0.50 [0.45, 0.55]"] * 2 for n in range(9)}, index=["POPE", "MME"])
+    html = tables.page(frame, "Vision").data
+    parts = html.split("<table")[1:]
+    assert len(parts) == 2 and html.count("<caption") == 1 and all("POPE" in part for part in parts)
+    assert [f"arm {n}<" in parts[0] for n in (0, 4, 5)] == [True, True, False] and "arm 8" in parts[1]
+    assert tables.page(frame[["arm 0"]]).data.count("<table") == 1
+    assert tables.page(frame.iloc[:0]).data.count("<table") == 1
+
+
+def test_differences_are_a_table_of_sentences_in_numbers():
+    row = {"benchmark": "mc2", "delta": 0.25, "low": 0.125, "high": 0.375, "n": 48, "test": "exact"}
+    deltas = pd.DataFrame([{**row, "arm": "full", "p": 0.00001, "p_holm": None}])
+    html = tables.compared(deltas).data
+    assert all(word in html for word in ("+0.250 [+0.125, +0.375]", "&lt; 0.0001", "too few runs", "48", "full"))
+    assert tables.compared(deltas.iloc[:0]).data == tables.NOT_BOTH
+
+
 def test_a_number_has_the_digits_that_its_interval_can_hold():
     cells = [tables.cell({"value": value, "low": value - 1, "high": value + 1}) for value in (0.5, 34.25, 363.33)]
     assert cells == ["0.50 [-0.50, 1.50]", "34.2 [33.2, 35.2]", "363 [362, 364]"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "shown"),
+    [
+        ((0.21, 0.15, 0.27), "+0.210 [+0.150, +0.270]"),
+        ((0.0002, 0.0001, 0.0004), "+0.0002 [+0.0001, +0.0004]"),
+        ((0.1, 0.000049, 0.2), "+0.10000 [+0.00005, +0.20000]"),  # else it would seem to hold 0
+        ((-0.0001, -0.08, 0.07), "+0.000 [-0.080, +0.070]"),
+        ((0.0, -1e-17, 1e-17), "+0.000 [+0.000, +0.000]"),  # what rounding leaves of nothing
+        ((0.0, -4e-7, 6e-7), "+0.000000 [+0.000000, +0.000001]"),
+    ],
+)
+def test_no_end_of_an_interval_reads_as_nothing_where_it_is_not(numbers, shown):
+    assert tables.signed(dict(zip(("delta", "low", "high"), numbers, strict=True))) == shown
 
 
 def test_a_sentence_says_what_the_interval_shows():

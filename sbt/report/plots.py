@@ -21,6 +21,7 @@ from PIL import Image
 RIGHT, WRONG, PLAIN = "#1a7f4b", "#b3261e", "#222222"  # ink of a right answer, a wrong one, and any other text
 COLOURS = 64  # of a picture
 BESIDE = {"textcoords": "offset points", "va": "center", "fontsize": 8.5}  # a number beside what it tells
+ACROSS = 4  # panels side by side, so that their words can be read on a page
 DPI = 80  # at which a figure is laid out; a page gets it sharper, as 150 dots an inch
 ARMS = {
     "base": "#8d99a6",
@@ -95,12 +96,27 @@ def finish(figure: Figure, title: str = "", legend_of: Axes | None = None) -> Fi
         shell.display_formatter.formatters["image/png"].for_type(Figure, _shown)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    if legend_of:
-        handles = legend_of.get_legend_handles_labels()
-        figure.legend(*handles, frameon=False, loc="upper right", ncols=min(6, len(handles[0])), fontsize=8.5)
     figure.tight_layout()
+    if legend_of:  # below the panels, where it meets no title
+        handles = legend_of.get_legend_handles_labels()
+        place = {"loc": "upper left", "bbox_to_anchor": (0.01, 0), "ncols": min(6, len(handles[0]))}
+        figure.legend(*handles, frameon=False, fontsize=8.5, **place)
     plt.close(figure)  # a notebook shows the returned figure once, not twice
     return figure
+
+
+def _panels(names: Sequence[str], height: float, sharex: bool = False) -> tuple[Figure, list[Axes]]:
+    """A panel for each name, with the same rows, at most ACROSS side by side; `height` of one in inches."""
+    across = min(len(names), ACROSS)
+    down = -(-len(names) // across)
+    size = (2.0 + 2.35 * across, height * down)
+    figure, axes = plt.subplots(down, across, figsize=size, sharex=sharex, sharey=True, squeeze=False)
+    for spare in axes.flat[len(names) :]:
+        spare.remove()
+    for axis in axes.flat[: len(names)]:
+        axis.tick_params(labelbottom=True)
+    axes[0][0].invert_yaxis()
+    return figure, list(axes.flat[: len(names)])
 
 
 def gallery(
@@ -118,13 +134,14 @@ def gallery(
     wrapped = [[(line, ink) for text, ink in entry for line in textwrap.wrap(text, width) or [""]] for entry in lines]
     depths = [0.19 * max(map(len, wrapped[row * columns : (row + 1) * columns])) for row in range(rows)]
     heights = [height for depth in depths for height in (2.2, depth)]  # inches: a picture, the lines below it
-    figure = plt.figure(figsize=(2.3 * columns, sum(heights) + 0.12 * rows))
+    figure = plt.figure(figsize=(max(2.3, 0.07 * width) * columns, sum(heights) + 0.12 * rows))
     grid = figure.add_gridspec(2 * rows, columns, height_ratios=heights, hspace=0.04, wspace=0.06)
     for place, (image, entry) in enumerate(zip(images, wrapped, strict=True)):
         row, column = divmod(place, columns)
         picture = Image.open(image).convert("RGB") if isinstance(image, (str, Path)) else image
         above, below = (figure.add_subplot(grid[2 * row + part, column]) for part in (0, 1))
         above.imshow(np.asarray(picture.resize((150, 150))))
+        above.set_anchor("NW")
         for line, (text, ink) in enumerate(entry):
             offset = (2, -2 - 13 * line)
             below.annotate(text, (0, 1), offset, "axes fraction", "offset points", va="top", fontsize=8.5, color=ink)
@@ -154,7 +171,7 @@ def curve(history: pd.DataFrame, title: str, label: str = "loss per trained toke
             measured = rows.dropna(subset="heldout_loss")
             given = {"color": ink, "linestyle": "--", "marker": ".", "label": "held out"}
             axis.plot(measured["step"], measured["heldout_loss"], **given)
-    axis.set(title=title, xlabel="optimizer step", ylabel=label)
+    axis.set(title=title[:1].upper() + title[1:], xlabel="optimizer step", ylabel=label)
     axis.set_ylim(bottom=0)
     if "arm" in history or "heldout_loss" in history:
         axis.legend(frameon=False)
@@ -167,11 +184,8 @@ def scores(frame: pd.DataFrame, title: str, chance: dict[str, float] | None = No
     `frame` holds metric rows: arm, value, low, high and the column `by`.
     """
     panels, arms = list(dict.fromkeys(frame[by])), list(dict.fromkeys(frame["arm"]))
-    height = 0.9 + 0.34 * len(arms)
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(2.0 + 2.4 * len(panels), height), sharex=True, sharey=True, squeeze=False
-    )
-    for axis, panel in zip(axes[0], panels, strict=True):
+    figure, axes = _panels(panels, 0.9 + 0.34 * len(arms), sharex=True)
+    for axis, panel in zip(axes, panels, strict=True):
         rows = frame[frame[by] == panel].set_index("arm").reindex(arms)
         error = np.clip([rows["value"] - rows["low"], rows["high"] - rows["value"]], 0, None)
         inks = [colour(arm) for arm in arms]
@@ -182,7 +196,6 @@ def scores(frame: pd.DataFrame, title: str, chance: dict[str, float] | None = No
         axis.grid(axis="y", visible=False)
         if chance and panel in chance:
             axis.axvline(chance[panel], color="#555555", linestyle=":", linewidth=1.2)
-    axes[0][0].invert_yaxis()
     return finish(figure, title)
 
 
@@ -220,14 +233,13 @@ def _interval(axis: Axes, row: dict, place: str, ink: str) -> None:
 def differences(frame: pd.DataFrame, title: str) -> Figure:
     """Paired differences from `base`: arm, benchmark, delta, low, high; an interval that excludes 0 is drawn solid."""
     names, height = list(dict.fromkeys(frame["benchmark"])), max(2.6, 0.9 + 0.24 * frame["arm"].nunique())
-    figure, axes = plt.subplots(1, len(names), figsize=(2.0 + 2.3 * len(names), height), squeeze=False, sharey=True)
-    for axis, name in zip(axes[0], names, strict=True):
+    figure, axes = _panels(names, height)
+    for axis, name in zip(axes, names, strict=True):
         for row in frame[frame["benchmark"] == name].to_dict("records"):
             _interval(axis, row, row["arm"], colour(row["arm"]))
         axis.axvline(0, color="#555555", linewidth=1)
         axis.set(title=name, xlabel="difference")
         axis.margins(y=0.15)
-    axes[0][0].invert_yaxis()
     return finish(figure, title)
 
 
@@ -248,12 +260,12 @@ def lengths(frame: pd.DataFrame, title: str) -> Figure:
     """How long rows are: one histogram for each value of `set`, of the column `tokens`."""
     names = list(dict.fromkeys(frame["set"]))
     figure, axes = plt.subplots(1, len(names), figsize=(1.0 + 2.2 * len(names), 2.2), sharex=True, squeeze=False)
+    edges = np.histogram_bin_edges(frame["tokens"], bins=30)
     for axis, name in zip(axes[0], names, strict=True):
-        axis.hist(frame.loc[frame["set"] == name, "tokens"], bins=30, color="#1f4e9c")
+        axis.hist(frame.loc[frame["set"] == name, "tokens"], bins=edges, color="#1f4e9c", linewidth=0)
         axis.set(title=name, xlabel="tokens")
     axes[0, 0].set_ylabel("rows")
-    figure.suptitle(title)
-    return finish(figure)
+    return finish(figure, title)
 
 
 def times(ratios: pd.DataFrame, title: str) -> Figure:
@@ -268,11 +280,10 @@ def times(ratios: pd.DataFrame, title: str) -> Figure:
     axis.set(xscale="log", yticks=places, yticklabels=ratios.index)
     axis.set_xlim(left=min(0.8, ratios[names].min().min()), right=2 * ratios[names].max().max())
     axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}")
     axis.grid(axis="y", visible=False)
     axis.invert_yaxis()
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8.5)
-    return finish(figure)
+    return finish(figure, title, axis)
 
 
 def bars(frame: pd.DataFrame, by: str, columns: Sequence[str], title: str, hue: str = "") -> Figure:
@@ -288,9 +299,8 @@ def bars(frame: pd.DataFrame, by: str, columns: Sequence[str], title: str, hue: 
         axis.set(title=name, xlabel="", ylabel="")
         axis.margins(x=0.2)
         axis.grid(axis="y", visible=False)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    legend_of = None
     if hue:
-        place = {"loc": "upper right", "bbox_to_anchor": (1, 1), "bbox_transform": figure.transFigure}
-        sns.move_legend(axes[0][0], **place, ncols=groups, frameon=False, title=None, fontsize=8.5)
-        axes[0][0].get_legend().set_in_layout(False)  # it stands beside the title, over all panels
-    return finish(figure)
+        legend_of = axes[0][0]
+        legend_of.get_legend().remove()
+    return finish(figure, title, legend_of)

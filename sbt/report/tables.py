@@ -11,6 +11,7 @@ import pandas as pd
 from IPython.display import HTML
 
 Column = tuple[str, str, str]  # benchmark, subset, metric
+WIDTH = 110  # characters of a table that a page holds side by side
 NOT_BOTH = "base and another arm were not both scored"
 LOOK = (
     "<style>table.sentences td, table.sentences th {text-align: left !important; vertical-align: top}"
@@ -57,10 +58,30 @@ def wide(rows: Iterable[dict], titles: Mapping[Column, str]) -> pd.DataFrame:
 
 
 def page(frame: pd.DataFrame, title: str = "", index: bool = True) -> HTML:
-    """A table for a page that hides its code, below its title; one of sentences (no index) stands to the left."""
-    html = frame.to_html(border=0, index=index, na_rep="–", classes="numbers" if index else "sentences")
-    caption = f"<caption>{title}</caption>" if title else ""
-    return HTML(LOOK + html.replace(">", ">" + caption, 1))
+    """A table for a page that hides its code, below its title; one of sentences (no index) stands to the left.
+
+    Columns that find no room beside the others stand below them, with the same rows.
+    """
+    caption, html = f"<caption>{title}</caption>" if title else "", ""
+    for part in _side_by_side(frame) if index else [frame]:
+        table = part.to_html(border=0, index=index, na_rep="–", classes="numbers" if index else "sentences")
+        html += table.replace(">", ">" + ("" if html else caption), 1)
+    return HTML(LOOK + html)
+
+
+def _side_by_side(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    """The columns in groups that a page holds, the row labels before each; a heading may break between words."""
+    labels = frame.index.to_frame().astype(str)
+    room = WIDTH - sum(labels[name].str.len().max() + 3 for name in labels) if len(frame) else WIDTH
+    groups, used = [[]], 0
+    for place, name in enumerate(frame.columns):
+        words = " ".join(map(str, name if isinstance(name, tuple) else [name])).split()
+        width = 3 + max(map(len, [*words, *frame.iloc[:, place].astype(str)]), default=0)
+        if groups[-1] and used + width > room:
+            groups, used = [*groups, []], 0
+        groups[-1].append(place)
+        used += width
+    return [frame.iloc[:, places] for places in groups]
 
 
 def with_guessing(rows: Iterable[dict], specs: Mapping[str, Any], title: str) -> pd.DataFrame:
@@ -92,8 +113,13 @@ def as_text(rows: Iterable[dict], specs: Mapping[str, Any], width: int = 100) ->
 
 
 def signed(row: Mapping) -> str:
-    """A difference with its interval: "+0.21 [+0.15, +0.27]"."""
-    return f"{row['delta']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+    """A difference with its interval: "+0.210 [+0.150, +0.270]".
+
+    Three decimals, and more, up to six, where an end of the interval would read 0 and is not.
+    """
+    ends = [end for end in (row["low"], row["high"]) if abs(end) > 5e-7]
+    digits = next((n for n in range(3, 6) if all(round(end, n) for end in ends)), 6)
+    return "{:+z.{n}f} [{:+z.{n}f}, {:+z.{n}f}]".format(row["delta"], row["low"], row["high"], n=digits)
 
 
 def p_value(p: float | None) -> str:
@@ -101,6 +127,19 @@ def p_value(p: float | None) -> str:
     if p is None or p != p:
         return "too few runs"
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def compared(deltas: pd.DataFrame) -> HTML:
+    """Paired differences as people read them: by part, benchmark and arm the difference, its p, how many items."""
+    if not len(deltas):
+        return HTML(NOT_BOTH)
+    shown = deltas.assign(
+        difference=[signed(row) for row in deltas.to_dict("records")],
+        p=deltas.p.map(p_value),
+        corrected=deltas.p_holm.map(p_value),
+    ).rename(columns={"corrected": "p, corrected by Holm"})
+    keys = [key for key in ("part", "benchmark", "arm") if key in shown]
+    return page(shown.set_index(keys)[["difference", "p", "p, corrected by Holm", "n", "test"]])
 
 
 def verdict(row: Mapping) -> str:

@@ -1,7 +1,7 @@
 """What changes in a notebook while it runs: the progress of a long loop, and the answer to the notebook's question.
 
-Progress is one line that updates itself, and a file that `sbt run` shows. The line ends as a summary without bar and
-time, so that an executed notebook stays quiet.
+Progress is one line a cell that updates itself, and a file that `sbt run` shows. A loop with numbers (a loss) leaves a
+summary without bar and time. The line of another loop makes room for the next one; a published notebook drops it.
 """
 
 import json
@@ -31,6 +31,12 @@ def _display(words: str, metadata: dict, handle: object = None) -> object:
     return handle
 
 
+def _cell() -> int | None:
+    """The number of the cell that runs; None outside of a notebook."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return getattr(shell, "execution_count", None)
+
+
 def note(words: str) -> None:
     """A remark for the person at the screen; a published notebook does not keep it."""
     if _display(words, MARK) is None:
@@ -55,6 +61,7 @@ class Progress:
     def __init__(self, file: Path) -> None:
         self.file = file
         self._handle: object = None
+        self._cell: int | None = None
         self._started = self._shown = 0.0
         self._first = 0
         self._last: tuple = ()
@@ -65,7 +72,9 @@ class Progress:
         if (done, total, numbers) == self._last:
             return
         if not self._last or done < self._last[0] or total != self._last[1] or self._last[0] >= self._last[1]:
-            self._handle, self._started, self._first, self._shown = None, now, done, 0.0
+            if (cell := _cell()) != self._cell:
+                self._handle, self._cell = None, cell
+            self._started, self._first, self._shown = now, done, 0.0
         self._last = (done, total, numbers)
         if done < total and now - self._shown < SECONDS:
             return
@@ -76,7 +85,8 @@ class Progress:
         files.write_text(self.file, json.dumps(state, default=str))
         tail = "".join(f" · {name} {text.number(value)}" for name, value in numbers.items())
         if done >= total:
-            _display(f"{done} of {total}{tail}", {}, self._handle)
+            handle = _display(f"{done} of {total}{tail}", {} if tail else MARK, self._handle)
+            self._handle = None if tail else handle
             return
         left = f" · {text.duration(remaining)} left" if remaining is not None else ""
         words = f"{text.bar(done / max(total, 1))} {done} of {total}{left}{tail}"

@@ -13,6 +13,7 @@ and perhaps `subset(part, condition)`. An item is a dict with `image`, the pictu
 where several pictures share a name), and perhaps `demonstrations`, turns of (question, answer) without a picture.
 """
 
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from IPython.display import HTML
 from matplotlib.figure import Figure
 
 from sbt import benchmarks, models
@@ -210,15 +212,17 @@ class Evaluation:
         rows = rows[rows.task.str.fullmatch(tasks)] if tasks else rows
         return tables.grid(rows if every else rows[rows.condition == "real"], index, columns, digits)
 
-    def shares(self, *metrics: str) -> pd.DataFrame:
+    def shares(self, *metrics: str) -> HTML:
         """Metrics that are shares of the answers about the right picture (yes, unparsed, empty), by arm."""
         rows = self.table[(self.table.condition == "real") & self.table.metric.isin(metrics)]
-        return rows.pivot_table("value", ["subset", "protocol"], ["metric", "arm"], sort=False).round(2)
+        wide = rows.pivot_table("value", ["subset", "protocol"], ["metric", "arm"], sort=False)
+        return tables.page(wide.map("{:.2f}".format, na_action="ignore"))
 
     def looks(self, metric: str, levels: Mapping[str, float], digits: int = 2) -> pd.DataFrame:
         """Does each arm look? `controls.compared` with the blind `levels` by task; prints the verdicts."""
         table = controls.compared(self.of(metric, levels), levels, digits)
-        print(controls.verdicts(table))
+        for line in controls.verdicts(table).splitlines():
+            print(textwrap.fill(line, 100, subsequent_indent="    ", break_on_hyphens=False))
         return table.astype({"left": object}).fillna("–")
 
     def answer(self, looks: pd.DataFrame) -> str:
