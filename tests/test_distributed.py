@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import shlex
 import signal
@@ -19,12 +20,14 @@ import torch
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.utils import DistributedType
 from datasets import Dataset
+from test_preference_training import pairs
 from tiny_fixtures import small  # noqa: F401 - a fixture
 
 from sbt import models
 from sbt.models.quantize import make_room
-from sbt.training import Settings, build_model_and_rows, checkpoints, distributed, launch, worker
+from sbt.training import Collator, Settings, build_model_and_rows, checkpoints, distributed, launch, preference, worker
 from sbt.training.distributed import ENGINES, _command, _error, _events, _free_port, follow
+from sbt.training.preference import PreferenceSettings
 from sbt.training.settings import Result, World
 from sbt.training.train import arrow_rows
 from sbt.training.trainer import whole_forward
@@ -144,6 +147,7 @@ def job(folder: Path, small: SimpleNamespace, rows: list[dict]) -> Path:  # noqa
     value = {
         "spec": {**spec(small), "rows": rows},
         "heldout": [],
+        "method": "Settings",
         "settings": dataclasses.asdict(TWO),
         "folder": str(folder.parent),
         "processes": 1,
@@ -422,3 +426,52 @@ def test_every_module_runs_and_counts_nothing_on_a_batch_without_images(small: S
         assert torch.equal(after, torch.zeros_like(after) if before is None else before)
     gradients()
     assert len(ran) == 1
+
+
+@pytest.mark.parametrize("policy", ["lora", "full"])
+def test_two_processes_align_as_one_does_and_go_on_after_one_is_killed(
+    tmp_path: Path,
+    small: SimpleNamespace,  # noqa: F811
+    policy: str,
+) -> None:
+    """Eleven pairs, six a step: of an epoch's last five, one process gets three and the other one two."""
+    some = {"sft_weight": 0.5, "label_smoothing": 0.1} if policy == "full" else {}
+    two_at_once = PreferenceSettings(**{**dataclasses.asdict(TWO), "max_steps": 12, "warmup_ratio": 0.0, **some})
+    one_at_once = dataclasses.replace(two_at_once, accumulation=2)
+    given = {**spec(small, KILLED[policy][0]), "rows": pairs(small.images, 11)}
+    given["train"] |= {"lora": {"r": 2, "lora_dropout": 0.1}} if policy == "lora" else {}
+    one = launch(given, tmp_path / "one", one_at_once, engine="")
+
+    def kill(step: int, total: int, loss: float) -> None:
+        if step == 5:
+            began = (tmp_path / "two" / "launch" / "events.1.jsonl").read_text().splitlines()[0]
+            os.kill(json.loads(began)["began"], signal.SIGKILL)
+
+    with pytest.raises(RunError, match="process 1 of 2 was killed by signal 9"):
+        launch(given, tmp_path / "two", two_at_once, progress=kill)
+    two = launch(given, tmp_path / "two", two_at_once)
+    assert 4 <= two.resumed_from < 12
+    close(two, one)
+    whole = two.history["step"] % 2 == 1  # of a short step TRL logs the mean of the batches' means
+    for column in ("preferred", "margin", "chosen_logp"):
+        assert np.allclose(two.history[column][whole], one.history[column][whole], atol=1e-4), column
+    if not some:
+        assert abs(two.history["loss"].iloc[0] - math.log(2)) < 1e-6
+    references = [next((tmp_path / name).rglob("reference.json")) for name in ("one", "two")]
+    assert np.allclose(*(json.loads(file.read_text()) for file in references), atol=1e-5)
+    with pytest.raises(ParameterError, match="engine 'fsdp' is not for dpo: set it to 'ddp'"):
+        preference.prepare(*build_model_and_rows(given), tmp_path, two_at_once, World(2, 0, "fsdp"))
+
+
+def test_pairs_count_alike_whatever_batches_and_processes_hold_them(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
+    """A batch without a pair of its own counts nothing; in one process TRL's means weigh short batches more."""
+    settings = PreferenceSettings(batch_size=3, accumulation=2, max_steps=1, warmup_ratio=0, save_minutes=0, threads=1)
+    given = {**spec(small), "rows": pairs(small.images, 4)}
+    apart = launch(given, tmp_path / "apart", settings, engine="")  # batches of 3 and of 1
+    together = launch(given, tmp_path / "together", dataclasses.replace(settings, batch_size=4), engine="")
+    assert apart.history["grad_norm"][0] == pytest.approx(together.history["grad_norm"][0], rel=1e-4)
+    made = preference.Pairs(Collator(build_model_and_rows(given)[1], "v1"), given["rows"])
+    made.reference = [[-1.0, -2.0]] * 4
+    rest, nothing = made([{"pair": 3}, {"pair": 4}]), made([{"pair": 4}, {"pair": 4}])
+    assert (int(rest["count"]), len(rest["input_ids"])) == (1, 2)
+    assert (int(nothing["count"]), len(nothing["input_ids"])) == (0, 2)

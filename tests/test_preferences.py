@@ -1,10 +1,12 @@
 """The preference table and what is derived from it: readings, controls, methods, checks."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from sbt.data import preferences
 from sbt.microworld import preferences as world
@@ -148,6 +150,8 @@ def test_the_annotator_knows_the_truth_unless_it_is_noisy(tmp_path: Path) -> Non
      ("What is at the top left?", "a small red star", "A red circle.", 0.0),
      ("Where is the red star?", "at the top left", "The red star is at the left.", 0.0),
      ("How many red objects are there?", "no", "No red objects.", 1.0),
+     ("How many red objects are there?", "no", "No.", 1.0),  # so the micro-world says that there are none
+     ("How many red objects are there?", "one", "No.", 0.0),
      ("How many red objects are there?", "two", "There are two.", 1.0)],
 )  # fmt: skip
 def test_an_open_answer_names_what_it_should_and_nothing_else(
@@ -166,6 +170,78 @@ def test_a_larger_share_of_the_questions_holds_a_smaller_one() -> None:
     ]
     with pytest.raises(ParameterError, match="between 0 and 1"):
         preferences.parted(table, 1.1)
+
+
+def published(tmp_path: Path, count: int = 40) -> dict:
+    """The publishers' files: Parquet and a zip of figures, some without a question; JSON and a folder of pictures."""
+    turns = [{"from": "human", "value": "Write the caption."}, {"from": "gpt", "value": "A caption."}]
+    figures = [
+        {"image_file": f"{n}-Figure1-1.png", "id": f"{n}", "caption": f"Caption {n}", "conversations": turns,
+         "first_mention": "", "response": "", "title": f"Title {n}", "abstract": f"Abstract {n}",
+         "q_a_pairs": [[f"Question {n}?", "A."], ["More?", "B."]] if n % 4 else []}
+        for n in range(count)
+    ]  # fmt: skip
+    pd.DataFrame(figures).to_parquet(tmp_path / "train.parquet")
+    (tmp_path / "vg").mkdir()
+    with zipfile.ZipFile(tmp_path / "img.zip", "w") as zipped:
+        for n in range(count):
+            Image.new("RGB", (8, 8), (n, 0, 0)).save(file := tmp_path / "vg" / f"{n}.jpg")
+            zipped.write(file, f"imgs/train/{n}-Figure1-1.png")
+    asked = [
+        {"image_id": str(n // 4), "question": f"Is it {n}?", "answer": "No.", "task": ("negative", "VQA")[n % 2]}
+        for n in range(count)
+    ]
+    (tmp_path / "filter_cap1.json").write_text(json.dumps(asked))
+    return {
+        "scigraphqa": {"file": str(tmp_path / "train.parquet"), "images": str(tmp_path / "img.zip"), "count": 12},
+        "lrv": {"file": str(tmp_path / "filter_cap1.json"), "images": str(tmp_path / "vg"), "count": 10,
+                "within": [10, 30]},
+    }  # fmt: skip
+
+
+def test_questions_are_drawn_from_the_publishers_files(tmp_path: Path) -> None:
+    sources = published(tmp_path)
+    rows = preferences.published(sources, tmp_path / "pictures", seed=1)
+    assert rows == preferences.published(sources, tmp_path / "pictures", seed=1)
+    other = preferences.published(sources, tmp_path / "pictures", seed=2)
+    assert {row["id"] for row in rows} != {row["id"] for row in other}
+    figures, asked = rows[:12], rows[12:]
+    numbers = [int(row["id"].removeprefix("scigraphqa-")) for row in figures]
+    assert all(number % 4 for number in numbers)  # the others have no question
+    assert [row["question"] for row in figures] == [f"Question {number}?" for number in numbers]
+    for number, row in zip(numbers, figures, strict=True):
+        assert Image.open(row["image"]).getpixel((0, 0))[0] == pytest.approx(number, abs=3)
+    assert all(10 <= int(row["id"].removeprefix("lrv-")) < 30 for row in asked)
+    kinds = {row["id"]: ("negative", "positive")[int(row["id"].removeprefix("lrv-")) % 2] for row in asked}
+    assert {row["id"]: row["kind"] for row in asked} == kinds and len(set(kinds.values())) == 2
+    told = preferences.published({"scigraphqa": sources["scigraphqa"] | {"context": True}}, tmp_path / "p", seed=1)
+    assert [row["id"] for row in told] == [row["id"] for row in figures]  # the same figures
+    first = numbers[0]
+    context = [f"Title: Title {first}", f"Abstract: Abstract {first}", f"Caption: Caption {first}"]
+    assert told[0]["question"].split("\n") == [*context, f"Question {first}?"]
+    assert {row["kind"] for row in told} == {"figure, in context"}
+
+
+def test_held_out_questions_are_about_other_pictures(tmp_path: Path) -> None:
+    rows = preferences.published(published(tmp_path), tmp_path / "pictures")
+    heldout, asked = preferences.apart(rows, every=3)
+    assert {row["image"] for row in heldout} & {row["image"] for row in asked} == set()
+    assert sorted(row["id"] for row in (*heldout, *asked)) == sorted(row["id"] for row in rows) and heldout
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"count": 31}, r"train\.parquet: 30 questions. Set sources\['scigraphqa'\]\['count'\] to fewer"),
+     ({"contxt": True}, "'contxt' is unknown; did you mean 'context'"), ({"images": ""}, "scigraphqa has no 'images'"),
+     ({"images": "vg"}, r"row \d+ \(id '\d+'\): image .* is not in")],
+)  # fmt: skip
+def test_a_source_that_cannot_be_drawn_from_is_named(tmp_path: Path, change: dict, words: str) -> None:
+    sources = published(tmp_path)
+    change |= {"images": str(tmp_path / "vg")} if change.get("images") == "vg" else {}
+    with pytest.raises((DataError, ParameterError), match=words):
+        preferences.published({"scigraphqa": sources["scigraphqa"] | change}, tmp_path / "pictures")
+    with pytest.raises(ParameterError, match="'scigraph' is unknown; did you mean 'scigraphqa'"):
+        preferences.published({"scigraph": {}}, tmp_path)
 
 
 def test_where_no_truth_is_known_nothing_is_judged() -> None:

@@ -8,12 +8,14 @@ have "image" (a file, relative to the table's folder), "annotator" (a name), "an
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from sbt.data import conversations, image_zip
+from sbt.data.json_stream import reader
 from sbt.utils import checks, paths
 from sbt.utils.errors import DataError, ParameterError
-from sbt.utils.files import read_json, read_jsonl
+from sbt.utils.files import read_json, read_jsonl, write_bytes
 from sbt.utils.text import nearest
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")  # HelpSteer's, each 0 to 4
@@ -30,6 +32,9 @@ READINGS = {
 STEER = (
     "\nPlease answer the question such that your response is in the following attributes in 5-point Likert scale:\n"
 )
+KEPT = {"scigraphqa": 2522, "lrv": 2562}  # questions of each published set that the paper keeps, of 3,000 drawn
+SOURCE = {"file": "", "images": "", "count": 0, "context": False, "within": []}
+CONTEXT = ("title", "abstract", "caption", "first_mention")  # of SciGraphQA's figures
 
 
 def load(file: Path | str) -> list[dict]:
@@ -76,6 +81,73 @@ def prompts(file: Path | str) -> list[dict]:
     """Rows {"id", "image", "question", ...} of a file, images as whole paths: relative ones lie below its folder."""
     path = paths.resolve(str(file))
     return [{**row, "image": str(path.parent / row["image"]) if row.get("image") else ""} for row in read_jsonl(path)]
+
+
+def published(sources: Mapping[str, Mapping], folder: Path, *, seed: int = 0) -> list[dict]:
+    """Questions of SciGraphQA and LRV-Instruction, drawn with the seed: rows {"id", "image", "question", "kind"}.
+
+    `sources` gives each of "scigraphqa" and "lrv" the publisher's `file` and `images` (a folder or zip; pictures of a
+    zip are copied to `folder`), and may give `count` (KEPT where left out), `within` (the first row and the one after
+    the last: the authors took rows 10,000 to 13,000 of LRV's file) and `context`: what SciGraphQA tells of a figure
+    stands before the question. The authors asked both ways; their words are not released, these are ours. The question
+    is a row's first (findalexli/SciGraphQA: data_parsing/convert_llavav2.py), and `kind` tells LRV's negative ones,
+    about what is not there. ParameterError for an unknown name or too few rows, DataError for a faulty row.
+    """
+    made = []
+    for form, source in sources.items():
+        for name, known in ((form, KEPT), *((name, SOURCE) for name in source)):
+            if name not in known:
+                raise ParameterError(f"sources: {name!r} is unknown{nearest(str(name), known)}")
+        if missing := [name for name in ("file", "images") if not source.get(name)]:
+            raise ParameterError(f"sources: {form} has no {missing[0]!r}: name the publisher's")
+        made += _drawn(form, SOURCE | {"count": KEPT[form]} | dict(source), folder, random.Random(f"{seed} {form}"))
+    return made
+
+
+def _drawn(form: str, source: Mapping, folder: Path, rng: random.Random) -> list[dict]:
+    file, places = paths.resolve(source["file"]), [paths.resolve(source["images"])] if source["images"] else []
+    first, end = source["within"] or (0, float("inf"))
+    # a figure of SciGraphQA may have no question; two passes, since 70,000 figures with their texts fill the memory
+    asked = [
+        place for place, row in reader(file)
+        if first <= place < end and not (isinstance(row, dict) and row.get("q_a_pairs") == [])
+    ]  # fmt: skip
+    if len(asked) < source["count"]:
+        raise ParameterError(f"{paths.shown(file)}: {len(asked)} questions. Set sources[{form!r}]['count'] to fewer")
+    asked, made = set(rng.sample(asked, source["count"])), []
+    parse, faults, find = conversations.parser(form), conversations.Faults(file), image_zip.ImageFinder(places)
+    for place, entry in reader(file):
+        if place not in asked:
+            continue
+        if isinstance(entry, dict) and entry.get("q_a_pairs"):
+            entry = {**entry, "conversations": None}
+        row = parse(entry, place, faults.at(place, entry))
+        image = _unpacked(conversations.place_image(row["images"][0], find, faults), folder / form)
+        question = conversations.asked([row], 1)[0]["text"]
+        kind = "negative" if entry.get("task") == "negative" else "positive" if form == "lrv" else "figure"
+        if source["context"] and form == "scigraphqa":
+            told = [f"{name.replace('_', ' ').capitalize()}: {entry[name]}" for name in CONTEXT if entry.get(name)]
+            question, kind = "\n".join([*told, question]), "figure, in context"
+        made.append({"id": f"{form}-{place}", "image": image, "question": question, "kind": kind})
+    return made
+
+
+def _unpacked(image: str, folder: Path) -> str:
+    """The path of an image; one inside a zip is copied to `folder`."""
+    inside = image_zip.split(image)
+    if inside is None:
+        return image
+    return str(write_bytes(folder / Path(inside[1]).name, image_zip.open_zip(inside[0]).read(inside[1])))
+
+
+def apart(rows: Sequence[dict], every: int = 10) -> tuple[list[dict], list[dict]]:
+    """The questions about every tenth picture (or every tenth question without one), and all others."""
+    about = [row["image"] or row["id"] for row in rows]
+    taken = set(list(dict.fromkeys(about))[::every])
+    held, others = [], []
+    for row, one in zip(rows, about, strict=True):
+        (held if one in taken else others).append(row)
+    return held, others
 
 
 def below(rows: Sequence[dict], folder: Path) -> list[dict]:

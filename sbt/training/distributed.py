@@ -33,12 +33,15 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from sbt.data import prepare as prepared_data
 from sbt.models import assemble, load_arm, load_language_model, set_trainable
 from sbt.models.quantize import make_room
+from sbt.training import preference
+from sbt.training import train as supervised
+from sbt.training.preference import PreferenceSettings
 from sbt.training.settings import Result, Settings, World
-from sbt.training.train import Run, load, prepare, result, sft
+from sbt.training.train import Run, load
 from sbt.training.trainer import Progress
 from sbt.utils import errors, paths
 from sbt.utils.errors import ParameterError, RunError
-from sbt.utils.files import read_jsonl, write_json, writing
+from sbt.utils.files import read_jsonl, write_json, write_jsonl, writing
 from sbt.utils.progress import note
 from sbt.utils.text import nearest
 
@@ -46,6 +49,8 @@ Rows = Sequence[dict] | Dataset
 Built = tuple[nn.Module, ProcessorMixin | PreTrainedTokenizerBase, Rows]
 
 PARTS = ("model", "train", "rows")
+# settings -> the module that has `prepare`, `train` and `result` for them
+TRAINERS = {Settings: supervised, PreferenceSettings: preference}
 ENGINES = ("ddp", "fsdp", "zero2", "zero3")
 PORT = 29500  # where several machines meet; one machine takes a free port
 LOG, JOB = "launch.log", "job.json"
@@ -112,7 +117,8 @@ def launch(
 ) -> Result:
     """Train what `spec` describes (see `build_model_and_rows`); return the history and the trained model.
 
-    `engine` "" trains in this process (`sft`). "ddp", "fsdp", "zero2" and "zero3" train in `processes` (over all
+    `settings` tell the method: `PreferenceSettings` train on pairs (`preference.dpo`), `Settings` on conversations
+    (`sft`). `engine` "" trains in this process. "ddp", "fsdp", "zero2" and "zero3" train in `processes` (over all
     `machines`), each on its GPU; "ddp" works on the CPU too. A step sees `processes` times `settings.batch_size *
     settings.accumulation` rows: the very rows that one process with more accumulation sees. `built` is what
     `build_model_and_rows(spec)` gave, if the notebook has it already; its weights leave the GPU before the processes
@@ -126,10 +132,10 @@ def launch(
     """
     world = _world(engine, processes, machines, main_address)
     model, processor, rows = built if built is not None else build_model_and_rows(spec)
+    folder, by = Path(folder).absolute(), TRAINERS[type(settings)]
+    run = by.prepare(model, processor, rows, folder, settings, world, heldout)
     if not engine:
-        return sft(model, processor, rows, folder, settings, heldout=heldout, progress=progress)
-    folder = Path(folder).absolute()
-    run = prepare(model, processor, rows, folder, settings, world, heldout)
+        return by.result(run, by.train(run, progress) if run.start < run.total else load(run))
     if run.start < run.total:
         make_room(run.model)
         job = _write_job(spec, run, folder, heldout if settings.eval_steps else ())
@@ -138,10 +144,10 @@ def launch(
             others = shlex.join(command).replace("--machine_rank 0", "--machine_rank MACHINE_RANK")
             note(f"Run this now on each other machine, with its MACHINE_RANK from 1 on:\n{others}")
         follow(command, job.parent, processes, progress)
-    again = prepare(model, processor, rows, folder, settings, world, heldout)
+    again = by.prepare(model, processor, rows, folder, settings, world, heldout)
     if again.start < again.total:
         raise RunError(f"{paths.shown(run.folder)}: the processes ended, but the last checkpoint is missing")
-    return replace(result(again, load(again)), resumed_from=run.start)
+    return replace(by.result(again, load(again)), resumed_from=run.start)
 
 
 def follow(command: Sequence[str], own: Path, processes: int, progress: Progress | None = None) -> None:
@@ -215,6 +221,7 @@ def _write_job(spec: Mapping, run: Run, folder: Path, heldout: Sequence[dict]) -
     job = {
         "spec": json.loads(json.dumps({**spec, "rows": str(_rows_file(spec, run.rows, own))}, default=str)),
         "heldout": list(heldout),
+        "method": type(run.settings).__name__,
         "settings": asdict(run.settings),
         "folder": str(folder),
         "processes": run.world.processes,
@@ -224,10 +231,12 @@ def _write_job(spec: Mapping, run: Run, folder: Path, heldout: Sequence[dict]) -
     return write_json(own / JOB, job)
 
 
-def _rows_file(spec: Mapping, rows: Dataset, folder: Path) -> Path | str:
+def _rows_file(spec: Mapping, rows: Rows, folder: Path) -> Path | str:
     """Where workers find the rows: where the spec says, or a copy in `folder`."""
     if isinstance(given := spec["rows"], str | Path):
         return given
+    if not isinstance(rows, Dataset):  # pairs
+        return write_jsonl(folder / "rows.jsonl", rows)
     with writing(folder / "rows"), prepared_data.quiet():
         rows.save_to_disk(str(folder / "rows"))
     return folder / "rows"

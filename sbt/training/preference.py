@@ -9,13 +9,17 @@ reference's log-probabilities are computed once and kept, and a picture is encod
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import nn
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase, ProcessorMixin, set_seed
@@ -23,10 +27,11 @@ from trl import DPOConfig, DPOTrainer
 
 from sbt.data import preferences
 from sbt.models import Arm
+from sbt.training import train as supervised
 from sbt.training.collator import IGNORED, Collator
 from sbt.training.inspect import response_logprobs
-from sbt.training.settings import Result, Settings
-from sbt.training.train import HISTORY, Run, arguments, load, prepare, result, resumed, sft, training
+from sbt.training.settings import Result, Settings, World
+from sbt.training.train import HISTORY, Run, arguments, load, order, resumed, training
 from sbt.training.trainer import ExactResume, Progress, TrainingMonitor, core_of
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import read_json, write_json
@@ -70,31 +75,61 @@ class PreferenceSettings(Settings):
 class Pairs:
     """Batches of pairs: all chosen conversations, then all rejected ones, and which tokens are an answer's.
 
-    `rows` of a call name pairs by number. A picture is given once, for both conversations (see `pictures_twice`).
+    `rows` of a call name pairs by number. A picture is given once, for both conversations (see `pictures_twice`). With
+    `reference`, a batch has its pairs' values and their `count`. The number after the last stands for no pair: it is
+    left out, and a batch of nothing else becomes one pair that counts 0 (several processes: `collator.Order`).
     """
 
     def __init__(self, collator: Collator, pairs: Sequence[dict]) -> None:
         self.collator, self.pairs, self.reference = collator, pairs, {}
 
     def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
-        asked = [self.pairs[row["pair"]] for row in rows]
+        numbers = [row["pair"] for row in rows if row["pair"] < len(self.pairs)]
+        count, numbers = len(numbers), numbers or [0]
+        asked = [self.pairs[number] for number in numbers]
         batch = self.collator([_said(pair, side) for side in ("chosen", "rejected") for pair in asked])
         batch["completion_mask"] = (batch.pop("labels") != IGNORED).long()
         if "pixel_values" in batch:
             batch["pixel_values"] = batch["pixel_values"].chunk(2)[0]
-        for place, side in enumerate(("chosen", "rejected")):
-            if self.reference:
-                values = [self.reference[row["pair"]][place] for row in rows]
+        if self.reference:
+            batch["count"] = torch.tensor(count)
+            for place, side in enumerate(("chosen", "rejected")):
+                values = [self.reference[number][place] for number in numbers]
                 batch[f"ref_{side}_logps"] = torch.tensor(values, dtype=torch.float32)
         return batch
 
 
 class PairTrainer(ExactResume, DPOTrainer):
-    """DPOTrainer over `Pairs`, with this project's checkpoints."""
+    """DPOTrainer over `Pairs`, with this project's checkpoints.
+
+    Each pair of an optimizer step counts alike, however its batches and processes share them: TRL's means count the
+    pairs of a short batch more. After init, set `run`.
+    """
+
+    run: Run
 
     def _prepare_dataset(self, dataset: Dataset, *args: object, **kwargs: object) -> Dataset:
         """Leave the rows as they are: the collator reads and checks them."""
         return dataset
+
+    def compute_loss(self, model: nn.Module, inputs: dict, *args: object, **kwargs: object) -> torch.Tensor:
+        """TRL's loss of a batch, times what makes the mean over batches and processes one over the step's pairs."""
+        inputs = dict(inputs)
+        count, settings, processes = int(inputs.pop("count")), self.run.settings, self.run.world.processes
+        done = self.state.global_step % settings.steps_per_epoch(len(self.run.rows), processes)
+        each = settings.rows_per_step(processes)
+        pairs = min(each, len(self.run.rows) - done * each)
+        with mock.patch.object(self.accelerator, "gather", partial(self._gathered, self.accelerator.gather, count)):
+            loss = super().compute_loss(model, inputs, *args, **kwargs)
+        return loss * (count * self.current_gradient_accumulation_steps * processes / pairs)
+
+    def _gathered(self, gather: Callable, count: int, values: torch.Tensor) -> torch.Tensor:
+        """The values of the pairs of all processes, each with pairs of its own number; single figures as they are."""
+        if values.dim() == 0 or self.run.world.processes == 1:
+            return gather(values)
+        missing = self.run.settings.batch_size - count
+        found = gather(torch.nn.functional.pad(values[:count], (0, missing), value=math.nan))
+        return found[~found.isnan()]
 
 
 def dpo(
@@ -112,21 +147,42 @@ def dpo(
     and `chosen_logp`. Resumes as `sft` does. The model must be the starting one in every call, a resume too. Raises
     DataError for an empty answer or a row that cannot be trained on, and what `sft` raises.
     """
+    run = prepare(model, processor, pairs, folder, settings)
+    return result(run, train(run, progress) if run.start < run.total else load(run))
+
+
+def prepare(
+    model: nn.Module,
+    processor: ProcessorMixin | PreTrainedTokenizerBase,
+    pairs: Sequence[dict],
+    folder: Path,
+    settings: PreferenceSettings,
+    world: World | None = None,
+    heldout: Sequence[dict] = (),
+) -> Run:
+    """`train.prepare` for pairs. ParameterError for an engine that cuts the model, which is its own reference."""
+    if world is not None and world.engine not in ("", "ddp"):
+        raise ParameterError(f"engine {world.engine!r} is not for dpo: set it to 'ddp', or to '' for one process")
     for pair in pairs:
         if not pair["chosen"].strip() or not pair["rejected"].strip():
             raise DataError(f"pair {pair['id']!r}: an answer is empty. Drop the pair")
     rows = [_said(pair, side) for pair in pairs for side in ("chosen", "rejected")]
-    run = prepare(model, processor, rows, folder, settings)
-    run = dataclasses.replace(run, rows=pairs, total=settings.total_steps(len(pairs)))
-    log = _train(run, progress) if run.start < run.total else load(run)
-    made = result(run, log)
+    run = supervised.prepare(model, processor, rows, folder, settings, world, heldout)
+    return dataclasses.replace(run, rows=pairs, total=settings.total_steps(len(pairs), run.world.processes))
+
+
+def result(run: Run, log: list[dict]) -> Result:
+    """`train.result` with TRL's figures of the rewards."""
+    made = supervised.result(run, log)
     return dataclasses.replace(made, history=_with_rewards(made.history, log))
 
 
-def _train(run: Run, progress: Progress | None) -> list[dict]:
-    settings, processor = run.settings, run.processor
+def train(run: Run, progress: Progress | None = None) -> list[dict]:
+    """Train from the run's last checkpoint to the end, in each process of its world; return the log of all steps."""
+    settings, processor, several = run.settings, run.processor, run.world.processes > 1
+    watched = (progress, run.folder.parents[1] / HISTORY) if run.world.rank == 0 else (None, None)
     batches = Pairs(Collator(processor, settings.conversation, image_place=settings.image_place), run.rows)
-    numbered = Dataset.from_dict({"pair": list(range(len(run.rows)))})
+    numbered = Dataset.from_dict({"pair": list(range(len(run.rows) + several))})  # the last one stands for no pair
     losses = settings.losses()
     more = {
         "beta": settings.beta, "loss_type": list(losses), "loss_weights": list(losses.values()),
@@ -137,12 +193,13 @@ def _train(run: Run, progress: Progress | None) -> list[dict]:
         trainer = PairTrainer(
             model=run.model,
             ref_model=copy.copy(run.model),  # shares all weights and is dropped: only stored values are used
-            args=arguments(settings, run.folder, run.total, kind=DPOConfig, **more),
+            args=arguments(settings, run.folder, run.total, several, kind=DPOConfig, **more),
             train_dataset=numbered,
             processing_class=processor,
             data_collator=batches,
-            callbacks=[TrainingMonitor(run.total, settings.save_minutes, progress, run.folder.parents[1] / HISTORY)],
+            callbacks=[TrainingMonitor(run.total, settings.save_minutes, *watched)],
         )
+        trainer.run, trainer.order = run, order(run, trainer)
         trainer.ref_model, trainer.precompute_ref_logps = None, True
         batches.reference = _reference(trainer, run)
         set_seed(settings.seed)
@@ -153,18 +210,23 @@ def _reference(trainer: PairTrainer, run: Run) -> list[list[float]]:
     """Log-probabilities (nats) of each pair's chosen and rejected answer under the starting model.
 
     They are computed once: the run's folder is named by its rows and its starting weights, so a file there is theirs.
+    Each process computes its share.
     """
     file = run.folder / REFERENCE
     if file.is_file():
         return read_json(file)
     trainer.model.eval()
-    values, numbers = [], list(range(len(run.rows)))
+    values, numbers = [], list(range(len(run.rows)))[run.world.rank :: run.world.processes]
     for start in range(0, len(numbers), run.settings.batch_size):
         asked = numbers[start : start + run.settings.batch_size]
         batch = trainer._prepare_inputs(trainer.data_collator([{"pair": number} for number in asked]))
         chosen, rejected = trainer.compute_ref_log_probs(trainer.model, batch)
         values += [list(pair) for pair in zip(chosen.float().tolist(), rejected.float().tolist(), strict=True)]
-    write_json(file, values)
+    # a process gets past this when all have looked for the file, so they agree on whether it was there
+    values = dict(gather_object(list(zip(numbers, values, strict=True))))
+    values = [values[number] for number in range(len(run.rows))]
+    if run.world.rank == 0:
+        write_json(file, values)
     return values
 
 
@@ -216,4 +278,4 @@ def _with_rewards(history: pd.DataFrame, log: list[dict]) -> pd.DataFrame:
     )
 
 
-METHODS = {"dpo": (PreferenceSettings, dpo), **dict.fromkeys(("rejection", "steerlm", "sft"), (Settings, sft))}
+SETTINGS = {"dpo": PreferenceSettings, **dict.fromkeys(("rejection", "steerlm", "sft"), Settings)}  # by method

@@ -162,7 +162,7 @@ def train(run: Run, progress: Progress | None = None) -> list[dict]:
             data_collator=collator,
             callbacks=[TrainingMonitor(run.total, settings.save_minutes, *watched, settings.steps_logged())],
         )
-        trainer.order, trainer.log_steps = _order(run, trainer), settings.steps_logged()
+        trainer.order, trainer.log_steps = order(run, trainer), settings.steps_logged()
         if settings.eval_steps and run.world.rank == 0:
             info = {"image_place": settings.image_place}
             arm = Arm(trainer.model, run.processor, "", settings.conversation, info)
@@ -211,7 +211,7 @@ def resumed(trainer: ExactResume, run: Run) -> list[dict]:
     return trainer.state.log_history
 
 
-def _order(run: Run, trainer: LlavaSFTTrainer) -> Order | None:
+def order(run: Run, trainer: ExactResume) -> Order | None:
     """The order of the rows; None (the trainer's own) for one process that does not group them."""
     settings, processes = run.settings, run.world.processes
     if processes == 1 and not settings.group_by_length:

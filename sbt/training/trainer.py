@@ -38,10 +38,18 @@ Progress = Callable[..., None]
 
 
 class ExactResume:
-    """Lets a trainer of TRL's resume with the very same weights. After init, set `folder` and `keep` (checkpoints)."""
+    """Lets a trainer of TRL's resume with the very same weights. After init, set `folder` and `keep` (checkpoints).
+
+    `order`, if set, draws the rows. It asks for the epoch itself, because accelerate's loader for several processes
+    starts again with the order of epoch 0 after a resume (transformers PR #40691, accelerate #2016).
+    """
 
     folder: Path
     keep: int
+    order: Sampler[int] | None = None
+
+    def _get_train_sampler(self, *args: object, **kwargs: object) -> Sampler[int] | None:
+        return self.order if self.order is not None else super()._get_train_sampler(*args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save the trained tensors only; sharded engines pass the gathered state. RunError for a NaN or infinity."""
@@ -96,13 +104,10 @@ class ExactResume:
 class LlavaSFTTrainer(ExactResume, SFTTrainer):
     """SFTTrainer for LLaVA.
 
-    `order`, if set, draws the rows. It asks for the epoch itself, because accelerate's loader for several processes
-    starts again with the order of epoch 0 after a resume (transformers PR #40691, accelerate #2016). `heldout`, if
-    set, measures the loss on held-out rows every `eval_steps` steps and after the last one. The figures of `log_steps`
-    steps are read from the device at once.
+    `heldout`, if set, measures the loss on held-out rows every `eval_steps` steps and after the last one. The figures
+    of `log_steps` steps are read from the device at once.
     """
 
-    order: Sampler[int] | None = None
     heldout: Callable[[], float] | None = None
     eval_steps: int = 0
     log_steps: int = 1
@@ -111,9 +116,6 @@ class LlavaSFTTrainer(ExactResume, SFTTrainer):
         super().__init__(*args, **kwargs)
         self.accuracies: list[torch.Tensor] = []  # of the batches of the present step
         self.waiting: list[tuple[int, float, float, torch.Tensor]] = []  # of steps that are not logged yet
-
-    def _get_train_sampler(self, *args: object, **kwargs: object) -> Sampler[int] | None:
-        return self.order if self.order is not None else super()._get_train_sampler(*args, **kwargs)
 
     def compute_loss(
         self,

@@ -15,9 +15,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from sbt.training.distributed import build_model_and_rows
-from sbt.training.settings import Settings, World
-from sbt.training.train import prepare, train
+from sbt.training.distributed import TRAINERS, build_model_and_rows
+from sbt.training.settings import World
 
 SECONDS = 0.5  # between two looks at the process that started the run
 
@@ -60,10 +59,10 @@ def work(job: dict, rank: int, events: Events) -> None:
 
     world = World(job["processes"], rank, job["engine"])
     model, processor, rows = build_model_and_rows(job["spec"])
-    settings = Settings(**job["settings"])
-    run = prepare(model, processor, rows, Path(job["folder"]), settings, world, job["heldout"])
+    kind, by = next((kind, by) for kind, by in TRAINERS.items() if kind.__name__ == job["method"])
+    run = by.prepare(model, processor, rows, Path(job["folder"]), kind(**job["settings"]), world, job["heldout"])
     if run.start < run.total:
-        train(run, progress)
+        by.train(run, progress)
 
 
 def main(arguments: list[str]) -> int:
