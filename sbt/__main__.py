@@ -78,16 +78,16 @@ def _score(words: argparse.Namespace) -> None:
 
     score_files = benchmarks.get(words.benchmark).load("score_files")
     takes = inspect.signature(score_files).parameters
-    if words.answers and "answers" not in takes:
+    if words.answers is not None and "answers" not in takes:
         raise ParameterError(f"{words.benchmark} is scored by a judge: give its verdicts, as --judgements FILE")
-    if words.judgements and "judgements" not in takes:
+    if words.judgements is not None and "judgements" not in takes:
         raise ParameterError(f"{words.benchmark} needs no judge: give the --answers")
     given = {name: getattr(words, name) for name in ("subset", "task") if getattr(words, name) is not None}
     if strange := [name for name in given if name not in takes]:
         raise ParameterError(f"{words.benchmark} has no {strange[0]}s: leave --{strange[0]} out")
     if words.references is None and "references" in takes and takes["references"].default is inspect.Parameter.empty:
         raise ParameterError(f"{words.benchmark} needs --references, the benchmark's own file")
-    files = (words.answers, words.references) if words.answers else (words.judgements,)
+    files = (words.judgements,) if words.answers is None else (words.answers, words.references)
     result = score_files(*files, protocol=words.protocol, **given)
     print(json.dumps(result))
 

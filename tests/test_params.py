@@ -212,6 +212,19 @@ def test_a_list_of_texts_takes_no_numbers() -> None:
     assert params.convert(steps, ["31_"], "here") == ["31_"]
 
 
+def test_yaml_as_a_reader_takes_it(tmp_path: Path) -> None:
+    """Merge keys are read; numbers to another base than they look, and keys given twice, are not."""
+    (tmp_path / "x.yaml").write_text("a: &a {r: 1, s: 2}\nb: {<<: *a, r: 3}\n")
+    assert params.load_yaml(tmp_path / "x.yaml")["b"] == {"r": 3, "s": 2}
+    for value, words in (("010", "YAML reads 010 as 8"), ("1:30", "YAML reads 1:30 as 90"), ("{a: 1, a: 2}", "twice")):
+        with pytest.raises(ParameterError, match=f"--set x: .*{words}"):
+            params.parse_set([f"x={value}"])
+    taken = {"0": 0, "-0": 0, "0.5": 0.5, "00.5": 0.5, "1_000": 1000, "0x1F": 31, '"010"': "010", "2.0e-05": 2e-05}
+    assert {value: params.parse_set([f"x={value}"])["x"] for value in taken} == taken
+    with pytest.raises(ParameterError, match="--set size is given twice"):
+        params.parse_set(["size=3", " size =4"])
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [

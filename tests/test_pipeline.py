@@ -47,6 +47,27 @@ def test_a_run_leaves_every_file_of_the_contract(finished: Path) -> None:
     assert "<script" not in html and "a hundred is too much" in html
 
 
+def test_folders_given_from_the_working_directory_are_the_same_in_a_notebook(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SBT_ROOT", project.name)
+    monkeypatch.setenv("SBT_OUTPUTS", "elsewhere")
+    assert main(["run", "tiny", "--only", "10_make"]) == 0
+    assert (tmp_path / "elsewhere" / "tiny" / "10_make" / "DONE").is_file()
+    assert not list(project.rglob("elsewhere"))
+
+
+def test_a_notebook_that_names_no_kernel_or_another_one_is_run_as_python(project: Path) -> None:
+    for step, kernel in (("10_make", {}), ("20_use", {"name": "julia", "display_name": "J", "language": "julia"})):
+        path = project / "notebooks" / f"{step}.ipynb"
+        notebook = json.loads(path.read_text())
+        notebook["metadata"] = {"kernelspec": kernel} if kernel else {}
+        path.write_text(json.dumps(notebook))
+    assert main(["run", "tiny"]) == 0
+    assert sorted(done_times(project)) == ["10_make", "20_use"]
+
+
 def test_an_executed_notebook_keeps_no_progress_bar(finished: Path) -> None:
     text = (folder(finished, "10_make") / "notebook.ipynb").read_text()
     assert "3 of 3" in text and "█" not in text and "left" not in text

@@ -19,11 +19,16 @@ SECRETS = (
     "https://host/x?access_token=pa55word", "https://host/?X-Amz-Signature=pa55word", "https://host/#sig=pa55word",
     "-----BEGIN OPENSSH PRIVATE KEY----- pa55word", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOipa55word.x", "Basic pa55wordcGE=",
     "glpat-pa55wordpa55word", "sk_live_pa55wordpa55", "ASIAPA55WORDPA55WORD", "AccountKey=pa55wordpa55wordpa55==",
+    "me:pa55word@host", "me:pa55word@10.0.0.1:8000", "me:pa55word@host/v1", "proxy=a.b:pa55word@proxy.org:3128",
+    "by root:pa55word@gpu01", "me:pa55word%21@[::1]:80",
 )  # fmt: skip
 SECRET_NAMES = ("password", "passwd", "key", "apiKey", "X-Api-Key", "auth", "hf_token", "aws_secret_access_key")
 HARMLESS = (
     "https://host/v1", "ssh://git@host/x", "owner/name@refs/pr/1", "basic understanding", "data/key=7/x.json",
-    "https://h/?sort=key", "mailto:me@x.org", "sk-small", "hf_model",
+    "https://h/?sort=key", "mailto:me@x.org", "sk-small", "hf_model", "me@x.org", "write to: me@x.org",
+    "git@github.com:owner/name", "git@github.com:owner/name.git@main", "owner/name@main", "hf:owner/name@0a1b2c3",
+    "host:5000/owner/name@main", "registry/name:tag@sha256:0a1b", "name:tag@sha256:0a1b", "C:\\x@y", "C:/data@home/x",
+    "npm:react@18.2.0", "pass:1@5", "contact:me@x.org", "at 12:30 @home",
 )  # fmt: skip
 # What YAML reads, or cannot read: no value of a number, and most of a text neither.
 VALUES = {
@@ -36,12 +41,12 @@ VALUES = {
     "binary": "!!binary aGk=", "twice": "{a: 1, a: 2}", "null key": "{null: 1}", "list key": "{[1]: 1}", "open": "[1",
     "colon": "a: b: c", "percent": "%x", "null": "null", "map": "{a: 1}", "nested nan": "[[.nan]]", "true": "true",
     "nested date": "[2024-01-01]", "huge": "[" + "1," * 20_000 + "1]", "exponent": "1e999999",
-    "hex": "0x" + "f" * 4000,
+    "hex": "0x" + "f" * 4000, "leading zero": "010", "short time": "1:30", "zero in a list": "[[-012]]",
     "minus": "-1", "mixed": "[a, 1, null]", "set of sets": "{a: {b: !!set {c}}}", "pairs": "!!pairs [a: 1]",
     "long text": "x" * 100_000, "backtick": "`", "at": "@x", "octal": "0o17" + "7" * 3000,
 }  # fmt: skip
 ACCEPTED = {  # of these a parameter takes some: numbers a float, a list any list
-    "size": (), "rate": ("sexagesimal",), "dry_run": ("true",), "names": ("huge",), "seed": (),
+    "size": (), "rate": (), "dry_run": ("true",), "names": ("huge",), "seed": (),
 }  # fmt: skip
 
 
@@ -105,6 +110,32 @@ def test_secrets_by_name_are_not_taken_and_what_looks_a_little_like_one_is(proje
     assert params.convert(params.Parameter("names", "list", [], ""), kept, "here") == kept
 
 
+NOTEBOOKS = {
+    "tags": lambda notebook: notebook["cells"][1]["metadata"].update(tags=None),
+    "tag": lambda notebook: notebook["cells"][1]["metadata"].update(tags="parameters"),
+    "source": lambda notebook: notebook["cells"][1].update(source=3),
+    "line": lambda notebook: notebook["cells"][1].update(source=["1", 2]),
+    "lines": lambda notebook: notebook["cells"][1].update(source={"a": 1}),
+    "kind": lambda notebook: notebook["cells"][1].update(cell_type=3),
+    "no kind": lambda notebook: notebook["cells"][1].pop("cell_type"),
+    "cell": lambda notebook: notebook["cells"].append(None),
+    "metadata": lambda notebook: notebook.pop("metadata"),
+    "no format": lambda notebook: notebook.pop("nbformat"),
+    "old": lambda notebook: notebook.update(nbformat=3),
+}
+
+
+@pytest.mark.parametrize("kind", NOTEBOOKS)
+def test_a_notebook_of_another_shape(project: Path, said: Said, kind: str) -> None:
+    path = project / "notebooks" / "10_make.ipynb"
+    notebook = json.loads(path.read_text())
+    NOTEBOOKS[kind](notebook)
+    path.write_text(json.dumps(notebook))
+    for command in ("plan", "run"):
+        assert "notebooks/10_make.ipynb is " in said(command, "tiny")
+    assert not (project / "outputs").exists()
+
+
 FILES = {
     "utf-16": "rate: 1.0\n".encode("utf-16"), "latin-1": b"rate: 1.0 # \xe9\n", "zeros": bytes(100),
     "zip": b"PK\x03\x04\xff",
@@ -166,6 +197,10 @@ WORDS = (
     ("run", "tiny", "--set", "size"), ("run", "tiny", "--set", "\x1b[31m=1"), ("run", "tiny", "--set", "\ud800=1"),
     ("compare", "a\0b", "tiny"), ("compare", "x" * 5000, "tiny"), ("compare", "tiny/\ud800", "tiny"), ("claims", "\0"),
     ("export", "x" * 5000), ("export", "\x1b"), ("export", "tiny/../.."), ("claims", "x" * 300),
+    ("plan", "/etc/tiny"), ("run", "other/params/tiny"), ("plan", "params/../tiny"), ("plan", "tiny", "--only", ""),
+    ("run", "tiny", "--only", " , "), ("run", "tiny", "--set", "size=3", "--set", "size=4"),
+    ("plan", "tiny", "--set", "seed=4294967296"), ("score", "pope", "--answers", "", "--references", ""),
+    ("score", "mtbench", "--judgements", ""),
 )  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def given(study: str, only: str, by_hand: Path) -> dict:
     of_lit = {"instruct_images_from": str(by_hand), "aside": 4, "rows": 0, "templates_top": 1, **ONE}
     several = TWO if study.startswith("paper-") else ONE
     own = OWN_VALUES.get(study, of_lit if study == "lit" else several)
-    known = {name for step in plans.load(study, [only])[1] for name in step.values}
+    known = {name for step in plans.load(study, [only] if only else [])[1] for name in step.values}
     return {name: value for name, value in (FEW | SHORT | own).items() if name in known}
 
 
@@ -85,7 +85,7 @@ class Study:
         home.mkdir(parents=True, exist_ok=True)
         self.name, self.environment = name, standin_hub.environment(served.hub, home)
         self.folder, self.log = home / "outputs" / name, home / "log"
-        self.steps = [step.name for step in plans.load(name, [only])[1]]
+        self.steps = [step.name for step in plans.load(name, [only] if only else [])[1]]
         flags = []
         for key, value in (given(name, only, served.by_hand) | more).items():
             flags += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]

@@ -1,6 +1,7 @@
 """Training: the known traps of the libraries, each with a control that shows the stock trainer falling into it."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import trl
 from datasets import Dataset
 from safetensors import SafetensorError
 from tiny_fixtures import small  # noqa: F401 - a fixture
+from transformers import get_scheduler
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
@@ -22,7 +24,7 @@ from sbt import models, templates
 from sbt.data.conversations import text_twin
 from sbt.training import Collator, Settings, checkpoints, response_logprobs, sft, trainer
 from sbt.training import settings as settings_module
-from sbt.training.settings import Result, World
+from sbt.training.settings import SCHEDULES, Result, World
 from sbt.training.train import _ANSWERS_ONLY, arguments, arrow_rows, prepare
 from sbt.utils.errors import CheckpointError, DataError, ParameterError, RunError
 
@@ -325,6 +327,43 @@ def test_how_far_the_loss_fell_is_a_sentence() -> None:
     )
     rising = Result(torch.nn.Identity(), history[::-1], 10, 10, "")
     assert rising.loss_sentence() == "The loss did not fall: it went from 3.00 to 4.00 (+33%) in 10 steps."
+
+
+def test_one_step_trains_since_warm_up_never_takes_all_steps(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
+    settings = replace(SETTINGS, max_steps=1, warmup_ratio=1.0)
+    before = models.weights_sha256(built(small, "connector")[0])
+    result = run(tmp_path, small, "connector", settings)
+    assert result.history["learning_rate"].tolist() == [settings.learning_rate]
+    assert result.weights_sha256 != before
+    # and no other run's warm-up changes
+    for ratio, total, warmup in ((0.03, 200, 6), (0.03, 2, 1), (0.03, 2500, 75), (0.0, 1, 0), (0.03, 33, 1)):
+        made = arguments(replace(settings, warmup_ratio=ratio), tmp_path / "out", total)
+        assert made.warmup_steps == warmup == math.ceil(ratio * total)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"warmup_ratio": 1.5}, "warmup_ratio is a share of the steps, from 0 to 1, found 1.5"),
+        ({"warmup_ratio": math.nan}, "warmup_ratio is a share"),
+        ({"schedule": "cosin"}, "schedule 'cosin' is unknown; did you mean 'cosine'"),
+        ({"schedule": "warmup_stable_decay"}, "schedule 'warmup_stable_decay' is unknown"),
+    ],
+)
+def test_a_rate_that_cannot_fall_as_asked_is_refused(wrong: dict, words: str) -> None:
+    with pytest.raises(ParameterError, match=words):
+        Settings(**wrong)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_schedule_that_is_taken_needs_nothing_more(schedule: str) -> None:
+    optimizer = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=1.0)
+    falling, rates = get_scheduler(schedule, optimizer, 2, 6), []
+    for _ in range(6):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        falling.step()
+    assert max(rates) == 1.0 and min(rates) >= 0
 
 
 def test_a_tracker_is_transformers_and_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:

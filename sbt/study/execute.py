@@ -35,7 +35,7 @@ class Execution:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | limits,
+            env=os.environ | paths.environment() | limits,
             start_new_session=True,  # Ctrl-C is for the process that started it, which ends all it has started
         )
         job = {"source": str(source), "output": str(output), "values": values}
@@ -90,8 +90,8 @@ def _started(source: str, output: str, values: dict) -> str:
     for _ in range(STARTS):
         try:
             papermill.execute_notebook(
-                source, output, values, kernel_name="python3", progress_bar=False, cwd=paths.notebooks(),
-                extra_arguments=["--log-level=50"],
+                source, output, values, kernel_name="python3", language="python", progress_bar=False,
+                cwd=paths.notebooks(), extra_arguments=["--log-level=50"],
             )  # fmt: skip
             return ""
         except RuntimeError as error:  # papermill's own errors are others: this one is of the kernel's start

@@ -25,9 +25,13 @@ TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "di
 NAME = re.compile(r"[A-Za-z0-9][\w-]{0,99}")
 INJECTED = "# Parameters"  # the first line of the cell that papermill adds
 MOST_VALUES, DEEPEST, LARGEST = 10_000, 10, 10**18  # of one parameter
+LARGEST_SEED = 2**32 - 1  # numpy's
 # What would be written to params.yaml and printed: a user in an address, what signs one, keys of well-known services.
+# Without a scheme, `name:word@host` is a password but for mail addresses and a container image's digest.
 SECRETS = re.compile(
-    r"://(?!git@)[^/\s@]+@|[?&#][\w.-]*(?:key|token|password|secret|signature|sig|credential)=\w|AccountKey=\S{20}"
+    r"(?:^|[\s\"'=,;(])(?!(?:mailto|e-?mail|contact|from|to|cc|ssh|sip|acct):)[a-z0-9][\w.%+-]{0,63}:[^\s/\\@]{1,256}"
+    r"@(?!sha\d+:)(?:[a-z]|\d+\.\d+\.\d+\.\d|\[[0-9a-f:])"
+    r"|://(?!git@)[^/\s@]+@|[?&#][\w.-]*(?:key|token|password|secret|signature|sig|credential)=\w|AccountKey=\S{20}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY|\bBearer\s+\S{8}|\bBasic\s+(?=\S*\d)[\w+/]{10}|\beyJ[\w-]{10,}\.[\w-]{10}"
     r"|\b(?:sk-[\w-]{16}|[srp]k_(?:live|test)_\w{10}|hf_\w{16}|gh[pousr]_\w{20}|github_pat_\w{20}|glpat-[\w-]{16}"
     r"|xox[a-z]-[\w-]{10}|A[KS]IA[0-9A-Z]{16}|AIza[\w-]{30}|npm_\w{30}|pypi-[\w-]{20}|nvapi-[\w-]{20}"
@@ -57,12 +61,24 @@ def read_notebook(path: Path) -> dict:
         known = [other.stem for other in path.parent.glob("*.ipynb")]
         raise ParameterError(f"there is no notebook {paths.shown(path)}{nearest(path.stem, known)}")
     notebook = files.read_json(path)
-    cells = notebook.get("cells") if isinstance(notebook, dict) else None
-    if not isinstance(cells, list) or not all(
-        isinstance(cell, dict) and isinstance(cell.get("metadata"), dict) and "source" in cell for cell in cells
-    ):
+    kinds = {"cells": list, "metadata": dict, "nbformat": int}
+    if not isinstance(notebook, dict) or not all(isinstance(notebook.get(n), kind) for n, kind in kinds.items()):
+        raise DataError(f"{paths.shown(path)} is no notebook: it needs {', '.join(kinds)}")
+    if notebook["nbformat"] != 4:
+        raise DataError(f"{paths.shown(path)} is of nbformat {notebook['nbformat']}: save it as 4 (JupyterLab does)")
+    if not all(map(_is_cell, notebook["cells"])):
         raise DataError(f"{paths.shown(path)} is no notebook: its cells are damaged")
     return notebook
+
+
+def _is_cell(cell: object) -> bool:
+    """Whether it has a kind, a source of text and a list of tags, or none."""
+    if not isinstance(cell, dict) or not isinstance(cell.get("metadata"), dict):
+        return False
+    tags, source = cell["metadata"].get("tags", []), cell.get("source")
+    lines = source if isinstance(source, list) else [source]
+    known = cell.get("cell_type") in ("code", "markdown", "raw")
+    return known and isinstance(tags, list) and all(isinstance(line, str) for line in lines)
 
 
 def cell_source(cell: dict) -> str:
@@ -168,6 +184,8 @@ def convert(parameter: Parameter, value: object, source: str) -> object:
     default = parameter.default
     if kind in (int, float) and value < 0 and not (default is not None and default < 0):
         raise ParameterError(f"{source}: {parameter.name} is {short(value)}, but cannot be negative")
+    if kind is int and parameter.name == "seed" and value > LARGEST_SEED:
+        raise ParameterError(f"{source}: seed is {short(value)}, but generators take at most {LARGEST_SEED:,}")
     if kind is list and default and all(isinstance(item, str) for item in default):
         for item in value:
             if not isinstance(item, str):
@@ -256,11 +274,27 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = []
         for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":  # `<<: *other`
+                continue
             seen.append(self.construct_object(key, deep=True))
             if seen.count(seen[-1]) > 1:
                 twice = f"key {short(seen[-1])} is given twice"
                 raise yaml.constructor.ConstructorError(None, None, twice, key.start_mark)
         return super().construct_mapping(node, deep)
+
+
+def _plain_number(loader: _Loader, node: yaml.ScalarNode) -> int | float:
+    """Refuses what YAML 1.1 reads as octal or to the base of 60: 010 is 8 there, and 1:30 is 90."""
+    kind = node.tag.rpartition(":")[2]
+    number = getattr(loader, f"construct_yaml_{kind}")(node)
+    if ":" in node.value or (kind == "int" and re.match(r"[-+]?0\d", node.value)):
+        means = f"YAML reads {short(node.value, quotes=False)} as {short(number)}: write that, or quote it"
+        raise yaml.constructor.ConstructorError(None, None, means, node.start_mark)
+    return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _plain_number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _plain_number)
 
 
 def load_yaml(path: Path) -> dict:
@@ -293,11 +327,16 @@ def parse_set(pairs: Iterable[str]) -> dict:
     values = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
+        name = name.strip()
         flag = f"--set {short(name, quotes=False)}"
         if not (name and equals):
             raise ParameterError(f"{flag}: write --set name=value")
+        if name in values:
+            raise ParameterError(f"{flag} is given twice")
         try:
-            values[name.strip()] = yaml.safe_load(value) if value.strip() else ""
+            values[name] = yaml.load(value, Loader=_Loader) if value.strip() else ""
+        except yaml.constructor.ConstructorError as error:
+            raise ParameterError(f"{flag}: {error.problem}") from None
         except yaml.MarkedYAMLError:
             raise ParameterError(f"{flag}: the value is no YAML; quote text that holds : or {{") from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -78,10 +78,9 @@ def _executed(notebook: Path) -> bool:
     if not notebook.exists():
         return True
     try:
-        metadata = params.read_notebook(notebook).get("metadata")
+        papermill = params.read_notebook(notebook)["metadata"].get("papermill")
     except DataError:
         return False
-    papermill = metadata.get("papermill", {}) if isinstance(metadata, dict) else {}
     return isinstance(papermill, dict) and bool(papermill.get("end_time")) and not papermill.get("exception")
 
 

@@ -96,8 +96,11 @@ class Plan:
         return self.jobs or (1 if self.card else min(env.cores(), MOST_JOBS))
 
     def chosen(self, only: Iterable[str]) -> list[Step]:
-        """Steps named by `--only`: by name, or by what stands before its first `_` (`30`). All where none is named."""
-        wanted = [word for words in only for word in words.split(",") if word]
+        """Steps named by `--only`: by name, or by what stands before its first `_` (`30`). All without `only`."""
+        only = list(only)
+        wanted = [word.strip() for words in only for word in words.split(",") if word.strip()]
+        if only and not wanted:
+            raise ParameterError("--only names no step: leave it out for all")
         for word in wanted:
             if not any(word in (step.name, step.name.split("_")[0]) for step in self.steps):
                 names = [step.name for step in self.steps]
@@ -250,7 +253,10 @@ def _study_folder(study: str) -> Path:
         known = [file.parent.name for file in paths.params().glob("*/plan.yaml")]
         shown, near = text.short(name, quotes=False), text.nearest(name[:100], known)
         raise ParameterError(f"there is no params/{shown}/plan.yaml{near}")
-    return paths.params() / name
+    folder = paths.params() / name
+    if str(Path(study).parent) not in (".", "params") and Path(study).resolve() != folder.resolve():
+        raise ParameterError(f"{text.short(study)} is no folder of {paths.params()}: give its name alone")
+    return folder
 
 
 def _entry(entry: object, where: str) -> dict:

@@ -19,6 +19,9 @@ from sbt.utils.text import nearest
 
 PADDING_FREE = ("auto", "on", "off")
 SHARES = {"none": 0.0, "half": 0.5, "all": 1.0}  # of the blocks that are computed again in the backward pass
+SCHEDULES = (  # transformers' other ones need values of their own
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
+)  # fmt: skip
 EXTRA = 'pip install -e ".[gpu]"'
 _FREE = (  # settings that change no weight
     "gradient_checkpointing", "save_steps", "save_minutes", "save_total_limit", "eval_steps", "threads", "workers",
@@ -100,6 +103,8 @@ class Settings:
                 raise ParameterError(f"{name} must be a whole number from 0 on, found {value!r}")
         loss_mask.parse(self.loss)
         check_place(self.image_place)
+        if not 0 <= self.warmup_ratio <= 1:
+            raise ParameterError(f"warmup_ratio is a share of the steps, from 0 to 1, found {self.warmup_ratio!r}")
         if self.max_steps <= 0 and self.epochs <= 0:
             raise ParameterError("either max_steps or epochs must be above 0")
         if self.bf16 and self.fp16:
@@ -108,6 +113,7 @@ class Settings:
             "padding_free": PADDING_FREE,
             "gradient_checkpointing": (*SHARES, "auto"),
             "optimizer": [name.value for name in OptimizerNames],
+            "schedule": SCHEDULES,
             "report_to": ["none", *INTEGRATION_TO_CALLBACK],
         }
         for name, values in known.items():

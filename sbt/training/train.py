@@ -239,7 +239,8 @@ def arguments(
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.accumulation,
         learning_rate=settings.learning_rate,
-        warmup_steps=math.ceil(settings.warmup_ratio * total),
+        # warm-up begins at a rate of 0: were it the whole of a run, one step would change nothing
+        warmup_steps=min(math.ceil(settings.warmup_ratio * total), total - 1),
         lr_scheduler_type=settings.schedule,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,

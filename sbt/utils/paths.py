@@ -6,6 +6,13 @@ Nothing else in the package builds a path from the working directory, so a step 
 import os
 from pathlib import Path
 
+OF_FOLDERS = ("SBT_ROOT", "SBT_OUTPUTS", "SBT_DOWNLOADS", "SBT_DATA")  # variables that name them
+
+
+def environment() -> dict[str, str]:
+    """The variables that name folders, as whole paths: a process that works in another folder then means the same."""
+    return {name: str(Path(given).absolute()) for name in OF_FOLDERS if (given := os.environ.get(name))}
+
 
 def package() -> Path:
     """Folder of the `sbt` package."""
