@@ -96,7 +96,7 @@ def finish(figure: Figure, title: str = "", legend_of: Axes | None = None) -> Fi
         shell.display_formatter.formatters["image/png"].for_type(Figure, _shown)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    figure.tight_layout()
+    figure.tight_layout(w_pad=1.6)
     if legend_of:  # below the panels, where it meets no title
         handles = legend_of.get_legend_handles_labels()
         place = {"loc": "upper left", "bbox_to_anchor": (0.01, 0), "ncols": min(6, len(handles[0]))}

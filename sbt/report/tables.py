@@ -11,7 +11,7 @@ import pandas as pd
 from IPython.display import HTML
 
 Column = tuple[str, str, str]  # benchmark, subset, metric
-WIDTH = 110  # characters of a table that a page holds side by side
+WIDTH = 155  # characters of a table that a page holds side by side
 NOT_BOTH = "base and another arm were not both scored"
 LOOK = (
     "<style>table.sentences td, table.sentences th {text-align: left !important; vertical-align: top}"
@@ -76,7 +76,7 @@ def _side_by_side(frame: pd.DataFrame) -> list[pd.DataFrame]:
     groups, used = [[]], 0
     for place, name in enumerate(frame.columns):
         words = " ".join(map(str, name if isinstance(name, tuple) else [name])).split()
-        width = 3 + max(map(len, [*words, *frame.iloc[:, place].astype(str)]), default=0)
+        width = 3 + max(map(len, [*words, *map(str, frame.iloc[:, place])]), default=0)
         if groups[-1] and used + width > room:
             groups, used = [*groups, []], 0
         groups[-1].append(place)
