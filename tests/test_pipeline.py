@@ -546,6 +546,14 @@ def test_publishing_puts_quiet_executed_notebooks_in_place(finished: Path) -> No
     assert publish.publish("tiny") and source.read_text() == text and done_times(finished) == done
 
 
+def test_a_study_says_what_it_cost_and_a_notebook_what_it_answers(finished: Path) -> None:
+    assert re.fullmatch(r"A step takes at most \d+\.\d GB of memory.* take 0\.0 GB of disk\.",
+                        publish.cost(finished / "outputs" / "tiny"))  # fmt: skip
+    source = finished / "notebooks" / "10_make.ipynb"
+    with pytest.raises(RunError, match="10_make.ipynb gives no answer: run `make notebooks ONLY=10_make`"):
+        publish.answer(source)
+
+
 def test_a_notebook_of_other_code_is_not_published(finished: Path) -> None:
     executed, source = folder(finished, "10_make") / "notebook.ipynb", finished / "notebooks" / "10_make.ipynb"
     write_notebook(source, [*MAKE, "1 + 1"])

@@ -13,7 +13,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from sbt.__main__ import _parser
 from sbt.study import params, publish
 from sbt.study import plan as plans
-from sbt.utils.errors import ParameterError
+from sbt.utils.errors import ParameterError, RunError
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -99,6 +99,16 @@ def test_readme_names_the_address_of_the_project() -> None:
     assert set(re.findall(r"https://github\.com/[\w-]+/[\w-]+", readme)) >= {url}
     places = set(re.findall(r"colab\.research\.google\.com/github/([\w-]+/[\w-]+)/", readme))
     assert places <= {url.removeprefix("https://github.com/")}
+
+
+def test_readme_gives_the_answer_of_the_executed_report() -> None:
+    readme, said = (ROOT / "README.md").read_text(encoding="utf-8"), publish.answer(ROOT / "notebooks/90_report.ipynb")
+    assert publish.with_blocks(readme, {"answer": said}) == readme, "run `make notebooks ONLY=90_report`"
+    shown = publish.with_blocks(readme, {"answer": "A", "cost": "C"})
+    assert "-->\nA\n<!--" in shown and "-->\nC\n<!--" in shown
+    assert re.search(r"at most [\d.]+ GB of memory.* take [\d.]+ GB of disk", readme)
+    with pytest.raises(RunError, match=r"README.md needs the lines `<!-- answer: ... -->`"):
+        publish.with_blocks("no block", {"answer": said})
 
 
 def test_make_address_writes_one_address_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

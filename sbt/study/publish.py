@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from sbt.study import params, pipeline, plan
+from sbt.study import manifest, params, pipeline, plan
 from sbt.utils import files, paths, progress
 from sbt.utils.errors import ParameterError, RunError, SbtError
 
@@ -43,6 +43,11 @@ def publish(study: str, only: str = "") -> bool:
         files.write_text(source, content)
     for picture in sorted((paths.outputs() / study / plan.REPORT).glob("*.png")):  # for the README
         shutil.copyfile(picture, paths.notebooks() / picture.name)
+    report = paths.notebooks() / f"{plan.REPORT}.ipynb"
+    if report in quiet_ones:
+        readme = paths.root() / "README.md"
+        words = {"answer": answer(report), "cost": cost(paths.outputs() / study)}
+        files.write_text(readme, with_blocks(files.read_text(readme), words))
     print(f"published {len(quiet_ones)} notebooks of {study}")
     return True
 
@@ -74,6 +79,35 @@ def quiet(executed: Path, source: Path) -> str:
     if (size := len(words.encode())) > LARGEST:
         raise RunError(f"{paths.shown(source)} would have {size:,} bytes (limit {LARGEST:,}): make figures smaller")
     return words
+
+
+def answer(executed: Path) -> str:
+    """The answer that an executed notebook gives to its question, in bold; RunError where it gives none."""
+    cells = files.read_json(executed)["cells"]
+    shown = [output.get("data", {}) for cell in cells for output in cell.get("outputs", ())]
+    texts = ["".join(data.get("text/markdown", "")) for data in shown]
+    if not (found := [text for text in texts if text.startswith("**")]):
+        raise RunError(f"{paths.shown(executed)} gives no answer: run `make notebooks ONLY={executed.stem}`")
+    return found[0]
+
+
+def cost(study: Path) -> str:
+    """What memory and disk a finished study took, in a sentence."""
+    finished = [manifest.read(study / step, "manifest.json") for step in manifest.finished_steps(study)]
+    memory = max(one["peak_memory_gb"] for one in finished)
+    disk = sum(file.stat().st_size for file in study.rglob("*") if file.is_file()) / 1e9
+    room = f"A step takes at most {memory:.1f} GB of memory, and two cores run two steps at a time."
+    return f"{room} The results take {disk:.1f} GB of disk."
+
+
+def with_blocks(text: str, words: dict[str, str]) -> str:
+    """A text with new words between `<!-- name: ... -->` and `<!-- end of name -->`; RunError without these lines."""
+    for name, said in words.items():
+        block = re.compile(rf"(<!-- {name}: .*? -->\n).*?(\n<!-- end of {name} -->)", re.DOTALL)
+        if len(block.findall(text)) != 1:
+            raise RunError(f"README.md needs the lines `<!-- {name}: ... -->` and `<!-- end of {name} -->` once each")
+        text = block.sub(lambda found, said=said: found[1] + said + found[2], text)
+    return text
 
 
 def _output(output: dict, count: int) -> dict:
