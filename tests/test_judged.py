@@ -228,9 +228,13 @@ def test_an_endpoint_judges_and_is_paid_once(tmp_path: Path, monkeypatch: pytest
 
 
 def test_what_names_no_judge_is_refused() -> None:
-    for given in ({"model": "m", "replay": "f"}, {"arm": "a", "budget": 1.0}, {"rules": True}):
-        with pytest.raises(ParameterError, match="judge needs one of"):
-            judges.named(SimpleNamespace(p=SimpleNamespace(judge=given)))
+    for given, words in (
+        ({"model": "m", "replay": "f"}, "api has no key 'replay'"),
+        ({"arm": "a", "budget": 1.0}, "judge needs replay alone, or needs model .* or arm alone, found"),
+        ({"rules": True}, "judge needs replay alone"),
+    ):
+        with pytest.raises(ParameterError, match=words):
+            judges.named(SimpleNamespace(p=SimpleNamespace(judge=given), upstream=None))
     with pytest.raises(ParameterError, match="api has no key 'modle'"):
         judges.behind({"model": "m", "modle": "x"})
     assert judges.named(SimpleNamespace(p=SimpleNamespace(judge={}))) is judges.NOBODY

@@ -12,7 +12,7 @@ from pathlib import Path
 from sbt import models
 from sbt.data.preferences import ATTRIBUTES
 from sbt.inference import generation, paid
-from sbt.utils.errors import MissingStep, ParameterError, RunError
+from sbt.utils.errors import RunError
 from sbt.utils.files import sha256
 
 PROMPT = """{seen}Below is a question and {count} answers to it. Rate each answer from 0 to 4 in five attributes:
@@ -67,18 +67,8 @@ def in_memory(reference: str, name: str) -> tuple[str, Annotator]:
 
 
 def named(given: Mapping, upstream: Callable[[str], Path]) -> tuple[str, Annotator]:
-    """The annotator of a notebook's parameter: {"model": ...} of an endpoint, or {"arm": step, folder or model}.
-
-    `upstream` gives the folder of a step. ParameterError for anything else.
-    """
-    if given.get("model") and "arm" not in given:
-        return endpoint(given)
-    if set(given) != {"arm"}:
-        raise ParameterError("annotator needs model, with the keys of an endpoint, or arm alone")
-    try:
-        return in_memory(str(upstream(given["arm"]) / "model"), given["arm"])
-    except MissingStep:
-        return in_memory(given["arm"], given["arm"])
+    """The annotator of a notebook's parameter, as `paid.named` reads it."""
+    return paid.named(given, "annotator", upstream, endpoint, in_memory)
 
 
 def annotate(

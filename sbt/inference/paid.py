@@ -1,14 +1,15 @@
-"""An endpoint as a parameter of a notebook: what it may say, what asking will cost, and asking within the budget.
+"""A model to ask as a parameter of a notebook: an endpoint within its budget, or an arm.
 
 answers = complete(requests, {"model": "gpt-4-turbo", "price_in": 10, "price_out": 30}, run.path("scratch/api.jsonl"))
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from sbt.inference import openai_api
 from sbt.inference.openai_api import Skip
-from sbt.utils.errors import ParameterError, RunError
+from sbt.utils.errors import MissingStep, ParameterError, RunError
 from sbt.utils.text import nearest
 
 # The model, where it is, US dollars a million tokens, and at most. `temperature` None leaves it to the endpoint; a
@@ -16,6 +17,30 @@ from sbt.utils.text import nearest
 API = {"model": "", "base_url": openai_api.OPENAI, "key_variable": "OPENAI_API_KEY", "price_in": 0.0, "price_out": 0.0,
        "budget": 1.0, "workers": 4, "max_tokens": 16, "temperature": 0.0, "timeout": 60.0, "retries": 5,
        "max_skipped": 0.05}  # fmt: skip
+
+Asked = TypeVar("Asked")
+
+
+def named(
+    given: Mapping,
+    what: str,
+    upstream: Callable[[str], Path],
+    endpoint: Callable[[Mapping], Asked],
+    in_memory: Callable[[str, str], Asked],
+) -> Asked:
+    """The model that the parameter `given` names, made by `endpoint(given)` or `in_memory(reference, name)`.
+
+    {"model": ...} with keys of API is behind an endpoint; {"arm": ...} is a step, whose folder `upstream` gives, or a
+    folder or model of the Hub. ParameterError for anything else, `what` it was for.
+    """
+    if given.get("model") and "arm" not in given:
+        return endpoint(given)
+    if set(given) != {"arm"}:
+        raise ParameterError(f"{what} needs model (with the keys of an endpoint) or arm alone, found {dict(given)}")
+    try:
+        return in_memory(str(upstream(given["arm"]) / "model"), given["arm"])
+    except MissingStep:
+        return in_memory(given["arm"], given["arm"])
 
 
 def settings(api: Mapping, **defaults: object) -> dict:

@@ -15,9 +15,8 @@ from sbt.benchmarks.common import judge as judging
 from sbt.benchmarks.common.judge import Judge, Progress, Protocol
 from sbt.inference import generation, paid
 from sbt.inference.decoding import Decoding
-from sbt.study import manifest
 from sbt.utils import paths
-from sbt.utils.errors import DataError, ParameterError
+from sbt.utils.errors import DataError
 
 Rules = Callable[[str, dict], str]
 NOBODY = Judge("nobody", lambda protocol, cases, cache, progress: [None] * len(cases))
@@ -26,20 +25,14 @@ NOBODY = Judge("nobody", lambda protocol, cases, cache, progress: [None] * len(c
 def named(run: Any, rules: Rules | None = None) -> Judge:
     """The judge that the run's parameter `judge` names; where it is empty `rules`, and nobody without them.
 
-    ParameterError for a parameter that names none, or several.
+    ParameterError for a parameter that names none, or several (`paid.named`).
     """
     given = dict(run.p.judge)
     if not given:
         return by_rules(rules) if rules is not None else NOBODY
-    kinds = [kind for kind in ("model", "arm", "replay") if given.get(kind)]
-    if len(kinds) != 1 or (kinds != ["model"] and len(given) != 1):
-        raise ParameterError(f"judge needs one of model (with the keys of an endpoint), arm or replay, found {given}")
-    if kinds == ["model"]:
-        return behind(given)
-    if kinds == ["replay"]:
+    if set(given) == {"replay"}:
         return replay(given["replay"])
-    finished = given["arm"] in manifest.finished_steps(run.folder.parent)
-    return in_memory(str(run.upstream(given["arm"]) / "model") if finished else given["arm"], given["arm"])
+    return paid.named(given, "judge needs replay alone, or", run.upstream, behind, in_memory)
 
 
 def by_rules(rules: Rules, name: str = "rules") -> Judge:
