@@ -86,7 +86,7 @@ def right(prompt: dict, answer: str) -> float:
     """1.0 where an answer says what is so, else 0.0.
 
     It begins with the right word (yes, no), names a fact's truth alone, or names what it should and nothing else but
-    words of the question.
+    words of the question. Asked how many there are, the micro-world says "No." where there is none (`phrases.count`).
     """
     words = re.findall(r"[a-z]+", answer.lower())
     if prompt["kind"] == "fact":
