@@ -10,8 +10,9 @@ from math import factorial
 
 import numpy as np
 import pandas as pd
+from IPython.display import HTML
 
-from sbt.report import paired
+from sbt.report import paired, tables
 from sbt.utils.errors import DataError
 
 Levels = Mapping[str, Sequence[str]]
@@ -92,10 +93,11 @@ def effects(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(rows).dropna(subset="variance").query("arm != @TOGETHER") if rows else pd.DataFrame()
 
 
-def table(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Shares of the gain and of the variance of several scores, each with its interval, as texts."""
+def table(found: Mapping[str, pd.DataFrame]) -> HTML:
+    """Shares of the gain and of the variance of several scores, each with its interval, for a page."""
     columns = [(name, kind) for name in found for kind in ("gain", "variance")]
-    return pd.DataFrame({(name, kind): found[name].apply(_words, axis=1, kind=kind) for name, kind in columns})
+    shares_ = {(name, kind): found[name].apply(_words, axis=1, kind=kind) for name, kind in columns}
+    return tables.page(pd.DataFrame(shares_))
 
 
 def answer(found: pd.DataFrame, score: str) -> str:
