@@ -255,3 +255,27 @@ def test_a_recorded_value_of_another_type(finished: Path, said: Said, key: str) 
             said(*words, also=(0,))
         assert tree(finished) == before
     shutil.rmtree(folder)
+
+
+# Names that no file can have, and numbers that no float holds or that are none, as recorded by a step.
+RECORDED = {
+    **{field: {"x" * 300: "y"} for field in ("code", "inputs", "upstream", "outputs", "listings")},
+    "seconds": 10**400, "peak_memory_gb": 10**400,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", RECORDED)
+def test_a_recorded_name_or_number_beyond_all_bounds(finished: Path, said: Said, field: str) -> None:
+    path = finished / "outputs" / "tiny" / "20_use" / "manifest.json"
+    whole = json.loads(path.read_text())
+    for value in (RECORDED[field], float("nan"), float("inf")):
+        path.write_text(json.dumps(whole | {field: value}))
+        for words in (("plan", "tiny"), ("plan", "tiny", "--set", "seed=1"), ("runs",), ("compare", "tiny", "tiny")):
+            said(*words, also=(0,))
+
+
+@pytest.mark.parametrize("content", ["3", "[]", "null", '{"a/b": 3}', '{"a/b": null}', "{", '{"a/b": {}}'])
+def test_a_file_of_commits_of_another_shape(finished: Path, said: Said, content: str) -> None:
+    (finished / "outputs" / "tiny" / "hub.json").write_text(content)
+    for words in (("plan", "tiny"), ("run", "tiny")):
+        assert "outputs/tiny/hub.json" in said(*words)

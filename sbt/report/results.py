@@ -63,7 +63,7 @@ def runs_table() -> str:
             m = manifest.read(folder, "manifest.json")
             cost = [f"{m['seconds'] / 60:.1f}", f"{m['peak_memory_gb']:.1f}"]
             rows.append([*names, m["notebook"], m["finished"], *cost, m["result"][:10]])
-        except (RunError, KeyError, TypeError, ValueError):
+        except (RunError, KeyError, TypeError, ValueError, OverflowError):
             rows.append([*names, "", "damaged", "", "", ""])
     return text.table(["study", "step", "notebook", "finished", "minutes", "memory GB", "result"], rows)
 

@@ -222,10 +222,12 @@ def _measured(notebook: str, values: dict) -> Estimate | None:
             manifest = files.read_json(folder / "manifest.json")
         except DataError:
             continue
-        with contextlib.suppress(KeyError, TypeError, AttributeError):  # a damaged one is told of when it is needed
+        with contextlib.suppress(KeyError, TypeError, AttributeError, OverflowError):  # told of when it is needed
             if manifest["notebook"] == notebook and "seconds" in manifest and not manifest["resumed"]:
                 disk = sum(output["size"] for output in manifest["outputs"].values()) / costs.GB
-                return Estimate(manifest["seconds"] / 60, manifest["peak_memory_gb"] + 0.0, disk, "measured")
+                found = Estimate(manifest["seconds"] / 60, manifest["peak_memory_gb"] + 0.0, disk, "measured")
+                if math.isfinite(found.minutes + found.memory_gb + found.disk_gb):
+                    return found
     return None
 
 

@@ -24,6 +24,7 @@ SHAPES = {  # what the files of a folder must hold; the others are lists
                       "inputs": dict, "code": dict},
 }  # fmt: skip
 NOTEBOOK, STALE = "notebook.ipynb", ".stale"
+LONGEST_NAME = 255  # of a file, in most file systems: no longer one can be looked for
 EARLIER = ".earlier"  # marks whole results in `<step>.stale` while the new ones are made
 NOT_IN_KEY = ("dry_run", "min_free_gb")  # parameters that cannot change a result
 
@@ -62,7 +63,11 @@ def read(folder: Path, name: str) -> dict | list:
         raise RunError(f"{error}. Make the step anew with {force(folder)}") from None
     fields = SHAPES.get(name, {})
     sound = isinstance(value, dict if fields else list)
-    if not sound or any(not isinstance(value.get(field), kind) for field, kind in fields.items()):
+    if sound and fields:
+        sound = all(isinstance(value.get(field), kind) for field, kind in fields.items())
+        names = [name for held in value.values() if isinstance(held, dict) for name in held]
+        sound &= all(len(part) <= LONGEST_NAME for name in names for part in name.split("/"))
+    if not sound:
         raise RunError(f"{paths.shown(folder / name)} is not whole. Make the step anew with {force(folder)}")
     return value
 

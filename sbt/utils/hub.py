@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sbt.utils import files, paths
+from sbt.utils.errors import DataError
 
 PINS = "hub.json"
 VARIABLE = "SBT_HUB_COMMITS"  # the pins of the study at work as JSON, which processes that train inherit
@@ -48,9 +49,12 @@ def named(values: dict) -> list[str]:
 
 
 def pins(study: Path) -> dict[str, str]:
-    """The commits that a study keeps, by name."""
+    """The commits that a study keeps, by name; DataError where the file holds something else."""
     file = study / PINS
-    return files.read_json(file) if file.is_file() else {}
+    kept = files.read_json(file) if file.is_file() else {}
+    if not isinstance(kept, dict) or not all(isinstance(commit, str) for commit in kept.values()):
+        raise DataError(f"{paths.shown(file)} does not hold names and their commits: remove it to take the newest")
+    return kept
 
 
 def pin(study: Path, names: Iterable[str]) -> dict[str, str]:
