@@ -4,45 +4,74 @@ and what part of that is length or label noise.
 run.answer(*alignment.answers(results, collect.arms(study), specs, tuned="mm-full"))
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from sbt.report import claims, collect, paired, tables
+from sbt.study import params
 
 METHODS = ("dpo", "rejection", "steerlm", "sft")
 CONTROLS = ("random_labels", "length_matched")
-JUDGED = "mtbench"  # where language ability was not scored
+JUDGED = "mtbench"  # the paper's measure
 MARGIN = 0.02  # a difference within it is none, as in the claims about language ability
 
 
 def answers(results: Any, made: pd.DataFrame, specs: Mapping[str, Any], *, tuned: str, seed: int = 0) -> list[str]:
     """The answer in sentences, with 95 % intervals; [] where `tuned`, base and an aligned arm were not scored alike.
 
-    `made` are the study's arms (`collect.arms`). A difference is told by the rule of the claims: shown, within MARGIN
-    and so none, or not to be told. The controls are DPO on random labels and on pairs of equal length.
+    `made` are the study's arms (`collect.arms`). The cost is told on MT-Bench and on language ability, the rest on the
+    first of them that was scored. A difference is told by the rule of the claims: shown, within MARGIN and so none, or
+    not to be told. The controls are DPO on random labels and on pairs of equal length.
     """
     ability = [spec.name for spec in specs.values() if spec.table == "Language ability"]
-    ability = [name for name in ability if name in results.scores] or [JUDGED]
-    scored = [set(paired.group(results.scores.get(name, {}))) for name in ability]
-    roles = collect.roles(made, set.union(*scored))
-    roles = {role: roles[role] for role in (*METHODS, *CONTROLS) if role in roles}
-    methods = [role for role in METHODS if role in roles]
-    if not methods or any(not {paired.BASE, tuned} <= arms for arms in scored):
+    measures = [[JUDGED], [name for name in ability if name in results.scores]]
+    measures = [names for names in measures if _usable(results, made, names, tuned)]
+    if not measures:
         return []
+    scored = _scored(results, measures[0])
+    roles = {role: arm for role, arm in collect.roles(made, scored).items() if role in (*METHODS, *CONTROLS)}
     roles |= {"base": paired.BASE, "tuned": tuned}
-    asked = [("tuned", "base"), *((role, "tuned") for role in methods), *(("dpo", control) for control in CONTROLS)]
-    rows = claims.ledger(results, roles, specs, [_claim(a, b, ability) for a, b in asked], seed=seed)
-    found = dict(zip(asked, rows.to_dict("records"), strict=True))
-    what = "MT-Bench" if ability == [JUDGED] else f"language ability (mean of {', '.join(ability)})"
-    said = [_cost(found["tuned", "base"], tuned, what), _back(found, methods, roles, tuned)]
-    return said + ([_parts(found, roles["dpo"], tuned)] if "dpo" in methods else [])
+    methods = [role for role in METHODS if role in roles]
+    asked = [*((role, "tuned") for role in methods), *(("dpo", control) for control in CONTROLS)]
+    cost = [_held(results, roles, specs, [("tuned", "base")], names, seed)["tuned", "base"] for names in measures]
+    found = _held(results, roles, specs, asked, measures[0], seed)
+    said = [*(_cost(row, tuned) for row in cost), _back(found, methods, roles, tuned, cost[0])]
+    return said + ([_parts(found, roles["dpo"], tuned, _at_equal_length(results, roles["dpo"], tuned, measures[0]))]
+                   if "dpo" in methods else [])  # fmt: skip
 
 
-def _claim(a: str, b: str, scores: Iterable[str]) -> dict:
-    empty = dict.fromkeys(("paper", "id", "claim", "source", "read"), "") | {"published": None}
-    return empty | {"a": a, "b": b, "scores": list(scores), "says": "differs", "margin": MARGIN}
+def _scored(results: Any, names: Iterable[str]) -> set[str]:
+    """The arms that have all the scores."""
+    return set.intersection(*(set(paired.group(results.scores.get(name, ()))) for name in names))
+
+
+def _usable(results: Any, made: pd.DataFrame, names: Sequence[str], tuned: str) -> bool:
+    arms = _scored(results, names) if names else set()
+    return {paired.BASE, tuned} <= arms and bool(set(METHODS) & set(collect.roles(made, arms)))
+
+
+def _held(
+    results: Any, roles: Mapping[str, str], specs: Mapping[str, Any], asked: Sequence[tuple[str, str]],
+    names: Sequence[str], seed: int,
+) -> dict[tuple[str, str], dict]:  # fmt: skip
+    """The ledger's row of each pair of roles, as if a claim said that they differ."""
+    empty = dict.fromkeys(("paper", "id", "claim", "source", "read"), "") | {"published": None, "scores": names}
+    rows = [empty | {"a": a, "b": b, "says": "differs", "margin": MARGIN} for a, b in asked]
+    return dict(zip(asked, claims.ledger(results, roles, specs, rows, seed=seed).to_dict("records"), strict=True))
+
+
+def _at_equal_length(results: Any, dpo: str, tuned: str, names: Sequence[str]) -> dict | None:
+    """What is left of a judged difference where answers are equally long, if the step that judged compared the two."""
+    folder = next(iter(results.folders.get(JUDGED, {}).values()), None)
+    if names != [JUDGED] or folder is None or not (folder / "differences.csv").is_file():
+        return None
+    if params.load_yaml(folder / "params.yaml").get("compare") != tuned:
+        return None
+    table = pd.read_csv(folder / "differences.csv").query("arm == @dpo and benchmark == @JUDGED")
+    columns = {"at equal length": "delta", "its low": "low", "its high": "high"}
+    return next(iter(table[list(columns)].rename(columns=columns).to_dict("records")), None)
 
 
 def _way(row: Mapping) -> str:
@@ -57,30 +86,39 @@ def _why(row: Mapping) -> str:
     return tables.signed(row) if row["delta"] == row["delta"] and row["delta"] is not None else row["why"]
 
 
-def _cost(row: Mapping, tuned: str, what: str) -> str:
+def _measure(row: Mapping) -> str:
+    names = row["measured"].partition(" (without")[0]
+    return "points of MT-Bench" if names == JUDGED else f"language ability (mean of {names})"
+
+
+def _cost(row: Mapping, tuned: str) -> str:
+    what = _measure(row)
     begin = {
         "less": f"Visual tuning cost {tuned} {what}",
         "more": f"Visual tuning cost {tuned} no {what}, it added some",
         "as much": f"Visual tuning cost {tuned} no {what} to speak of",
+        "": f"Whether visual tuning cost {tuned} {what} cannot be told",
     }
-    return f"{begin.get(_way(row), f'What visual tuning cost {tuned} in {what} cannot be told')} ({_why(row)})"
+    return f"{begin[_way(row)]} ({_why(row)})"
 
 
-def _back(found: Mapping, methods: Iterable[str], roles: Mapping[str, str], tuned: str) -> str:
+def _back(found: Mapping, methods: Iterable[str], roles: Mapping[str, str], tuned: str, cost: Mapping) -> str:
     groups: dict[str, list[str]] = {}
     for role in methods:
         row = found[role, "tuned"]
         groups.setdefault(_way(row), []).append(f"{roles[role]} ({_why(row)})")
     words = {
-        "more": "brought some back" if _way(found["tuned", "base"]) == "less" else "raised it",
-        "as much": "changed nothing to speak of", "less": "lowered it", "": "cannot be told",
-    }  # fmt: skip
+        "more": "brought some back" if _way(cost) == "less" else "added some",
+        "as much": "changed nothing to speak of",
+        "less": "cost some more",
+        "": "cannot be told",
+    }
     told = [f"{', '.join(groups[way])}: {ending}" for way, ending in words.items() if way in groups]
-    return f"Beside {tuned}, {'; '.join(told)}"
+    return f"In {_measure(cost)}, beside {tuned}, {'; '.join(told)}"
 
 
-def _parts(found: Mapping, dpo: str, tuned: str) -> str:
-    """What of the difference that DPO made random labels and pairs of equal length make too."""
+def _parts(found: Mapping, dpo: str, tuned: str, at_equal_length: Mapping | None) -> str:
+    """What of the difference that DPO made is there with random labels, with pairs or answers of equal length."""
     if _way(found["dpo", "tuned"]) != "more":
         return f"{dpo} is not shown to be higher than {tuned}, so no part of it can be called length or label noise"
     noise, length = (found["dpo", control] for control in CONTROLS)
@@ -93,5 +131,11 @@ def _parts(found: Mapping, dpo: str, tuned: str) -> str:
         "as much": "pairs of equal length give as much, so it is not length",
         "less": "pairs of equal length give more, so it is not length", "": "what is length cannot be told",
     }  # fmt: skip
-    told = [f"{words[_way(row)]} ({_why(row)})" for words, row in ((of_noise, noise), (of_length, length))]
+    told = [f"{of_noise[_way(noise)]} ({_why(noise)})"]
+    if at_equal_length is None:
+        told.append(f"{of_length[_way(length)]} ({_why(length)})")
+    else:
+        left = f"between equally long answers {tables.signed(at_equal_length)} is left"
+        alone = "it is not length alone" if at_equal_length["low"] > 0 else "how much is length cannot be told"
+        told.append(f"{left}, so {alone}")
     return f"Of what {dpo} gained, {'; '.join(told)}"
