@@ -318,5 +318,29 @@ def test_a_question_is_right_only_in_every_order_of_its_options(tmp_path: Path) 
     said.write_text("".join(json.dumps(one) + "\n" for one in told))
     assert mmbench.score_files(said, file)["accuracy"] == 50.0
     file.write_text("\n".join([lines[0], lines[1][:-1] + "E"]) + "\n")
-    with pytest.raises(DataError, match="dev.tsv:2: answer 'E' is none of its 3 options"):
+    # an answer that is left out, and one of two letters, are no label A
+    for wrong in ("E", "", "AB"):
+        file.write_text("\n".join([lines[0], lines[1][:-1] + wrong]) + "\n")
+        with pytest.raises(DataError, match=f"dev.tsv:2: answer '{wrong}' is none of its 3 options"):
+            mmbench.load(file)
+    file.write_text("\n".join([lines[0], lines[1].rpartition("\t")[0]]) + "\n")  # a row cut short
+    with pytest.raises(DataError, match="dev.tsv:2: answer '' is none of its 3 options"):
         mmbench.load(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "malformed TSV"),
+        (b"a\n1\t2\n1\n1\t2\t3\n", "malformed TSV"),
+        (b"\xff\xfea", "UTF-16"),
+        (b"a\tb\n", "no column A"),
+        (None, "does not exist"),
+    ],
+)
+def test_a_file_that_is_none_of_mmbench_s(tmp_path: Path, content: bytes | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / "dev.tsv").write_bytes(content)
+    with pytest.raises(DataError, match=f"dev.tsv.*{words}") as error:
+        mmbench.load(tmp_path / "dev.tsv")
+    assert "\n" not in str(error.value)

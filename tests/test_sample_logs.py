@@ -156,10 +156,11 @@ def test_ethics_of_a_log(text_world: Path, tmp_path: Path) -> None:
         found = ethics.score_files(file, references, subset=subset)
         assert found["accuracy"] == pytest.approx(metrics["acc,none"]) and found["n"] == len(docs)
         rows = [json.loads(line) for line in file.read_text().splitlines()]
-        rows[0]["doc"] |= {"input": "Another.", "activity": "Another."}
-        file.write_text("\n".join(map(json.dumps, rows)))
-        with pytest.raises(DataError, match="jsonl:1: its '(input|activity)' is not that of row 1 of the references"):
-            ethics.score_files(file, references, subset=subset)
+        for other in (rows[0]["doc"] | {"input": "Another.", "activity": "Another."}, 3, None):
+            rows[0]["doc"] = other
+            file.write_text("\n".join(map(json.dumps, rows)))
+            with pytest.raises(DataError, match="jsonl:1: its '(input|activity)' is not that of row 1 of the ref"):
+                ethics.score_files(file, references, subset=subset)
 
 
 def test_truthfulqa_of_logs(text_world: Path, tmp_path: Path) -> None:

@@ -142,7 +142,8 @@ def read_answers(path: Path, docs: Sequence[dict], subset: str) -> dict[int, lis
         raise DataError(f"{where}: index must be a row's number, 0 to {len(docs) - 1}, found {given!r}")
     for index in sorted(by_index):
         (where, row), doc = by_index[index], docs[index]
-        if other := [text for text in _TEXTS[subset] if row.get("doc", doc).get(text) != doc[text]]:
+        told = row.get("doc", doc)
+        if other := [text for text in _TEXTS[subset] if not isinstance(told, dict) or told.get(text) != doc[text]]:
             raise DataError(f"{where}: its {other[0]!r} is not that of row {index + 1} of the references")
         found[index] = answers.loglikelihoods(by_index[index], 2)
     if not found:

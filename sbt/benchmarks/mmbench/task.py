@@ -5,6 +5,7 @@ holds the words of one option and no other.
 """
 
 import base64
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from sbt.benchmarks.mmbench import SPEC
 from sbt.report import stats
 from sbt.utils import paths
 from sbt.utils.errors import DataError
-from sbt.utils.files import write_bytes
+from sbt.utils.files import read_text, write_bytes
 
 ROUND = 1_000_000
 LETTERS = "ABCD"
@@ -29,21 +30,27 @@ def load(file: Path | str, pictures: Path | None = None) -> list[dict]:
     """Rows {"index", "question", "hint", "options", "label", "category", "image"} of a TSV file.
 
     The pictures, which the file holds, are written to the folder `pictures`; `image` is their name there. DataError
-    names the row whose answer is no option.
+    names a file that is no table, or the row whose answer is no option or whose picture is damaged.
     """
-    name, found = paths.shown(file), []
-    table = pd.read_csv(paths.resolve(str(file)), sep="\t", dtype=str, keep_default_na=False)
+    name, found, text = paths.shown(file), [], read_text(paths.resolve(str(file)))
+    try:
+        table = pd.read_csv(io.StringIO(text), sep="\t", dtype=str, keep_default_na=False).fillna("")
+    except ValueError as error:  # of pandas' readers
+        raise DataError(f"{name}: malformed TSV ({str(error).strip()}): the file is truncated or damaged") from None
     if missing := {"index", "question", "A", "B", "answer"} - set(table.columns):
         raise DataError(f"{name} has no column {sorted(missing)[0]}: is it one of MMBench's TSV files?")
     for number, row in enumerate(table.to_dict("records"), start=2):
         options = [row[letter] for letter in LETTERS if row.get(letter, "").lower() not in ("", "nan", "none")]
-        if row["answer"] not in LETTERS[: len(options)] or not row["index"].isdigit():
+        if row["answer"] not in [*LETTERS[: len(options)]] or not row["index"].isdigit():
             raise DataError(f"{name}:{number}: answer {row['answer']!r} is none of its {len(options)} options")
         item = {"index": int(row["index"]), "question": row["question"], "hint": row.get("hint", "")}
         item |= {"options": options, "label": LETTERS.index(row["answer"]), "category": row.get("category", "")}
         item["image"] = f"{item['index'] % ROUND}.jpg"
         if pictures is not None and len(row.get("image", "")) > 64 and not (pictures / item["image"]).is_file():
-            write_bytes(pictures / item["image"], base64.b64decode(row["image"]))
+            try:
+                write_bytes(pictures / item["image"], base64.b64decode(row["image"]))
+            except ValueError:
+                raise DataError(f"{name}:{number}: its picture is damaged") from None
         found.append(item)
     return found
 
