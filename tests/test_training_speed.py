@@ -1,5 +1,7 @@
 """What a GPU must not wait for, shown without one: no figure read within a step, no padding, the same numbers."""
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,7 +12,9 @@ from types import SimpleNamespace
 import pytest
 import tiny
 import torch
+from peft import LoraConfig, get_peft_model
 from tiny_fixtures import small  # noqa: F401 - a fixture
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainerCallback
 from trl import SFTTrainer
@@ -235,6 +239,44 @@ def test_what_a_token_keeps_is_what_a_pass_keeps(small: SimpleNamespace, policy:
     assert token > 0 and again == pytest.approx(token, rel=0.02)
     none, half, every = (gpu._activations(model, token, share) for share in gpu.SHARES.values())
     assert none == token and every < half < none + token / 2
+
+
+def test_measuring_a_pass_holds_no_memory(small: SimpleNamespace) -> None:  # noqa: F811
+    """A hook that hands a tensor back lets the node that made it hold itself: the model stays for ever."""
+    model, processor = built(small, "lora")
+    collate = Prepared(Collator(processor, "v1"))
+    weights = weakref.WeakSet(model.parameters())
+    assert gpu._kept_by_a_token(model, [collate(tiny.rows(small.images)[:count]) for count in (1, 2)], SETTINGS) > 0
+    del model
+    gc.collect()
+    assert not weights
+
+
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+def test_an_update_added_by_its_product_is_lora(compute: torch.dtype) -> None:
+    """Outputs and gradients against PEFT's own; and no input is copied to float32."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(32, 48), nn.ReLU(), nn.Linear(48, 16))
+    config = LoraConfig(target_modules=["0", "2"], r=8, lora_alpha=3, lora_dropout=0.1, init_lora_weights=False)
+    model, read = get_peft_model(plain, config), torch.randn(4, 5, 32)
+    formats: list[torch.dtype] = []
+    layer = model.base_model.model[2]
+    layer.lora_dropout["default"].register_forward_hook(lambda module, args, out: formats.append(out.dtype))
+
+    def passed(lean: bool) -> list[torch.Tensor]:
+        torch.manual_seed(1)
+        model.zero_grad()
+        with gpu.lean_adapters(model, lean), torch.autocast("cpu", compute, enabled=compute != torch.float32):
+            out = model(read)
+        out.float().square().sum().backward()
+        return [out, *(weight.grad for weight in model.parameters() if weight.requires_grad)]
+
+    tolerance = 1e-5 if compute == torch.float32 else 0.02
+    for stock, lean in zip(passed(False), passed(True), strict=True):
+        assert lean.dtype == stock.dtype
+        torch.testing.assert_close(lean, stock, rtol=tolerance, atol=tolerance * stock.abs().max().item())
+    assert formats == [torch.float32, compute]
+    assert not layer.lora_variant, "the layer stays changed"
 
 
 @pytest.mark.parametrize("share", ["half", "all"])

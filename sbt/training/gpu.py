@@ -8,6 +8,9 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from peft.helpers import disable_input_dtype_casting
+from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora.layer import LoraVariant
 from torch import nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -79,6 +82,37 @@ def attention_by_row(core: nn.Module, flat: bool) -> Iterator[None]:
         yield
     finally:
         config._attn_implementation = before
+
+
+class _InOneProduct(LoraVariant):
+    """LoRA's update added by the product that makes it, and its input left in the format that is computed in.
+
+    PEFT copies the input of every adapter to float32, which autocast then copies back, and adds the update in passes
+    of its own over all outputs.
+    """
+
+    @staticmethod
+    def forward(
+        module: LoraLinear, active_adapter: str, x: torch.Tensor, result: torch.Tensor, **kwargs: object
+    ) -> torch.Tensor:
+        low = module.lora_A[active_adapter](module.lora_dropout[active_adapter](x))
+        up, scale = module.lora_B[active_adapter].weight, module.scaling[active_adapter]
+        return torch.addmm(result.flatten(0, -2), low.flatten(0, -2), up.t(), alpha=scale).view_as(result)
+
+
+@contextlib.contextmanager
+def lean_adapters(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """While open, and if `wanted`, plain LoRA layers compute as `_InOneProduct` does."""
+    layers = [module for module in model.modules() if wanted and type(module) is LoraLinear]
+    layers = [layer for layer in layers if not layer.lora_variant]  # which is DoRA, say
+    with disable_input_dtype_casting(model, active=bool(layers)):
+        for layer in layers:
+            layer.lora_variant.update(dict.fromkeys(layer.lora_A, _InOneProduct()))
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.lora_variant.clear()
 
 
 def can_lay_flat(core: nn.Module) -> bool:
@@ -215,9 +249,9 @@ def _kept_by_a_token(model: nn.Module, batches: Sequence[dict], settings: Settin
     for batch in batches:
         found: dict[int, torch.UntypedStorage] = {}  # held, so that no address is given out twice
 
-        def keep(tensor: torch.Tensor, found: dict[int, torch.UntypedStorage] = found) -> torch.Tensor:
+        def keep(tensor: torch.Tensor, found: dict[int, torch.UntypedStorage] = found) -> None:
             found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
-            return tensor
+            # not the tensor: a node that saves its own output would hold itself, and with it all memory, for ever
 
         read = {name: value for name, value in batch.items() if name not in ("labels", "shift_labels", "places")}
         read = {name: value.to(device) if torch.is_tensor(value) else value for name, value in read.items()}

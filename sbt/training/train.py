@@ -21,7 +21,7 @@ from sbt.models import Arm, silence_libraries, weights_sha256
 from sbt.models.freeze import check_frozen
 from sbt.training import checkpoints
 from sbt.training.collator import Collator, Order, Padded, has_images, parts_of, row_lengths
-from sbt.training.gpu import Prepared, attention_by_row, can_lay_flat, checkpointing
+from sbt.training.gpu import Prepared, attention_by_row, can_lay_flat, checkpointing, lean_adapters
 from sbt.training.inspect import heldout_loss
 from sbt.training.settings import Result, Settings, World
 from sbt.training.trainer import (
@@ -152,7 +152,8 @@ def train(run: Run, progress: Progress | None = None) -> list[dict]:
     core = core_of(run.model)
     flat = settings.flat() and can_lay_flat(core)
     collator = Prepared(Padded(collator) if several else collator, flat)
-    with training(run), images_unchecked(run.model), attention_by_row(core, flat):
+    lean = torch.cuda.is_available() and (settings.bf16 or settings.fp16)
+    with training(run), images_unchecked(run.model), attention_by_row(core, flat), lean_adapters(run.model, lean):
         settings = _with_checkpointing(run, collator)
         trainer = LlavaSFTTrainer(
             model=run.model,
