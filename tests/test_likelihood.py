@@ -1,6 +1,7 @@
 """Log-likelihoods against one plain forward pass a sequence; any batch size, with and without a shared prefix."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 from sbt import models
 from sbt.inference import loglikelihood
 from sbt.inference.loglikelihood import encode, loglikelihoods
-from sbt.inference.prefix_tree import MAX_TREE, TokenSequence, clusters, common, plan
+from sbt.inference.prefix_tree import MAX_TREE, Batch, TokenSequence, batches, clusters, common, plan
 from sbt.utils.errors import DataError
 
 PREFIX = "Is there a red star in the picture? Yes, there is. What colour is the circle? Blue.\n\n"
@@ -122,6 +123,29 @@ def test_a_tree_does_not_grow_without_end() -> None:
     assert sorted(place for tree in trees for place in tree.places) == [(i, 0) for i in range(6)]
     assert common((1, 2, 3), (1, 2)) == 2
     assert common((1,), (2,)) == 0
+
+
+@pytest.mark.parametrize("prefix", [PREFIX, ""], ids=["prefix", "none"])
+def test_trees_side_by_side_give_the_same_values_with_less_padding(
+    tmp_path: Path, language: tuple, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, words = language
+    computed = []
+
+    def packed(*given: object, side_by_side: bool) -> Iterator[Batch]:
+        for batch in batches(*given, side_by_side=True):
+            computed.append(batch.tensors()[0].numel())
+            yield batch
+
+    requests = asked(prefix) + [{**one, "id": f"z {one['id']}", "context": f"Z{one['context']}"} for one in asked("")]
+    plain = loglikelihoods(model, words, requests, cache=tmp_path / "plain")
+    monkeypatch.setattr(loglikelihood, "batches", packed)
+    assert loglikelihoods(model, words, requests, cache=tmp_path / "packed") == [
+        pytest.approx(values, abs=1e-4) for values in plain
+    ]
+    groups = plan(encode(words, requests))
+    padded = sum(batch.tensors()[0].numel() for batch in batches(groups, 2**62))
+    assert sum(len(tree.tokens) for group in groups for tree in group.trees) <= sum(computed) < padded
 
 
 def test_a_choice_that_is_there_twice_is_scored_once(tmp_path: Path, language: tuple) -> None:

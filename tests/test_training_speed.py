@@ -17,6 +17,7 @@ from tiny_fixtures import small  # noqa: F401 - a fixture
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainerCallback
+from transformers.models.llama import modeling_llama
 from trl import SFTTrainer
 
 from sbt import models, templates
@@ -277,6 +278,19 @@ def test_an_update_added_by_its_product_is_lora(compute: torch.dtype) -> None:
         torch.testing.assert_close(lean, stock, rtol=tolerance, atol=tolerance * stock.abs().max().item())
     assert formats == [torch.float32, compute]
     assert not layer.lora_variant, "the layer stays changed"
+
+
+def test_what_liger_exchanges_is_put_back(tmp_path: Path, small: SimpleNamespace) -> None:  # noqa: F811
+    """Liger exchanges a function for all models: other trainers of the process would be timed with it."""
+    stock = modeling_llama.apply_rotary_pos_emb
+    seen = []
+
+    def exchange(step: int, *args: object, **figures: object) -> None:
+        seen.append(modeling_llama.apply_rotary_pos_emb is stock)
+        modeling_llama.apply_rotary_pos_emb = lambda *given, **more: stock(*given, **more)
+
+    run(tmp_path, small, "full", SETTINGS, progress=exchange)
+    assert seen[0] and not seen[1] and modeling_llama.apply_rotary_pos_emb is stock
 
 
 @pytest.mark.parametrize("share", ["half", "all"])

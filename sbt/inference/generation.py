@@ -62,7 +62,7 @@ def generate(
     name = how.conversation or arm.conversation
     prompts = [_prompt(arm, request, name) for request in requests]
     images = _Images(arm, requests)
-    ids = [_encode(arm, tokenizer, prompt, request) for prompt, request in zip(prompts, requests, strict=True)]
+    ids = _encode(arm, tokenizer, prompts, requests)
     _check(language, requests, ids, how.max_new_tokens)
     asked_how = (how, batch_size) if how.sampled else how  # a sampled answer depends on its batch
     identity = f"{weights_sample(arm.model)} {asked_how}"
@@ -234,8 +234,8 @@ def check_pictures(arm: Arm, requests: Sequence[dict]) -> None:
     """
     _, tokenizer = language_model(arm)
     placeholder, expected = arm.processor.image_token_id, arm.model.config.image_seq_length
-    for request in requests:
-        ids = _encode(arm, tokenizer, _prompt(arm, request, arm.conversation), request)
+    prompts = [_prompt(arm, request, arm.conversation) for request in requests]
+    for request, ids in zip(requests, _encode(arm, tokenizer, prompts, requests), strict=True):
         if request.get("image") is None or ids.count(placeholder) != expected:
             found = f"{ids.count(placeholder)} image tokens for {expected} features"
             raise DataError(f"item {request['id']!r}: its picture does not reach the model ({found})")
@@ -247,8 +247,11 @@ def _expanded(arm: Arm, prompt: str, request: dict) -> str:
     return prompt.replace(PLACEHOLDER, image_text(arm.tokenizer, arm.model.config.image_seq_length))
 
 
-def _encode(arm: Arm, tokenizer: PreTrainedTokenizerBase, prompt: str, request: dict) -> list[int]:
-    return tokenizer.encode(_expanded(arm, prompt, request), add_special_tokens=False)
+def _encode(
+    arm: Arm, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], requests: Sequence[dict]
+) -> list[list[int]]:
+    texts = [_expanded(arm, prompt, request) for prompt, request in zip(prompts, requests, strict=True)]
+    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
 
 def _check(model: LlamaForCausalLM, requests: Sequence[dict], ids: list[list[int]], new: int) -> None:

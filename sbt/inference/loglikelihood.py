@@ -11,6 +11,7 @@ import contextlib
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import sha256
 
 _POSITIONS = 1024  # positions whose probabilities are computed at once
-_LOGITS = 2**28  # logits that a batch may have at most, if it has several trees
+_LOGITS = {"cpu": 2**28, "cuda": 2**30}  # that a batch may have at most, if it has several trees
 _GPU_TOKENS = 2**14  # of a batch that is filled by its tokens: more make a large card no faster
 _CPU_TOKENS = 4096  # of a batch on a CPU: more leave its caches, and a small model is then half as fast again
 # Of the self-check: how far log-likelihoods may be apart, relative above 1 nat. In 16 bits, logits of 16 have steps of
@@ -96,10 +97,10 @@ def score(
     found: list[list] = [[None] * len(sequences) for sequences in items]
     missing = [len(sequences) for sequences in items]
 
-    def settle(begun: Sequence[tuple[Batch, torch.Tensor, torch.Tensor]]) -> None:
+    def settle(waiting: Sequence[_Begun]) -> None:
         done = {}
-        for batch, best, chosen in begun:
-            for (item, number), value in zip(batch.places, _summed(batch, best, chosen), strict=True):
+        for begun in waiting:
+            for (item, number), value in zip(begun.batch.places, _summed(begun), strict=True):
                 found[item][number] = value
                 missing[item] -= 1
                 if missing[item] == 0:
@@ -109,10 +110,11 @@ def score(
 
     share = bool(items) and can_share(model, max(len(one.read) for sequences in items for one in sequences))
     tokens = _CPU_TOKENS if model.device.type == "cpu" else 2**62 if batch_size else _GPU_TOKENS
-    scored = _LOGITS // _text_config(model).vocab_size
+    scored = _LOGITS.get(model.device.type, 2**28) // _text_config(model).vocab_size
     last_prefix, past, passed, waiting = None, None, 0, []
     with torch.inference_mode():
-        for batch in batches(plan(items, share), batch_size or 2**62, tokens, scored):
+        packed = share and model.device.type == "cuda"  # a CPU's numbers stay as they are, to the last digit
+        for batch in batches(plan(items, share), batch_size or 2**62, tokens, scored, side_by_side=packed):
             if only is None or any(place[0] in only for place in batch.places):
                 if batch.prefix is not last_prefix:
                     last_prefix, past = batch.prefix, borrowed(read_prefix(model, batch.prefix), model.config)
@@ -291,18 +293,39 @@ def _head_at(model: nn.Module, rows: torch.Tensor, places: torch.Tensor) -> Iter
 
 def _score(model: nn.Module, batch: Batch, past: DynamicCache | None, share: bool) -> list[tuple[float, bool]]:
     """(log-likelihood, greedy) of the batch's sequences in their order."""
-    return [value for begun in _begin(model, batch, past, share) for value in _summed(*begun)]
+    return [value for begun in _begin(model, batch, past, share) for value in _summed(begun)]
 
 
-def _begin(
-    model: nn.Module, batch: Batch, past: DynamicCache | None, share: bool
-) -> list[tuple[Batch, torch.Tensor, torch.Tensor]]:
-    """The batch, whether each of its predictions is greedy decoding's, and its log-probability; both on the device.
+@dataclass
+class _Begun:
+    """A batch that a GPU may still compute; of each prediction its log-probability, and whether greedy decoding's.
 
-    Nothing here waits for a GPU. Where it lacks memory, halves of the batch, one after the other.
+    Both are copied to the host as soon as they are there: a copy that is asked for later would wait for all that was
+    begun since.
     """
+
+    batch: Batch
+    best: torch.Tensor
+    chosen: torch.Tensor
+    copied: torch.cuda.Event | None = None
+
+    def __post_init__(self) -> None:
+        later = self.best.device.type == "cuda"
+        self.best, self.chosen = (tensor.to("cpu", non_blocking=later) for tensor in (self.best, self.chosen))
+        if later:
+            self.copied = torch.cuda.Event()
+            self.copied.record()
+
+    def wait(self) -> None:
+        """Return when the host has both."""
+        if self.copied is not None:
+            self.copied.synchronize()
+
+
+def _begin(model: nn.Module, batch: Batch, past: DynamicCache | None, share: bool) -> list[_Begun]:
+    """Let the model read a batch. Nothing here waits for a GPU. Where it lacks memory, halves, one after the other."""
     try:
-        return [(batch, *_predicted(model, batch, past, share))]
+        return [_Begun(batch, *_predicted(model, batch, past, share))]
     except torch.OutOfMemoryError:
         if len(batch.trees) == 1:
             raise
@@ -314,13 +337,13 @@ def _begin(
 def _predicted(
     model: nn.Module, batch: Batch, past: DynamicCache | None, share: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    ids, mask, positions = (part if part is None else part.to(model.device) for part in batch.tensors())
+    ids, mask, positions = (part if part is None else _sent(part, model.device) for part in batch.tensors())
     if mask is not None and _text_config(model)._attn_implementation == "eager":  # it adds its mask to the scores
         mask = torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, torch.finfo(model.dtype).min)
     read = {"input_ids": ids, "use_cache": past is not None}
     if share:
         read |= {"attention_mask": mask, "position_ids": positions, "past_key_values": past}
-    tree, node, target, _ = map(torch.tensor, batch.predictions())
+    tree, node, target = (_sent(torch.tensor(part), model.device) for part in batch.predictions[:3])
     with _head_at(model, tree, node):
         logits = model(**read).logits[0]
     if len(logits) != len(target):
@@ -333,12 +356,18 @@ def _predicted(
     return torch.cat(best), torch.cat(chosen)
 
 
-def _summed(batch: Batch, best: torch.Tensor, chosen: torch.Tensor) -> list[tuple[float, bool]]:
+def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the model's device; the host does not wait until a GPU is done with what it does."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _summed(begun: _Begun) -> list[tuple[float, bool]]:
     """(log-likelihood, greedy) of each sequence, from those of its predictions."""
-    owner = torch.tensor(batch.predictions()[3])
-    sums, greedy = torch.zeros(len(batch.places), dtype=torch.float64), torch.ones(len(batch.places), dtype=torch.bool)
-    sums.index_add_(0, owner, chosen.cpu().double())  # Apple's GPU has no float64
-    greedy[owner[~best.cpu()]] = False
+    begun.wait()
+    owner, count = torch.tensor(begun.batch.predictions[3]), len(begun.batch.places)
+    sums, greedy = torch.zeros(count, dtype=torch.float64), torch.ones(count, dtype=torch.bool)
+    sums.index_add_(0, owner, begun.chosen.double())  # on the host: Apple's GPU has no float64
+    greedy[owner[~begun.best]] = False
     return list(zip(sums.tolist(), greedy.tolist(), strict=True))
 
 

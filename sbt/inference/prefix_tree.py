@@ -68,6 +68,15 @@ class PrefixTree:
                 return len(read) - depth
         return 0
 
+    def put_beside(self, other: "PrefixTree") -> None:
+        """Take in the nodes of another tree: no path of one attends to a path of the other."""
+        before = len(self.tokens)
+        self.tokens += other.tokens
+        self.parents += [parent + before if parent >= 0 else parent for parent in other.parents]
+        self.depths += other.depths
+        self.places += other.places
+        self.scored += [[(node + before, token) for node, token in path] for path in other.scored]
+
     @property
     def chain(self) -> bool:
         """Whether the tree does not branch, so that plain causal attention is right for it."""
@@ -111,6 +120,7 @@ class Batch:
             mask[..., 0] |= ~mask.any(dim=-1)  # a padded position that sees nothing would be nan
         return ids, mask, positions
 
+    @cached_property
     def predictions(self) -> tuple[list[int], list[int], list[int], list[int]]:
         """Lists of tree, node, the token predicted there, and the number of the place it is scored for."""
         found: list[tuple[int, int, int, int]] = []
@@ -152,19 +162,40 @@ def plan(items: Sequence[Sequence[TokenSequence]], share: bool = True) -> list[B
     return groups
 
 
-def batches(groups: Iterable[Batch], size: int, tokens: int = 2**62, scored: int = 2**62) -> Iterator[Batch]:
+def batches(
+    groups: Iterable[Batch],
+    size: int,
+    tokens: int = 2**62,
+    scored: int = 2**62,
+    *,
+    side_by_side: bool = False,
+) -> Iterator[Batch]:
     """Batches of at most `size` trees, about `tokens` tokens (with padding) and `scored` predictions.
 
-    The longest come first: whatever does not fit into memory shows at once.
+    The longest come first: whatever does not fit into memory shows at once. `side_by_side` puts short trees into one
+    line where padding would stand.
     """
     for group in groups:
         trees = sorted(group.trees, key=lambda tree: -len(tree.tokens))
+        if side_by_side and (group.prefix or not all(tree.chain for tree in trees)):  # else no mask is needed
+            trees = _side_by_side(trees)
         while trees:
             count = max(1, min(size, tokens // max(1, len(trees[0].tokens))))
             totals = np.cumsum([sum(map(len, tree.scored)) for tree in trees[:count]])
             count = max(1, int((totals <= scored).sum()))
             yield Batch(group.prefix, trees[:count])
             trees = trees[count:]
+
+
+def _side_by_side(trees: Sequence[PrefixTree]) -> list[PrefixTree]:
+    """The trees, the longest first, as lines no longer than the longest of them, or than MAX_TREE."""
+    lines, room = [], max(len(trees[0].tokens), MAX_TREE)
+    for tree in trees:
+        line = next((line for line in lines if len(line.tokens) + len(tree.tokens) <= room), None)
+        if line is None:
+            lines.append(PrefixTree(tree.skip))
+        (line or lines[-1]).put_beside(tree)
+    return sorted(lines, key=lambda line: -len(line.tokens))
 
 
 def common(a: Sequence[int], b: Sequence[int]) -> int:

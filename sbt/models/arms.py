@@ -202,8 +202,11 @@ def language_model(arm: Arm) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]
     core = arm.model.get_base_model() if isinstance(arm.model, PeftModel) else arm.model
     if isinstance(core, LlamaForCausalLM):
         return core.eval(), arm.tokenizer
+    config = copy.deepcopy(core.config.text_config)
+    layers, config.num_hidden_layers = config.num_hidden_layers, 0  # making layers that are thrown away takes time
     with torch.device("meta"):
-        alone = LlamaForCausalLM(copy.deepcopy(core.config.text_config))
+        alone = LlamaForCausalLM(config)
+    config.num_hidden_layers = layers
     alone.model, alone.lm_head = core.model.language_model, core.lm_head
     alone.generation_config = copy.deepcopy(core.generation_config)
     return alone.eval(), arm.tokenizer

@@ -33,8 +33,8 @@ def image_text(tokenizer: PreTrainedTokenizerBase, count: int) -> str:
 
     Source: SBT:llava/train/train.py:307-318.
     """
-    known = tokenizer.get_vocab()
-    before, after = (START, END) if START in known and END in known else ("", "")
+    ids = tokenizer.convert_tokens_to_ids([START, END])
+    before, after = ("", "") if {None, tokenizer.unk_token_id} & {*ids} else (START, END)
     return before + IMAGE_TOKEN * count + after
 
 

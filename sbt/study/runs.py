@@ -52,6 +52,7 @@ def begin(namespace: dict) -> "Run":
     """
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's, about bars that nobody will see
     env.check_restart()
+    env.allow_growing_blocks()
     note(env.line(paths.outputs()))
     if previous := _begun.pop(id(namespace), None):
         previous.release()

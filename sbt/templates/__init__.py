@@ -3,6 +3,7 @@
 `load("v1")` returns the template text for a tokenizer or processor; `template_hash` names it in results.
 """
 
+from functools import cache
 from pathlib import Path
 
 from sbt.utils.errors import ParameterError
@@ -18,6 +19,7 @@ def names() -> list[str]:
     return sorted(file.stem for file in _FOLDER.glob("*.jinja"))
 
 
+@cache
 def load(name: str) -> str:
     """Jinja text of the conversation template `name`; ParameterError (with a suggestion) if there is none."""
     if name not in names():

@@ -142,9 +142,7 @@ def _attention(
     return _row_by_row(module, (query, key, value), row_lengths, **given), None
 
 
-def _row_by_row(
-    module: nn.Module, heads: Sequence[torch.Tensor], lengths: list[int], **given: object
-) -> torch.Tensor:
+def _row_by_row(module: nn.Module, heads: Sequence[torch.Tensor], lengths: list[int], **given: object) -> torch.Tensor:
     """Attention of each row by itself; `heads` are query, key and value."""
     parts = zip(*(tensor.split(lengths, dim=2) for tensor in heads), strict=True)
     return torch.cat([sdpa_attention_forward(module, *part, None, **given)[0] for part in parts], dim=1)

@@ -29,6 +29,7 @@ from sbt.training.trainer import (
     LlavaSFTTrainer,
     Progress,
     TrainingMonitor,
+    architecture_restored,
     core_of,
     images_unchecked,
     model_restored,
@@ -193,6 +194,7 @@ def training(run: Run) -> Iterator[None]:
         silence_libraries(),
         threads(run.settings.threads),
         model_restored(run.model),
+        architecture_restored(run.model),
         whole_forward(run.model),
     ):
         set_seed(run.settings.seed)

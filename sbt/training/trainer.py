@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -341,6 +342,20 @@ def model_restored(model: nn.Module) -> Iterator[None]:
             module.__dict__.pop("forward", None)
         config.pop("use_cache", None)
         config.update(before)
+
+
+@contextlib.contextmanager
+def architecture_restored(model: nn.Module) -> Iterator[None]:
+    """Undo what Liger does to transformers' modules: it exchanges functions for all models of the process."""
+    kinds = {type(part).__module__ for part in core_of(model).modules()}
+    before = [
+        (sys.modules[kind], dict(vars(sys.modules[kind]))) for kind in kinds if kind.startswith("transformers.models.")
+    ]
+    try:
+        yield
+    finally:
+        for module, names in before:
+            vars(module).update(names)
 
 
 @contextlib.contextmanager
