@@ -247,6 +247,8 @@ def test_a_source_that_cannot_be_drawn_from_is_named(tmp_path: Path, change: dic
 def test_where_no_truth_is_known_nothing_is_judged() -> None:
     asked = [{"id": "a", "image": "", "question": "?"}]
     records = pd.DataFrame(world.judged(asked, {"one": ["x"], "two": [""]}))
+    with pytest.raises(ParameterError, match="a: the rules know the micro-world alone. Set annotator, or table"):
+        world.check(asked)
     assert world.metric_rows(records) == [] and not len(world.compared(records, "one"))
     assert world.answer(world.compared(records, "one"), "one", ["two"], {"one": 1.0, "two": 0.0}) == [
         "Characters of an answer: 1 of one, 0 of two"

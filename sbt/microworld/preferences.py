@@ -18,6 +18,7 @@ from sbt.microworld import phrases
 from sbt.microworld.facts import FACTS
 from sbt.microworld.scenes import COLOURS, SEEN, SHAPES, Scene, plural, render, sample
 from sbt.report import stats, tables
+from sbt.utils.errors import ParameterError
 
 READ = "Read the text and answer the question."
 PLACES = ("top", "bottom", "left", "right", "center")
@@ -95,6 +96,13 @@ def right(prompt: dict, answer: str) -> float:
         return float(words[:1] == [prompt["right"]])
     asked, wanted = prompt["question"].split("\n")[0], _named(prompt["right"])
     return float(_named(answer) - (_named(asked) - wanted) == wanted)
+
+
+def check(asked: Sequence[dict]) -> None:
+    """ParameterError for a question whose truth is not known, which rules cannot annotate."""
+    for prompt in asked:
+        if "right" not in prompt:
+            raise ParameterError(f"{prompt['id']}: the rules know the micro-world alone. Set annotator, or table")
 
 
 def annotate(
