@@ -102,7 +102,10 @@ class _InOneProduct(LoraVariant):
 
 @contextlib.contextmanager
 def lean_adapters(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """While open, and if `wanted`, plain LoRA layers compute as `_InOneProduct` does."""
+    """While open, and if `wanted`, plain LoRA layers compute as `_InOneProduct` does: in one process, or by `ddp`.
+
+    An engine that spreads the weights gathers them for a module that is called, and here one is read.
+    """
     layers = [module for module in model.modules() if wanted and type(module) is LoraLinear]
     layers = [layer for layer in layers if not layer.lora_variant]  # which is DoRA, say
     with disable_input_dtype_casting(model, active=bool(layers)):

@@ -21,7 +21,7 @@ from sbt.models import Arm, silence_libraries, weights_sha256
 from sbt.models.freeze import check_frozen
 from sbt.training import checkpoints
 from sbt.training.collator import Collator, Order, Padded, has_images, parts_of, row_lengths
-from sbt.training.gpu import Prepared, attention_by_row, can_lay_flat, checkpointing, lean_adapters
+from sbt.training.gpu import SHARDED, Prepared, attention_by_row, can_lay_flat, checkpointing, lean_adapters
 from sbt.training.inspect import heldout_loss
 from sbt.training.settings import Result, Settings, World
 from sbt.training.trainer import (
@@ -153,8 +153,7 @@ def train(run: Run, progress: Progress | None = None) -> list[dict]:
     core = core_of(run.model)
     flat = settings.flat() and can_lay_flat(core)
     collator = Prepared(Padded(collator) if several else collator, flat)
-    lean = torch.cuda.is_available() and (settings.bf16 or settings.fp16)
-    with training(run), images_unchecked(run.model), attention_by_row(core, flat), lean_adapters(run.model, lean):
+    with training(run), images_unchecked(run.model), attention_by_row(core, flat):
         settings = _with_checkpointing(run, collator)
         trainer = LlavaSFTTrainer(
             model=run.model,
@@ -189,6 +188,7 @@ def _with_checkpointing(run: Run, collate: Prepared) -> Settings:
 @contextlib.contextmanager
 def training(run: Run) -> Iterator[None]:
     """While open, a trainer may be built and run over the run's model, from its seed; the model is put right after."""
+    half = torch.cuda.is_available() and (run.settings.bf16 or run.settings.fp16)
     with (
         writing(run.folder),
         silence_libraries(),
@@ -196,6 +196,7 @@ def training(run: Run) -> Iterator[None]:
         model_restored(run.model),
         architecture_restored(run.model),
         whole_forward(run.model),
+        lean_adapters(run.model, half and run.world.engine not in SHARDED),
     ):
         set_seed(run.settings.seed)
         yield
