@@ -215,7 +215,8 @@ class Evaluation:
     def shares(self, *metrics: str) -> HTML:
         """Metrics that are shares of the answers about the right picture (yes, unparsed, empty), by arm."""
         rows = self.table[(self.table.condition == "real") & self.table.metric.isin(metrics)]
-        wide = rows.pivot_table("value", ["subset", "protocol"], ["metric", "arm"], sort=False)
+        rows = rows.assign(share=rows.metric.str.removesuffix("_ratio")).sort_values("share", kind="stable")
+        wide = rows.pivot_table("value", ["subset", "protocol"], ["share", "arm"], sort=False)
         return tables.page(wide.map("{:.2f}".format, na_action="ignore"))
 
     def looks(self, metric: str, levels: Mapping[str, float], digits: int = 2) -> pd.DataFrame:
