@@ -231,7 +231,7 @@ def test_held_out_questions_are_about_other_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"count": 31}, r"train\.parquet: 30 questions. Set sources\['scigraphqa'\]\['count'\] to fewer"),
+    [({"count": 31}, r"train\.parquet: 30 questions. Set the count of scigraphqa to fewer"),
      ({"contxt": True}, "'contxt' is unknown; did you mean 'context'"), ({"images": ""}, "scigraphqa has no 'images'"),
      ({"images": "vg"}, r"row \d+ \(id '\d+'\): image .* is not in")],
 )  # fmt: skip

@@ -97,9 +97,9 @@ def published(sources: Mapping[str, Mapping], folder: Path, *, seed: int = 0) ->
     for form, source in sources.items():
         for name, known in ((form, KEPT), *((name, SOURCE) for name in source)):
             if name not in known:
-                raise ParameterError(f"sources: {name!r} is unknown{nearest(str(name), known)}")
+                raise ParameterError(f"questions_from: {name!r} is unknown{nearest(str(name), known)}")
         if missing := [name for name in ("file", "images") if not source.get(name)]:
-            raise ParameterError(f"sources: {form} has no {missing[0]!r}: name the publisher's")
+            raise ParameterError(f"questions_from: {form} has no {missing[0]!r}: name the publisher's")
         made += _drawn(form, SOURCE | {"count": KEPT[form]} | dict(source), folder, random.Random(f"{seed} {form}"))
     return made
 
@@ -113,7 +113,7 @@ def _drawn(form: str, source: Mapping, folder: Path, rng: random.Random) -> list
         if first <= place < end and not (isinstance(row, dict) and row.get("q_a_pairs") == [])
     ]  # fmt: skip
     if len(asked) < source["count"]:
-        raise ParameterError(f"{paths.shown(file)}: {len(asked)} questions. Set sources[{form!r}]['count'] to fewer")
+        raise ParameterError(f"{paths.shown(file)}: {len(asked)} questions. Set the count of {form} to fewer")
     asked, made = set(rng.sample(asked, source["count"])), []
     parse, faults, find = conversations.parser(form), conversations.Faults(file), image_zip.ImageFinder(places)
     for place, entry in reader(file):
