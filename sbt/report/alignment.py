@@ -71,11 +71,11 @@ def _at_equal_length(results: Any, dpo: str, tuned: str, names: Sequence[str]) -
         return None
     table = pd.read_csv(folder / "differences.csv").query("arm == @dpo and benchmark == @JUDGED")
     columns = {"at equal length": "delta", "its low": "low", "its high": "high"}
-    return next(iter(table[list(columns)].rename(columns=columns).to_dict("records")), None)
+    return next(iter(table[list(columns)].dropna().rename(columns=columns).to_dict("records")), None)
 
 
 def _way(row: Mapping) -> str:
-    """ "more" or "less", as the interval shows; "as much", within the margin; "" where it cannot be told."""
+    """What the interval shows: "more", "less", or "as much" (within the margin); "" where it cannot be told."""
     if row["verdict"] == "supported":
         return "more" if row["delta"] > 0 else "less"
     return "as much" if row["verdict"] == "equivalent to none" else ""
@@ -108,12 +108,12 @@ def _back(found: Mapping, methods: Iterable[str], roles: Mapping[str, str], tune
         row = found[role, "tuned"]
         groups.setdefault(_way(row), []).append(f"{roles[role]} ({_why(row)})")
     words = {
-        "more": "brought some back" if _way(cost) == "less" else "added some",
-        "as much": "changed nothing to speak of",
-        "less": "cost some more",
-        "": "cannot be told",
+        "more": "{} brought some back" if _way(cost) == "less" else "{} added some",
+        "as much": "{} changed nothing to speak of",
+        "less": "{} cost some more",
+        "": "of {} nothing can be told",
     }
-    told = [f"{', '.join(groups[way])}: {ending}" for way, ending in words.items() if way in groups]
+    told = [clause.format(" and ".join(groups[way])) for way, clause in words.items() if way in groups]
     return f"In {_measure(cost)}, beside {tuned}, {'; '.join(told)}"
 
 
@@ -123,14 +123,17 @@ def _parts(found: Mapping, dpo: str, tuned: str, at_equal_length: Mapping | None
         return f"{dpo} is not shown to be higher than {tuned}, so no part of it can be called length or label noise"
     noise, length = (found["dpo", control] for control in CONTROLS)
     of_noise = {
-        "more": "random labels give less, so the preferences count", "as much": "random labels give as much",
-        "less": "random labels give more", "": "what is label noise cannot be told",
-    }  # fmt: skip
+        "more": "random labels give less, so the preferences count",
+        "as much": "random labels give as much, so no preference is shown to count",
+        "less": "random labels give more, so no preference is shown to count",
+        "": "what is label noise cannot be told",
+    }
     of_length = {
         "more": "pairs of equal length, which are fewer, give less, so length may be a part",
         "as much": "pairs of equal length give as much, so it is not length",
-        "less": "pairs of equal length give more, so it is not length", "": "what is length cannot be told",
-    }  # fmt: skip
+        "less": "pairs of equal length give more, so it is not length",
+        "": "what is length cannot be told",
+    }
     told = [f"{of_noise[_way(noise)]} ({_why(noise)})"]
     if at_equal_length is None:
         told.append(f"{of_length[_way(length)]} ({_why(length)})")
