@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from PIL import Image
 from tiny_fixtures import small  # noqa: F401 - a fixture
 
 from sbt import models, templates
+from sbt.inference import generation
 from sbt.inference.generation import generate
 from sbt.utils.errors import DataError
 
@@ -112,6 +114,7 @@ def scattered(folder: Path, how: str) -> list[dict]:
     ]
 
 
+@pytest.mark.parametrize("ahead", [(), ("cpu",)], ids=["in turn", "read ahead"])
 @pytest.mark.parametrize("batch_size", [2, 5, 64])
 @pytest.mark.parametrize("how", ["shared", "plain", "one"])
 def test_each_image_is_encoded_once_where_few_are_kept(
@@ -119,8 +122,10 @@ def test_each_image_is_encoded_once_where_few_are_kept(
     arm: models.Arm,
     how: str,
     batch_size: int,
+    ahead: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("sbt.inference.generation.READ_AHEAD", ahead)
     encoded, encode = [], arm.model.get_image_features
     monkeypatch.setattr(
         arm.model, "get_image_features", lambda pixel_values: encoded.append(len(pixel_values)) or encode(pixel_values)
@@ -132,9 +137,13 @@ def test_each_image_is_encoded_once_where_few_are_kept(
     assert sum(encoded) == 12
     monkeypatch.setattr("sbt.inference.generation._IMAGES_AT_ONCE", 2)
     monkeypatch.setattr("sbt.inference.generation._FEATURE_BYTES", 1)  # so that four are kept
+    opened, read = [], generation.open_rgb
+    monkeypatch.setattr(generation, "open_rgb", lambda file: opened.append(threading.current_thread()) or read(file))
     encoded.clear()
     assert generate(arm, requests, cache=tmp_path / "scarce", **size) == ample
     assert encoded == [2] * 6
+    own = opened.count(threading.current_thread())
+    assert len(opened) == 12 and own == (2 if ahead else 12), "the first group is read when it is needed"
     lines = (tmp_path / "scarce").read_text().splitlines(keepends=True)
     (tmp_path / "cut").write_text("".join(lines[: len(lines) // 2]))  # what is there moves no batch
     assert generate(arm, requests, cache=tmp_path / "cut", **size) == ample

@@ -6,6 +6,7 @@ generate(arm, [{"id": "1", "image": "a.png", "text": "Is there a star?"}], cache
 import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,7 @@ from sbt.utils.errors import DataError
 from sbt.utils.files import file_hash, sha256
 
 T = TypeVar("T")
+READ_AHEAD = ("cuda",)  # a CPU has no core to spare
 LONG_HEAD = 256  # tokens; a shorter one is quickly computed again
 _IMAGES_AT_ONCE = 16
 _FEATURE_BYTES = 2**30
@@ -92,7 +94,8 @@ class _Images:
     """Projected features by image, each distinct one encoded once, in groups that do not depend on a resume.
 
     Groups are neighbours in the order of first use, which `arrange` tells: few features are kept, so that an image
-    whose neighbours are asked about later would be encoded again for each of them.
+    whose neighbours are asked about later would be encoded again for each of them. While a GPU works on a group, the
+    files of the next one are read.
     """
 
     def __init__(self, arm: Arm, requests: Sequence[dict]) -> None:
@@ -101,6 +104,8 @@ class _Images:
         self.arrange(range(len(requests)))
         self.source = {name: request for name, request in zip(self.names, requests, strict=True) if name is not None}
         self.hashes: dict[str, str] = {}
+        self.reader = ThreadPoolExecutor(1) if arm.model.device.type in READ_AHEAD else None
+        self.read: dict[int, Future] = {}  # by group, pixels that are being read
         self.kept: OrderedDict[str, torch.Tensor] = OrderedDict()
         self.placeholder: int | None = getattr(arm.processor, "image_token_id", None)
 
@@ -128,15 +133,24 @@ class _Images:
         return self.kept[name]
 
     def _encode(self, group: int) -> None:
-        names = self.distinct[group * _IMAGES_AT_ONCE : (group + 1) * _IMAGES_AT_ONCE]
-        model = self.arm.model
-        pixels = self.arm.processor.image_processor([self._open(name) for name in names], return_tensors="pt")
-        pixels = pixels["pixel_values"].to(model.device, model.dtype)
+        model, begun = self.arm.model, self.read.pop(group, None)
+        pixels = (begun.result() if begun else self._pixels(group)).to(model.device, model.dtype)
+        following = group + 1
+        if self.reader and following * _IMAGES_AT_ONCE < len(self.distinct) and following not in self.read:
+            self.read[following] = self.reader.submit(self._pixels, following)
+        names = self._group(group)
         encoded = model.get_image_features(pixel_values=pixels).pooler_output
         self.kept.update(zip(names, encoded, strict=True))
         size = encoded[0].numel() * encoded[0].element_size()
         while len(self.kept) > max(2 * _IMAGES_AT_ONCE, _FEATURE_BYTES // size):
             self.kept.popitem(last=False)
+
+    def _group(self, group: int) -> list[str]:
+        return self.distinct[group * _IMAGES_AT_ONCE : (group + 1) * _IMAGES_AT_ONCE]
+
+    def _pixels(self, group: int) -> torch.Tensor:
+        opened = [self._open(name) for name in self._group(group)]
+        return self.arm.processor.image_processor(opened, return_tensors="pt")["pixel_values"]
 
     def _open(self, name: str) -> Image.Image:
         given = self.source[name]["image"]
