@@ -4,6 +4,7 @@ tables.wide(rows, tables.columns(specs)["Vision"])   arm x benchmark, each cell 
 tables.grid(frame, ["subset", "protocol"])   any metric rows in such cells, a column an arm
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -66,7 +67,8 @@ def page(frame: pd.DataFrame, title: str = "", index: bool = True) -> HTML:
     for part in _side_by_side(frame) if index else [frame]:
         table = part.to_html(border=0, index=index, na_rep="–", classes="numbers" if index else "sentences")
         html += table.replace(">", ">" + ("" if html else caption), 1)
-    return HTML(LOOK + html)
+    html = re.sub(r">\n\s*<", "><", html)  # a committed notebook keeps each line with its own indent
+    return HTML(LOOK + html.replace("</tr>", "</tr>\n"))
 
 
 def _side_by_side(frame: pd.DataFrame) -> list[pd.DataFrame]:
