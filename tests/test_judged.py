@@ -175,6 +175,42 @@ def test_verdicts_of_a_file_are_those_of_the_run_that_wrote_it(tmp_path: Path) -
         judging.read(alpaca.PROTOCOL, file)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("arm", None),
+        ("arm", ["a"]),
+        ("question", {}),
+        ("turn", "1"),
+        ("judge", 3),
+        ("judge", "\ud800"),
+        ("template_hash", []),
+        ("temperature", "hot"),
+        ("verdict", 3),
+        ("verdict", "\ud800"),
+        ("subset", None),
+    ],
+)
+def test_a_verdict_of_another_kind_is_named(tmp_path: Path, key: str, value: object) -> None:
+    rows = rows_of(said_by(by_length), tmp_path)
+    file = tmp_path / "odd.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in [rows[0], rows[1] | {key: value}]))
+    with pytest.raises(DataError, match=rf"odd.jsonl, row 2: '{key}' (cannot be|holds half)"):
+        judging.read(alpaca.PROTOCOL, file)
+    for other in ([3], [None, rows[0]], "x"):
+        (tmp_path / "odd.json").write_text(json.dumps(other))
+        with pytest.raises(DataError, match="odd.json"):
+            judging.read(alpaca.PROTOCOL, tmp_path / "odd.json")
+
+
+def test_a_single_verdict_has_no_standard_error(tmp_path: Path) -> None:
+    row = {"instruction": "a", "output_1": "b", "output_2": "cc", "annotator": "x", "preference": 2.0}
+    (tmp_path / "one.json").write_text(json.dumps([row]))
+    found = alpaca.score_files(tmp_path / "one.json")
+    assert found["arms"]["the arm"]["win rate"] == 100 and "standard error" not in found["arms"]["the arm"]
+    json.dumps(found, allow_nan=False)
+
+
 def test_raw_files_of_the_publishers_are_scored(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     one = {"question_id": 1, "model": "v", "judge": ["gpt-4", "single-v1"]}
     single = [{**one, "judgment": "[[8]]", "turn": 1}, {**one, "judgment": "[[5]]", "turn": 2}]

@@ -197,6 +197,15 @@ def test_a_number_of_a_log_that_is_none(text_world: Path, tmp_path: Path) -> Non
         file.write_text("\n".join([json.dumps(row), *others]))
         with pytest.raises(DataError, match=f"jsonl:1: .*{message}"):
             boolq.score_files(file)
+    for odd in ({}, {"a": 1}, [{"a": 1}], [[10**400, "False"]], [[None]]):
+        file.write_text("\n".join([json.dumps(json.loads(first) | {"resps": odd}), *others]))
+        with pytest.raises(DataError, match="jsonl:1: .*neither text nor log-likelihood"):
+            boolq.score_files(file)
+    file.write_text("\n".join([first, *others]))
+    whole, row = boolq.score_files(file), json.loads(first)
+    row["arguments"] |= {"gen_args_0": None, "gen_args_2": 3}
+    file.write_text("\n".join([json.dumps(row), *others]))
+    assert boolq.score_files(file) == whole, "what was asked is not needed"
     assert math.isfinite(float(json.loads(first)["resps"][0][0][0]))
 
 

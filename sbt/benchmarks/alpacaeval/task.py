@@ -152,9 +152,9 @@ per_item = partial(judging.per_item, PROTOCOL)
 
 
 def score_files(judgements: Path | str, protocol: str = "standard") -> dict:
-    """`judge.scored` and the counts, by arm, of a file of raw verdicts."""
+    """`judge.scored` and the counts, by arm, of a file of raw verdicts; one question has no standard error."""
     rows = judging.counting(PROTOCOL, judgements, protocol)
     found = judging.scored(PROTOCOL, rows, protocol)
     for arm, told in counts(rows).to_dict("index").items():
-        found["arms"][arm] |= told
+        found["arms"][arm] |= {name: value for name, value in told.items() if value == value}
     return found

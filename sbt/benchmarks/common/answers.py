@@ -77,11 +77,12 @@ def _of_log(row: dict, where: str) -> dict:
             continue
         try:
             values.append(float(first[0]))
-        except (TypeError, ValueError, IndexError):
+        except (TypeError, ValueError, LookupError, OverflowError):
             raise DataError(f"{where}: resps holds neither text nor log-likelihood, found {str(said)[:40]}") from None
     if values:
-        asked = [one.get("arg_1") for one in given.values()] if isinstance(given, dict) else []
-        found |= {"loglikelihoods": values, "continuations": [one for one in asked if isinstance(one, str)]}
+        asked = [one for one in given.values() if isinstance(one, dict)] if isinstance(given, dict) else []
+        continuations = [one["arg_1"] for one in asked if isinstance(one.get("arg_1"), str)]
+        found |= {"loglikelihoods": values, "continuations": continuations}
     return found
 
 

@@ -20,9 +20,13 @@ from sbt.report import stats
 from sbt.utils import checks, paths
 from sbt.utils.errors import DataError
 from sbt.utils.files import read_json, read_jsonl, read_text, sha256
+from sbt.utils.text import short
 
 SAME = ("judge", "template_hash", "temperature")  # what scores must share to be compared
 KEY = ("arm", "question", "turn", "order", "condition")
+KINDS = {"arm": str, "question": str | int, "turn": int, "order": str, "condition": str, "subset": str, "judge": str,
+         "template": str, "template_hash": str, "temperature": float | int | None, "verdict": str | None}  # fmt: skip
+HALF = re.compile("[\ud800-\udfff]")  # which no table holds
 ORDERS = ("first", "second")  # where the arm's own answer is shown, of two
 # What a row says where nothing else is known; "asked" is a hash of the prompt.
 BLANK = {"subset": "", "turn": 1, "order": "", "condition": "", "template_hash": "", "temperature": 0.0, "asked": "",
@@ -118,12 +122,12 @@ def judged(
 def read(protocol: Protocol, file: Path | str) -> list[dict]:
     """Verdict rows of this benchmark in a file: as a step's `samples.jsonl` holds them, or in the publishers' form.
 
-    DataError names the row where a key is missing, or an answer is judged twice in the same order.
+    DataError names the row where a key is missing or of another kind, or an answer is judged twice in the same order.
     """
     path = Path(file)
     rows = read_json(path) if path.suffix == ".json" else read_jsonl(path)
-    name, own = paths.shown(path), isinstance(rows, list) and any("benchmark" in row for row in rows)
-    if own:
+    name = paths.shown(path)
+    if isinstance(rows, list) and any("benchmark" in row for _, row in checks.listed(rows, name, "verdicts")):
         rows = [row for row in rows if row.get("benchmark") == protocol.benchmark and "verdict" in row]
     elif protocol.publishers:
         try:
@@ -132,7 +136,12 @@ def read(protocol: Protocol, file: Path | str) -> list[dict]:
             raise DataError(f"{name} holds neither verdict rows nor the publishers' own form ({error!r})") from None
     seen = set()
     for where, row in checks.listed(rows, name, f"verdicts of {protocol.benchmark}"):
-        key = tuple(checks.key(row, one, where) for one in (*KEY, *SAME, "template", "verdict"))[: len(KEY)]
+        for one, kind in KINDS.items():
+            if not isinstance(value := checks.key(row, one, where), kind):
+                raise DataError(f"{where}: {one!r} cannot be {short(value)}. Mend or remove that row")
+        if half := [one for one, value in row.items() if isinstance(value, str) and HALF.search(value)]:
+            raise DataError(f"{where}: {half[0]!r} holds half a character. Mend or remove that row")
+        key = tuple(row[one] for one in KEY)
         if key in seen:
             raise DataError(f"{where}: arm {key[0]!r}, question {key[1]!r} is judged twice. Keep one verdict of each")
         seen.add(key)
