@@ -13,8 +13,9 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from sbt import models
 from sbt.inference import loglikelihood
-from sbt.inference.loglikelihood import encode, loglikelihoods
+from sbt.inference.loglikelihood import loglikelihoods
 from sbt.inference.prefix_tree import MAX_TREE, Batch, TokenSequence, batches, clusters, common, plan
+from sbt.inference.tokens import encode
 from sbt.utils.errors import DataError
 
 PREFIX = "Is there a red star in the picture? Yes, there is. What colour is the circle? Blue.\n\n"

@@ -15,7 +15,7 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sbt import models, templates, training
-from sbt.inference import loglikelihood
+from sbt.inference import tokens
 from sbt.models import tokenizer
 from sbt.models.image_markers import image_text
 from sbt.utils import paths
@@ -256,7 +256,7 @@ def test_every_template_has_the_authors_tokens_in_training_scoring_and_generatio
     asked = words.apply_chat_template(MESSAGES[2:3], chat_template=template, tokenize=False,
                                       add_generation_prompt=True)  # fmt: skip
     request = {"id": "a", "context": asked, "continuations": [" Yes"]}
-    [[row]] = loglikelihood.encode(words, [request])
+    [[row]] = tokens.encode(words, [request])
     assert [*row.context, *row.continuation] == by_chunks(model, words, asked + " Yes")
 
 

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 from transformers import DynamicCache, GenerationConfig, PreTrainedTokenizerBase, StoppingCriteria
 
-from sbt.inference.loglikelihood import begin, can_share, context_length, encode, fitted, item_names, token_ids
+from sbt.inference.loglikelihood import can_share
 from sbt.inference.prefix_tree import TokenSequence, clusters, read_prefix, repeated
 from sbt.inference.result_cache import ItemCache
+from sbt.inference.tokens import begin, context_length, encode, fitted, item_names, token_ids
 from sbt.models import silence_libraries, weights_sample
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import sha256

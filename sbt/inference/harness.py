@@ -23,6 +23,7 @@ from sbt import __version__, templates
 from sbt.inference import loglikelihood as likelihood
 from sbt.inference.completion import complete
 from sbt.inference.prefix_tree import TokenSequence
+from sbt.inference.tokens import context_length, encode, fit
 from sbt.models import silence_libraries
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import sha256
@@ -177,7 +178,7 @@ class PrefixLM(HFLM):
                 backend="causal",
                 batch_size=_batch_size(batch_size),
                 add_bos_token=add_bos,
-                max_length=likelihood.context_length(model, tokenizer),
+                max_length=context_length(model, tokenizer),
             )
         self.fills = str(batch_size).startswith("auto") and model.device.type == "cuda"  # batches, by their tokens
         self.truncated: dict[str, int] = {}
@@ -189,7 +190,7 @@ class PrefixLM(HFLM):
         for context, text in (request.args for request in requests):
             asked.setdefault(context, []).append(text)
         given = [{"id": context, "context": context, "continuations": texts} for context, texts in asked.items()]
-        encoded = likelihood.encode(self.tokenizer, given, self.add_bos_token)
+        encoded = encode(self.tokenizer, given, self.add_bos_token)
         known = {
             (one["context"], text): sequence
             for one, own in zip(given, encoded, strict=True)
@@ -225,7 +226,7 @@ class PrefixLM(HFLM):
         if length <= self.max_length + 1:
             return one
         self.truncated[(text or ("a rolling window",))[0]] = length
-        return likelihood.fit(one, self.max_length)
+        return fit(one, self.max_length)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Greedy continuations; ParameterError names a setting of a task that is not carried out."""

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from sbt.inference import loglikelihood
+from sbt.inference import loglikelihood, tokens
 from sbt.microworld import facts, phrases, scenes
 from sbt.microworld.corpora import near_twins
 from sbt.models import silence_libraries
@@ -22,7 +22,7 @@ def _log_probabilities(
 ) -> list[list[float]]:
     """Log-probabilities (nats) of each (context, continuations); the context begins a document."""
     requests = [{"id": i, "context": context, "continuations": texts} for i, (context, texts) in enumerate(prompts)]
-    scored = loglikelihood.score(model, loglikelihood.encode(tokenizer, requests, add_bos=True), batch_size=32)
+    scored = loglikelihood.score(model, tokens.encode(tokenizer, requests, add_bos=True), batch_size=32)
     return [[value for value, _ in continuations] for continuations in scored]
 
 
