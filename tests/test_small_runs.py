@@ -36,13 +36,14 @@ OTHERS = ("embedded", "embedded-types", "embedded-factors", "embedded-seeds", "f
           "mmdpo-released")  # fmt: skip
 STUDIES = sorted(folder.name for folder in paths.params().iterdir() if folder.name not in OTHERS)
 RELEASED = (
-    "00_check,25_vicuna-7b_projector,25_vicuna-7b_ft,50_truthfulqa_vicuna-7b,63_pope_vicuna-7b,90_report_vicuna-7b"
+    "00_check,25_vicuna-7b_projector,25_vicuna-7b_ft,50_truthfulqa_vicuna-7b,52_language_vicuna-7b,63_pope_vicuna-7b,"
+    "90_report_vicuna-7b"
 )
 QUICK = {"smol": "", "released": RELEASED,
          "lit": "00,10,20,30,50_truthfulqa,63,65,90",
          "paper-llama2-7b": "00,10,20,30,40,50_truthfulqa,63,90"}  # fmt: skip
 FETCHED = ("smol",)  # by `sbt fetch`; they run with HF_HUB_OFFLINE=1
-WAIT = 1500  # seconds
+WAIT = 5400  # seconds, for the longest study alone
 LAYERS = ("lm_head", "model.language_model.embed_tokens", "model.language_model.layers.0.mlp.up_proj")
 LOOK = """
 import hashlib, json, sys

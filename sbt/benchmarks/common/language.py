@@ -288,13 +288,15 @@ def get(name: str) -> LanguageTask:
     return benchmarks.get(name).load("task")
 
 
-def locate(names: Sequence[str], given: Mapping[str, str], folder: Path) -> dict[str, Path | str]:
-    """Where each benchmark's data is: what is `given` for it, else its folder below `folder`.
+def locate(names: Sequence[str], given: Mapping[str, str], folder: Path | None) -> dict[str, Path | str]:
+    """Where each benchmark's data is: what is `given` for it, else its folder below `folder`, if a step makes one.
 
-    ParameterError for a name in `given` that is not among `names`.
+    ParameterError for a name in `given` that is not among `names`, and for a benchmark that has no data at all.
     """
     if strange := [name for name in given if name not in names]:
         raise ParameterError(f"sources names {strange[0]!r}, which is not asked{nearest(strange[0], names)}")
+    if folder is None and (missing := [name for name in names if not given.get(name)]):
+        raise ParameterError(f"no data of {', '.join(missing)}: set it in sources, or data to a step that makes it")
     return {name: given.get(name) or folder / name for name in names}
 
 
