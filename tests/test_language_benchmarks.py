@@ -442,3 +442,10 @@ def test_the_controls_of_gsm8k() -> None:
             assert right["all", metric] == 1.0 and constant["all", metric] == printed["always #### 7"] >= 0.25
             assert right[language.PERMUTED, metric] < 0.12  # the commonest number still meets itself
     assert sorted(gsm8k.labels(gsm8k.permuted(docs, 0))) == sorted(gsm8k.labels(docs))
+
+
+def test_no_step_with_data_is_needed_where_all_sources_are_named() -> None:
+    given = {"boolq": "hub", "gsm8k": "there.jsonl"}
+    assert language.locate([*given], given, None) == given
+    with pytest.raises(ParameterError, match="no data of mmlu, squad2: set it in sources, or data to a step"):
+        language.locate(["mmlu", "boolq", "squad2"], {"boolq": "hub"}, None)
