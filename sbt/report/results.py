@@ -23,7 +23,8 @@ def study_table(study: str) -> str:
             return files.read_text(report / name).rstrip()
     rows = []
     for row in metric_rows(folder):
-        interval = f"{text.number(row['low'])} to {text.number(row['high'])}" if row["low"] is not None else ""
+        ends = row["low"], row["high"]
+        interval = "" if None in ends else " to ".join(map(text.number, ends))
         value = text.number(row["value"])
         rows.append([row["arm"], row["benchmark"], row["subset"], row["metric"], value, interval, row["n"]])
     return text.table(["arm", "benchmark", "subset", "metric", "value", "95 % interval", "n"], rows) if rows else ""
@@ -92,6 +93,8 @@ def compare_table(first: str, second: str) -> str:
 def claims_table(study: str) -> str:
     """The claims of the papers with their verdicts, as the report of a study wrote them. MissingStep without one."""
     folder = _folder(study)
+    if (folder / "manifest.json").exists():
+        raise MissingStep(f"{study} is a step, and claims are a study's: `sbt claims {folder.parent.name}`")
     folders = [manifest.whole(folder / step) for step in manifest.finished_steps(folder)]
     ledgers = [step / "claims.csv" for step in folders if (step / "claims.csv").exists()]
     if not ledgers:
@@ -127,8 +130,8 @@ def exported(name: str, form: str) -> str:
 def _folder(name: str) -> Path:
     """Folder of `study`, `study/step`, or either written as a path (`outputs/study/step/`, `params/study`)."""
     candidates = [paths.outputs() / name, paths.outputs() / Path(name).name, paths.root() / name]
-    for folder in candidates:
+    for folder in candidates if name not in ("", ".") else ():
         with contextlib.suppress(OSError, ValueError):  # a name that no folder can have
             if folder.is_dir() or manifest.whole(folder) != folder:
                 return manifest.whole(folder.absolute())
-    raise MissingStep(f"there are no results of {name}: `sbt runs` lists what there is")
+    raise MissingStep(f"there are no results of {name or 'no name'}: `sbt runs` lists what there is")
