@@ -17,6 +17,7 @@ from sbt.utils.errors import DataError
 
 Levels = Mapping[str, Sequence[str]]
 RESAMPLES = 2000
+WIDEST = 2.0  # interval of a share of the gain: a wider one says that the gain itself may be nothing
 BASE, ANY, TOGETHER = "base", "any tuning", "together"  # what is not a factor: tuning on all controls; interactions
 
 
@@ -95,9 +96,10 @@ def effects(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def table(found: Mapping[str, pd.DataFrame]) -> HTML:
     """Shares of the gain and of the variance of several scores, each with its interval, for a page."""
-    columns = [(name, kind) for name in found for kind in ("gain", "variance")]
-    shares_ = {(name, kind): found[name].apply(_words, axis=1, kind=kind) for name, kind in columns}
-    return tables.page(pd.DataFrame(shares_))
+    parts = {}
+    for kind in ("gain", "variance"):
+        parts[kind] = pd.DataFrame({name: shares_.apply(_words, axis=1, kind=kind) for name, shares_ in found.items()})
+    return HTML("".join(tables.page(part, f"Share of the {kind}").data for kind, part in parts.items()))
 
 
 def answer(found: pd.DataFrame, score: str) -> str:
@@ -107,6 +109,8 @@ def answer(found: pd.DataFrame, score: str) -> str:
 
 
 def _words(row: pd.Series, kind: str) -> str:
-    """A share with its interval; "" for what a part does not have."""
+    """A share with its interval; "" for what a part does not have, "cannot tell" where hardly anything is shared."""
     value, low, high = row[kind], row[f"{kind}_low"], row[f"{kind}_high"]
+    if high - low > WIDEST:
+        return "cannot tell"
     return f"{value:.0%} [{low:.0%}, {high:.0%}]" if value == value else ""
