@@ -134,6 +134,7 @@ def write_llava15(folder: Path, small: SimpleNamespace, *, vision: bool) -> dict
         extra = {f"{prefix}{key}": x * 1.1 for key, x in tower.items()}
         extra[f"{prefix}embeddings.position_ids"] = torch.arange(10)[None]
     write_shards(folder, state | projector(small, "0.", "2.") | extra, 3)
+    torch.save(projector(small, "0.", "2."), folder / "mm_projector.bin")  # liuhaotian's hold it once more
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(small.llm / name, folder / name)
     return state | projector(small, "0.", "2.") | extra

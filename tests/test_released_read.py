@@ -1,6 +1,7 @@
 """What a checkpoint's files hold, where its tensors went, the stand-in of the embedded study, the hub's files."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,8 @@ from sbt.models.released.convert import convert
 from sbt.utils.errors import CheckpointError, RunError
 from sbt.utils.files import read_json
 
-WRITERS = {"projector": standins.write_projector, "full": standins.write_full, "lora": standins.write_lora}
+WRITERS = {"projector": standins.write_projector, "full": standins.write_full, "lora": standins.write_lora,
+           "llava-1.5": partial(standins.write_llava15, vision=True)}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

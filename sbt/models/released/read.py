@@ -133,7 +133,7 @@ def _hub(checkpoint: str, revision: str) -> Iterator[None]:
 
 
 def kind(folder: str | Path) -> str:
-    """What a folder holds: "projector", "full", "lora" or "llava-1.5".
+    """What a folder holds: "projector", "full", "lora" or "llava-1.5", which may have its projector once more.
 
     CheckpointError lists what is there where it is none of them, or more than one.
     """
@@ -150,7 +150,7 @@ def kind(folder: str | Path) -> str:
         if f"{PROJECTOR}weight" in listed:
             found.append("full")
         if f"{PROJECTOR}0.weight" in listed:
-            found.append("llava-1.5")
+            found = [*(name for name in found if name != "projector"), "llava-1.5"]  # published beside the shards
     if len(found) == 1:
         return found[0]
     inside = f"; {len(listed)} keys, none or too many of a projector" if listed else ""
@@ -317,8 +317,9 @@ def moved(folder: Path, arm: Path) -> list[dict]:
     info = read_json_object(arm / "arm.json")
     dtype, ignored = getattr(torch, info["dtype"]), set(info["released"]["ignored"])
     placed: dict[str, list[str]] = {}
-    for name, tensor in _tensors(arm):
-        placed.setdefault(_contents(tensor), []).append(name)
+    for name, contents in _tensors(arm, folder):
+        for one in contents:
+            placed.setdefault(one, []).append(name)
     groups: dict[tuple, dict] = {}
     for file in sorted(file for file in folder.glob("*.bin") if is_needed(file.name)):
         for key, tensor in read_bin(file).tensors.items():
@@ -343,18 +344,23 @@ def origins(folder: Path, arm: Path) -> dict[str, int]:
         for form in (tensor, tensor.to(dtype))
     }
     counts: dict[str, int] = {}
-    for name, tensor in _tensors(arm):
+    for name, contents in _tensors(arm, folder):
         part = "vision tower" if "vision_tower" in name else "identity layer" if "linear_2" in name else "other"
-        origin = "from the checkpoint" if _contents(tensor) in read else part
+        origin = "from the checkpoint" if contents & read else part
         counts[origin] = counts.get(origin, 0) + 1
     return counts
 
 
-def _tensors(arm: Path) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(arm: Path, folder: Path) -> Iterator[tuple[str, set[str]]]:
+    """Names of the arm's tensors and their contents; of embeddings also without the rows the arm added, as <image>."""
+    file = folder / "config.json"
+    words = read_json_object(file).get("vocab_size") if file.is_file() else None
     for file in sorted(arm.glob("*.safetensors")):
         with safe_open(file, "pt") as weights:
             for name in weights.keys():  # noqa: SIM118 - no mapping
-                yield name, weights.get_tensor(name)
+                tensor = weights.get_tensor(name)
+                own = words and name.endswith(("embed_tokens.weight", HEAD))
+                yield name, {_contents(tensor), *([_contents(tensor[:words])] if own else [])}
 
 
 def _place(key: str, tensor: torch.Tensor, dtype: torch.dtype, placed: dict[str, list[str]]) -> str:
