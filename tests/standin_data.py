@@ -15,6 +15,7 @@ from PIL import Image
 from sbt import benchmarks
 from sbt.benchmarks.ethics.files import SUBSETS
 from sbt.benchmarks.mme import task as mme
+from sbt.data import preferences
 from sbt.data.registry import SOURCES, File, Source
 
 IMAGES, ROWS = 24, 48
@@ -30,7 +31,10 @@ SCRIPT = "EleutherAI/hendrycks_ethics"  # a loading script, which nothing here m
 
 
 def write(root: Path) -> Path:
-    """Write them all; returns the folder of what is handed out by hand only: pictures of LLaVA-1.5's mix."""
+    """Write them all; returns the folder of LLaVA-1.5's pictures, which are handed out by hand only.
+
+    Beside it lies `mmdpo`, the preference alignment's released ratings.
+    """
     found = {**SOURCES, **{source.name: source for files in benchmarks.sources().values() for source in _of(files)}}
     content = _training() | _text() | _vision()
     for source in found.values():
@@ -45,7 +49,27 @@ def write(root: Path) -> Path:
     by_hand.mkdir(parents=True)
     for name, number in zip(COCO, range(IMAGES), strict=True):
         (by_hand / name).write_bytes(picture(number))
+    _preferences(root / "by-hand" / "mmdpo")
     return by_hand.parents[1]
+
+
+def _preferences(at: Path) -> None:
+    """What findalexli/mllm-dpo has in playground/data: four rated answers a question, and the annotator's own."""
+    at.mkdir()
+    rated, own = [], []
+    for number in range(ROWS // 2):
+        image = f"{2300000 + number}.jpg" if number % 2 else f"1601.{number:05}v1-Figure2-1.png"
+        (at / image).write_bytes(picture(number, "JPEG" if number % 2 else "PNG"))
+        ask = f"<image>\nWhat colour is the {THINGS[number % len(THINGS)]} of picture {number}?"
+        for place in range(4 if number else 1):  # the first question kept one answer
+            points = (place + number) % 4 + number % 2
+            ratings = dict.fromkeys(preferences.ATTRIBUTES, points)
+            told = f"It is {COLOURS[place]}{', and nothing else is to be seen' * (number % 3 * place)}."
+            rated.append({"id": f"{number}_{place}", "image": image,
+                          "conversations": _turns(ask + preferences.condition(ratings), told)})  # fmt: skip
+        own.append({"id": str(number), "image": image, "conversations": _turns(ask, f"A {_thing(number)}.")})
+    (at / "steerlm.json").write_text(json.dumps(rated))
+    (at / "standard_sft.json").write_text(json.dumps(own))
 
 
 def places(file: File) -> list[str]:

@@ -59,13 +59,15 @@ LANGUAGE = {
     "meta-llama/Meta-Llama-3-8B": (LLAMA_3, OF_LLAMA_3, FAST, "model-0000{}-of-00002.safetensors"),
     "lmsys/vicuna-7b-v1.3": (LLAMA_1, OF_LLAMA, PIECES, "pytorch_model-0000{}-of-00002.bin"),
     "lmsys/vicuna-7b-v1.5": (LLAMA_2, OF_LLAMA, PIECES, "pytorch_model-0000{}-of-00002.bin"),
+    "lmsys/vicuna-13b-v1.5": (LLAMA_2, OF_LLAMA, PIECES, "pytorch_model-0000{}-of-00002.bin"),
     "openlm-research/open_llama_3b_v2": (LLAMA_1, OF_LLAMA, PIECES, "pytorch_model.bin"),
     "openllmplayground/openalpaca_3b_600bt_preview": (LLAMA_1, OF_LLAMA, PIECES, "pytorch_model.bin"),
 }
+LARGE_TOWER = "openai/clip-vit-large-patch14-336"
 TOWERS = {  # image size, patch size, weights
     "openai/clip-vit-base-patch32": (224, 32, "pytorch_model.bin"),
     "openai/clip-vit-large-patch14": (224, 14, "model.safetensors"),
-    "openai/clip-vit-large-patch14-336": (336, 14, "pytorch_model.bin"),
+    LARGE_TOWER: (336, 14, "pytorch_model.bin"),
 }
 RELEASED = {  # the authors' checkpoints, `{}` is projector, ft or lora, and the base each was made from
     "PahaII/MM-LLaMA-2-7B-{}": "meta-llama/Llama-2-7b-hf",
@@ -93,6 +95,29 @@ def write(root: Path) -> None:
             if kind != "lora" or "Vicuna" not in name and "LLaMA-7B" not in name:  # those two have no LoRA
                 writer(folder := root / name.format(kind), models)
                 _as_published(folder, root / base)
+    _llava(root / "liuhaotian/llava-v1.5-13b", root / "lmsys/vicuna-13b-v1.5", root / LARGE_TOWER)
+
+
+def _llava(at: Path, base: Path, clip: Path) -> None:
+    """LLaVA-1.5 as liuhaotian publishes it: shards without CLIP, its projector once more, no tokenizer.json."""
+    made = SimpleNamespace(llm=base, clip=clip)
+    projector = released_standins.projector(made, "0.", "2.")
+    state = released_standins.tuned_state(made, 0) | projector
+    half = {key: tensor.half() for key, tensor in state.items()}
+    released_standins.write_config(
+        at, made, len(state["lm_head.weight"]), model_type="llava", architectures=["LlavaLlamaForCausalLM"],
+        _name_or_path="llava-v1.5-13b", image_aspect_ratio="pad", max_length=4096, pad_token_id=0,
+        mm_hidden_size=VISION["hidden_size"], mm_projector_type="mlp2x_gelu", mm_resampler_type=None,
+        mm_use_im_patch_token=False, mm_use_im_start_end=False, mm_vision_tower=LARGE_TOWER, torch_dtype="float16",
+        freeze_mm_vision_resampler=False, tune_mm_vision_resampler=False, unfreeze_mm_vision_tower=False,
+        transformers_version="4.31.0")  # fmt: skip
+    released_standins.write_shards(at, half, 3)
+    torch.save({key: half[key].clone() for key in projector}, at / "mm_projector.bin")
+    for name in ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copy(base / name, at / name)
+    _json(at / "generation_config.json", {"_from_model_config": True, "bos_token_id": 1, "eos_token_id": 2,
+                                          "max_length": 4096, "pad_token_id": 0,
+                                          "transformers_version": "4.31.0"})  # fmt: skip
 
 
 def _language(at: Path, config: dict, words: dict, files: tuple, weights: str, core: object, seed: int) -> None:

@@ -149,6 +149,10 @@ def test_the_authors_rows_of_steerlm_are_one_table(tmp_path: Path) -> None:
     table = preferences.load(file)
     assert [(one["question"], one["answers"]) for one in table] == [("What?", ["A", "B"]), ("Who?", ["C", "D"])]
     assert [pair["chosen"] for pair in preferences.pairs(table)[0]] == ["A", "C"]
+    assert "annotator_answer" not in table[0]
+    own = row("Who?", "mine", 0) | {"conversations": [{"value": "Who?\n<image>"}, {"value": "mine"}]}
+    (tmp_path / "standard_sft.json").write_text(json.dumps([own]), encoding="utf-8")
+    assert [one.get("annotator_answer", "") for one in preferences.load(file)] == ["", "mine"]
     assert table[0]["image"] == str(tmp_path / "a.png") and len({one["id"] for one in table}) == 2
     file.write_text(json.dumps([row("What?", "A", 4) | {"conversations": [{"value": "What?"}, {"value": "A"}]}]))
     with pytest.raises(DataError, match="row 1: the question does not end in ratings"):

@@ -30,7 +30,8 @@ TWO = {"processes": 2, "engine": "ddp", "accumulation": 1}
 SHORT = {"corrupted_limit": 2, "severities": [5]}  # of benchmarks with corrupted pictures
 DRAWN = {"sample": 24, "pretrain_sample": 24}
 OWN_VALUES = {"smol": {**DRAWN, "max_steps": 0}, "colab-t4": {**DRAWN, "quantization": "", **ONE},
-           "kaggle-2xt4": {**DRAWN, "quantization": "", **TWO}, "ablation-types": {"sample": 24, **ONE}}  # fmt: skip
+           "kaggle-2xt4": {**DRAWN, "quantization": "", **TWO}, "ablation-types": {"sample": 24, **ONE},
+              "mmdpo": {"questions": ""}}  # fmt: skip
 # They need no hub, or train and report nothing, and are run elsewhere.
 OTHERS = ("embedded", "embedded-types", "embedded-factors", "embedded-seeds", "first-steps", "base-models", "gpu-7b",
           "mmdpo-released")  # fmt: skip
@@ -70,6 +71,15 @@ def given(study: str, only: str, by_hand: Path) -> dict:
     return {name: value for name, value in (FEW | SHORT | own).items() if name in known}
 
 
+def project(folder: Path, data: Path) -> Path:
+    """A project's folder of links, with data/NAME in it."""
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / data.name).symlink_to(data)
+    for part in ("notebooks", "params", "sbt"):
+        (folder / part).symlink_to(paths.root() / part)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """The hub, and the folder of what is handed out by hand only."""
@@ -85,6 +95,8 @@ class Study:
     def __init__(self, served: SimpleNamespace, name: str, home: Path, only: str = "", **more: object) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.name, self.environment = name, standin_hub.environment(served.hub, home)
+        if (released := served.by_hand.with_name(name)).is_dir():  # what is put below the project's data/ by hand
+            self.environment["SBT_ROOT"] = str(project(home / "project", released))
         self.folder, self.log = home / "outputs" / name, home / "log"
         self.steps = [step.name for step in plans.load(name, [only] if only else [])[1]]
         flags = []

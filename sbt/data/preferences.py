@@ -8,7 +8,7 @@ have "image" (a file, relative to the table's folder), "annotator" (a name), "an
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sbt.data import conversations, image_zip
@@ -40,7 +40,7 @@ CONTEXT = ("title", "abstract", "caption", "first_mention")  # of SciGraphQA's f
 def load(file: Path | str) -> list[dict]:
     """The checked rows of a table (JSON lines), images as whole paths; DataError names file, row and what is wrong.
 
-    A file .json is taken for the authors' steerlm.json.
+    A file .json is taken for the authors' steerlm.json; their standard_sft.json beside it has the annotator's answers.
     """
     path = paths.resolve(str(file))
     return check(_of_steerlm(path) if path.suffix == ".json" else prompts(path), paths.shown(path))
@@ -49,25 +49,35 @@ def load(file: Path | str) -> list[dict]:
 def _of_steerlm(path: Path) -> list[dict]:
     """The rows of the authors' training file of SteerLM: an answer a row, its ratings behind the question.
 
-    Rows of one image and question are one row here. DataError where a row's question does not end in ratings.
+    Rows of one image and question are one row here. The annotator's own answers are those of their standard_sft.json,
+    if it lies beside. DataError where a row's question does not end in ratings.
     """
     found: dict[tuple[str, str], dict] = {}
+    beside = path.with_name("standard_sft.json")
+    own = {(image, question): told for *_, image, question, told in _released(beside)} if beside.is_file() else {}
+    for where, name, image, asked, answer in _released(path):
+        question, _, told = asked.rpartition(STEER.strip())
+        ratings = {name.lower(): int(value) for name, value in re.findall(r"(\w+):(\d)\b", told)}
+        if sorted(ratings) != sorted(ATTRIBUTES):
+            raise DataError(f"{where}: the question does not end in ratings, found {asked[-60:]!r}")
+        key = image, question.strip()
+        new = {"image": image, "question": key[1], "answers": [], "ratings": [], "annotator": "Gemini"}
+        new |= {"annotator_answer": own[key]} if key in own else {}
+        kept = found.setdefault(key, {"id": name or str(len(found)), **new})
+        kept["answers"].append(answer)
+        kept["ratings"].append(ratings)
+    return _several(found.values())
+
+
+def _released(path: Path) -> Iterator[tuple[str, str, str, str, str]]:
+    """Where a row of the authors' training files is, its id or "", its picture, question and answer."""
     for where, row in checks.listed(read_json(path), paths.shown(path)):
         try:
             asked, answer = (turn["value"] for turn in row["conversations"][:2])
         except (KeyError, TypeError, ValueError):
             raise DataError(f"{where}: expected conversations of a question and an answer") from None
-        question, _, told = asked.replace("<image>", "").strip().rpartition(STEER.strip())
-        named = re.findall(r"(\w+):(\d)\b", told)
-        ratings = {name.lower(): int(value) for name, value in named}
-        if sorted(ratings) != sorted(ATTRIBUTES):
-            raise DataError(f"{where}: the question does not end in ratings, found {asked[-60:]!r}")
         image = str(path.parent / row["image"]) if row.get("image") else ""
-        new = {"image": image, "question": question.strip(), "answers": [], "ratings": [], "annotator": "Gemini"}
-        kept = found.setdefault((image, question.strip()), {"id": str(row.get("id", len(found))), **new})
-        kept["answers"].append(answer)
-        kept["ratings"].append(ratings)
-    return _several(found.values())
+        yield where, str(row.get("id", "")), image, asked.replace("<image>", "").strip(), answer
 
 
 def _several(rows: Iterable[dict]) -> list[dict]:
@@ -341,7 +351,7 @@ def _conversations(answered: Sequence) -> list[dict]:
             asked[row["id"]] += 1
             rows.append(conversation(row, question, answer, f"{row['id']}-{asked[row['id']]}"))
     if not rows:
-        raise DataError("no row of the preference table gives an answer to train on")
+        raise DataError("no row of the preference table gives an answer to train on; sft needs the annotator's own")
     return rows
 
 
