@@ -28,7 +28,7 @@ def said(found: collect.Results, **roles: str) -> list[str]:
 
 def test_what_was_lost_and_brought_back_and_is_neither_length_nor_noise() -> None:
     cost, back, parts = said(results(base=0.9, full=0.7, dpo=0.8, noisy=0.72, equal=0.8, best=0.7))
-    assert cost.startswith("Visual tuning cost full language ability (mean of boolq) (-0.2")
+    assert cost.startswith("Visual tuning cost full some of language ability (mean of boolq) (-0.2")
     assert back.startswith("In language ability (mean of boolq), beside full, dpo (+0.1")
     assert "]) brought some back; best (+0.000" in back and back.endswith("]) changed nothing to speak of")
     assert parts.startswith("Of what dpo gained, random labels give less, so the preferences count (+0.0")
@@ -47,10 +47,10 @@ def test_a_gain_may_be_noise_or_length(noisy: float, equal: float, words: tuple[
 
 def test_nothing_lost_and_nothing_gained() -> None:
     cost, back, parts = said(results(base=0.7, full=0.7, dpo=0.6, best=0.8))
-    assert cost.startswith("Visual tuning cost full no language ability (mean of boolq) to speak of (+0.000")
+    assert cost.startswith("Visual tuning cost full none of language ability (mean of boolq) to speak of (+0.000")
     assert "best (+0.1" in back and "added some" in back and "dpo (-0.1" in back and "cost some more" in back
     assert parts == "dpo is not shown to be higher than full, so no part of it can be called length or label noise"
-    assert said(results(base=0.7, full=0.9, dpo=0.9))[0].startswith("Visual tuning cost full no language ability")
+    assert said(results(base=0.7, full=0.9, dpo=0.9))[0].startswith("Visual tuning cost full none of language ability")
 
 
 def test_what_cannot_be_told_says_so_and_why() -> None:
@@ -58,7 +58,7 @@ def test_what_cannot_be_told_says_so_and_why() -> None:
     arms = ("base", "full", "dpo", "best")
     few = pd.DataFrame({arm: (rng.random(30) < 0.8) * 1.0 for arm in arms})
     cost, back, _ = said(collect.Results([], {}, {"boolq": few}, {}))
-    assert cost.startswith("Whether visual tuning cost full language ability (mean of boolq) cannot be told (")
+    assert cost.startswith("Whether visual tuning cost full some of language ability (mean of boolq) cannot be told (")
     assert "of dpo (" in back and back.endswith("]) nothing can be told")
     _, _, parts = said(results(base=0.9, full=0.7, dpo=0.8, best=0.7))  # without the controls
     assert "what is label noise cannot be told (the study has no arm for random_labels)" in parts
@@ -88,9 +88,9 @@ def test_the_cost_is_told_by_both_measures() -> None:
     found = results(base=0.9, full=0.7, dpo=0.7)
     found.scores["mtbench"] = results(base=0.7, full=0.7, dpo=0.8).scores["boolq"]
     judged, ability, back, _ = said(found)
-    assert judged.startswith("Visual tuning cost full no points of MT-Bench to speak of (+0.000")
-    assert ability.startswith("Visual tuning cost full language ability (mean of boolq) (-0.2")
-    assert back.startswith("In points of MT-Bench, beside full, dpo (+0.1") and back.endswith("added some")
+    assert judged.startswith("Visual tuning cost full none of the score on MT-Bench (0 to 1) to speak of (+0.000")
+    assert ability.startswith("Visual tuning cost full some of language ability (mean of boolq) (-0.2")
+    assert back.startswith("In the score on MT-Bench (0 to 1), beside full, dpo (+0.1") and back.endswith("added some")
 
 
 def test_a_study_without_aligned_arms_says_nothing_and_a_judge_stands_in() -> None:
@@ -98,4 +98,4 @@ def test_a_study_without_aligned_arms_says_nothing_and_a_judge_stands_in() -> No
     assert said(results(base=0.9, dpo=0.7)) == []  # the arm that was aligned was not scored
     assert said(results(name="mc2", base=0.9, full=0.7, dpo=0.8)) == []
     judged = said(results(name="mtbench", base=0.9, full=0.7, dpo=0.8))
-    assert judged[0].startswith("Visual tuning cost full points of MT-Bench (-0.2")
+    assert judged[0].startswith("Visual tuning cost full some of the score on MT-Bench (0 to 1) (-0.2")

@@ -88,16 +88,16 @@ def _why(row: Mapping) -> str:
 
 def _measure(row: Mapping) -> str:
     names = row["measured"].partition(" (without")[0]
-    return "points of MT-Bench" if names == JUDGED else f"language ability (mean of {names})"
+    return "the score on MT-Bench (0 to 1)" if names == JUDGED else f"language ability (mean of {names})"
 
 
 def _cost(row: Mapping, tuned: str) -> str:
     what = _measure(row)
     begin = {
-        "less": f"Visual tuning cost {tuned} {what}",
-        "more": f"Visual tuning cost {tuned} no {what}, it added some",
-        "as much": f"Visual tuning cost {tuned} no {what} to speak of",
-        "": f"Whether visual tuning cost {tuned} {what} cannot be told",
+        "less": f"Visual tuning cost {tuned} some of {what}",
+        "more": f"Visual tuning cost {tuned} none of {what}, it added some",
+        "as much": f"Visual tuning cost {tuned} none of {what} to speak of",
+        "": f"Whether visual tuning cost {tuned} some of {what} cannot be told",
     }
     return f"{begin[_way(row)]} ({_why(row)})"
 

@@ -27,7 +27,8 @@ def publish(study: str, only: str = "") -> bool:
     """Run a study where it is not up to date, then copy its executed notebooks into `notebooks/`, made quiet.
 
     A notebook takes the step that its own defaults name. `only`: execute this step anew, and publish no other one.
-    RunError where a notebook is too large or was not executed whole.
+    RunError where a notebook is too large, was not executed whole, or has other values than its defaults (lists name
+    steps and arms, which are the study's).
     """
     if not pipeline.run(study, [only] if only else (), force=bool(only)):
         return False
@@ -36,7 +37,9 @@ def publish(study: str, only: str = "") -> bool:
         source = paths.notebooks() / f"{step.notebook}.ipynb"
         defaults = {name: parameter.default for name, parameter in params.declared(source).items()}
         if defaults["step"] == step.name:
-            if other := [name for name in defaults if name != "study" and step.values[name] != defaults[name]]:
+            named = [name for name, value in defaults.items() if isinstance(value, list)]  # steps and arms of the study
+            own = [name for name in defaults if name not in ("study", *named)]
+            if other := [name for name in own if step.values[name] != defaults[name]]:
                 raise RunError(f"{step.name} is not run at the defaults of {step.notebook}: {', '.join(other)} differ")
             quiet_ones[source] = quiet(step.folder / "notebook.ipynb", source)
     for source, content in quiet_ones.items():
