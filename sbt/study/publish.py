@@ -37,8 +37,7 @@ def publish(study: str, only: str = "") -> bool:
         source = paths.notebooks() / f"{step.notebook}.ipynb"
         defaults = {name: parameter.default for name, parameter in params.declared(source).items()}
         if defaults["step"] == step.name:
-            named = [name for name, value in defaults.items() if isinstance(value, list)]  # steps and arms of the study
-            own = [name for name in defaults if name not in ("study", *named)]
+            own = [name for name, value in defaults.items() if name != "study" and not isinstance(value, list)]
             if other := [name for name in own if step.values[name] != defaults[name]]:
                 raise RunError(f"{step.name} is not run at the defaults of {step.notebook}: {', '.join(other)} differ")
             quiet_ones[source] = quiet(step.folder / "notebook.ipynb", source)
