@@ -113,9 +113,9 @@ def test_demonstrations_are_turns_before_the_question(
     arm: models.Arm,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    prompts = []
-    encode = arm.tokenizer.encode
-    monkeypatch.setattr(arm.tokenizer, "encode", lambda text, **how: prompts.append(text) or encode(text, **how))
+    prompts: list[str] = []
+    encode = generation._encode
+    monkeypatch.setattr(generation, "_encode", lambda *given: prompts.extend(given[2]) or encode(*given))
     shots = [("What is it?", "A star."), ("And this?", "A heart.")]
     generate(arm, asked(small.images, demonstrations=shots), cache=tmp_path / "a", max_new_tokens=2)
     told = "USER: What is it? ASSISTANT: A star.</s>USER: And this? ASSISTANT: A heart.</s>USER: <image>"
