@@ -15,9 +15,12 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sbt import models, templates, training
+from sbt.data.conversations import parts
 from sbt.inference import tokens
 from sbt.models import tokenizer
 from sbt.models.image_markers import image_text
+from sbt.training.collator import Collator
+from sbt.training.preference import Pairs
 from sbt.utils import paths
 from sbt.utils.errors import CheckpointError
 
@@ -209,6 +212,24 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer", "legacy": false}')
     (folder / "config.json").write_text(json.dumps(LLAMA))
     return folder
+
+
+def test_a_pairs_tokens_on_llamas_vocabulary_are_those_of_training_and_generation(llama: Path) -> None:
+    """TRL's own collator tokenises prompt and answer apart: a blank token, 29871, then stands before every answer."""
+    words, _ = tokenizer.load_tokenizer(str(llama))
+    collator, answers = Collator(words, "v1"), {"chosen": "A red box.", "rejected": "No, it is not."}
+    pair = {"id": "1", "image": "", "question": "Is it red?", **answers}
+    batch = Pairs(collator, [pair])([{"pair": 0}])
+    asked = [{"role": "user", "content": parts(pair["question"])}]
+    prompt = words.apply_chat_template(asked, chat_template=templates.load("v1"), tokenize=False,
+                                       add_generation_prompt=True)  # fmt: skip
+    begins = words.encode(prompt, add_special_tokens=False)
+    for ids, mask, answer in zip(batch["input_ids"], batch["completion_mask"].bool(), answers.values(), strict=True):
+        messages = [*asked, {"role": "assistant", "content": parts(answer)}]
+        [trained] = collator([{"id": "1", "images": None, "messages": messages}])["input_ids"].tolist()
+        assert ids[: len(trained)].tolist() == trained and trained[: len(begins)] == begins
+        assert ids[mask].tolist() == trained[len(begins) :] and 29871 not in ids[mask]
+        assert words.decode(ids[mask]).strip() == f"{answer}</s>"
 
 
 def test_llamas_tokens_are_those_of_sentencepiece(llama: Path) -> None:
