@@ -69,7 +69,7 @@ def test_claims_and_metrics_of_a_study_are_printed(project: Path, capsys: pytest
     capsys.readouterr()
     assert cli.main(["claims", "tiny"]) == 2 and "no report yet" in capsys.readouterr().err
     assert cli.main(["claims", "tiny/10_make"]) == 2 and "`sbt claims tiny`" in capsys.readouterr().err
-    assert cli.main(["claims", ""]) == 2 and "no results of no name" in capsys.readouterr().err
+    assert cli.main(["claims", ""]) == 2 and "no study is named: `sbt runs` lists" in capsys.readouterr().err
     assert cli.main(["export", "tiny"]) == 0
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.startswith("study,arm,benchmark") and rows

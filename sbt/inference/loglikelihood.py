@@ -26,7 +26,7 @@ from sbt.utils.errors import ParameterError
 from sbt.utils.files import sha256
 
 _POSITIONS = 1024  # positions whose probabilities are computed at once
-_LOGITS = {"cpu": 2**28, "cuda": 2**30}  # that a batch may have at most, if it has several trees
+_LOGITS, _GPU_LOGITS = 2**28, 2**30  # that a batch may have at most, if it has several trees
 _GPU_TOKENS = 2**14  # of a batch that is filled by its tokens: more make a large card no faster
 _CPU_TOKENS = 4096  # of a batch on a CPU: more leave its caches, and a small model is then half as fast again
 # Of the self-check: how far log-likelihoods may be apart, relative above 1 nat. In 16 bits, logits of 16 have steps of
@@ -110,10 +110,11 @@ def score(
 
     share = bool(items) and can_share(model, max(len(one.read) for sequences in items for one in sequences))
     tokens = _CPU_TOKENS if model.device.type == "cpu" else 2**62 if batch_size else _GPU_TOKENS
-    scored = _LOGITS.get(model.device.type, 2**28) // _text_config(model).vocab_size
+    on_gpu = model.device.type == "cuda"
+    scored = (_GPU_LOGITS if on_gpu else _LOGITS) // _text_config(model).vocab_size
     last_prefix, past, passed, waiting = None, None, 0, []
     with torch.inference_mode():
-        packed = share and model.device.type == "cuda"  # a CPU's numbers stay as they are, to the last digit
+        packed = share and on_gpu  # a CPU's numbers stay as they are, to the last digit
         for batch in batches(plan(items, share), batch_size or 2**62, tokens, scored, side_by_side=packed):
             if only is None or any(place[0] in only for place in batch.places):
                 if batch.prefix is not last_prefix:

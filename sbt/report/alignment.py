@@ -1,7 +1,7 @@
 """What the report says of preference alignment: what visual tuning cost in language ability, what brought it back,
 and what part of that is length or label noise.
 
-run.answer(*alignment.answers(results, collect.arms(study), specs, tuned="mm-full"))
+answers(results, collect.arms(study), specs, tuned="mm-full")  # sentences, below the answer of the report
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -96,10 +96,11 @@ def effects(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def table(found: Mapping[str, pd.DataFrame]) -> HTML:
     """Shares of the gain and of the variance of several scores, each with its interval, for a page."""
-    parts = {}
+    made = []
     for kind in ("gain", "variance"):
-        parts[kind] = pd.DataFrame({name: shares_.apply(_words, axis=1, kind=kind) for name, shares_ in found.items()})
-    return HTML("".join(tables.page(part, f"Share of the {kind}").data for kind, part in parts.items()))
+        words = {score: parts.apply(_words, axis=1, kind=kind) for score, parts in found.items()}
+        made.append(tables.page(pd.DataFrame(words), f"Share of the {kind}").data)
+    return HTML("".join(made))
 
 
 def answer(found: pd.DataFrame, score: str) -> str:

@@ -94,7 +94,7 @@ def claims_table(study: str) -> str:
     """The claims of the papers with their verdicts, as the report of a study wrote them. MissingStep without one."""
     folder = _folder(study)
     if (folder / "manifest.json").exists():
-        raise MissingStep(f"{study} is a step, and claims are a study's: `sbt claims {folder.parent.name}`")
+        raise MissingStep(f"{study} is a step, and claims belong to a study: `sbt claims {folder.parent.name}`")
     folders = [manifest.whole(folder / step) for step in manifest.finished_steps(folder)]
     ledgers = [step / "claims.csv" for step in folders if (step / "claims.csv").exists()]
     if not ledgers:
@@ -130,8 +130,10 @@ def exported(name: str, form: str) -> str:
 def _folder(name: str) -> Path:
     """Folder of `study`, `study/step`, or either written as a path (`outputs/study/step/`, `params/study`)."""
     candidates = [paths.outputs() / name, paths.outputs() / Path(name).name, paths.root() / name]
-    for folder in candidates if name not in ("", ".") else ():
+    if name in ("", "."):
+        raise MissingStep("no study is named: `sbt runs` lists what there is")
+    for folder in candidates:
         with contextlib.suppress(OSError, ValueError):  # a name that no folder can have
             if folder.is_dir() or manifest.whole(folder) != folder:
                 return manifest.whole(folder.absolute())
-    raise MissingStep(f"there are no results of {name or 'no name'}: `sbt runs` lists what there is")
+    raise MissingStep(f"there are no results of {name}: `sbt runs` lists what there is")

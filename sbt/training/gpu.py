@@ -251,8 +251,8 @@ def _kept_by_a_token(model: nn.Module, batches: Sequence[dict], settings: Settin
         found: dict[int, torch.UntypedStorage] = {}  # held, so that no address is given out twice
 
         def keep(tensor: torch.Tensor, found: dict[int, torch.UntypedStorage] = found) -> None:
+            """Keep the memory and hand no tensor back: a node that saved its own output would hold itself for ever."""
             found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
-            # not the tensor: a node that saves its own output would hold itself, and with it all memory, for ever
 
         read = {name: value for name, value in batch.items() if name not in ("labels", "shift_labels", "places")}
         read = {name: value.to(device) if torch.is_tensor(value) else value for name, value in read.items()}

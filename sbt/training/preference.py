@@ -92,7 +92,7 @@ class Pairs:
         if "pixel_values" in batch:
             batch["pixel_values"] = batch["pixel_values"].chunk(2)[0]
         if self.reference:
-            batch["count"] = torch.tensor(count)
+            batch["count"] = count  # not a tensor: reading one would wait for the device
             for place, side in enumerate(("chosen", "rejected")):
                 values = [self.reference[number][place] for number in numbers]
                 batch[f"ref_{side}_logps"] = torch.tensor(values, dtype=torch.float32)
@@ -115,7 +115,7 @@ class PairTrainer(ExactResume, DPOTrainer):
     def compute_loss(self, model: nn.Module, inputs: dict, *args: object, **kwargs: object) -> torch.Tensor:
         """TRL's loss of a batch, times what makes the mean over batches and processes one over the step's pairs."""
         inputs = dict(inputs)
-        count, settings, processes = int(inputs.pop("count")), self.run.settings, self.run.world.processes
+        count, settings, processes = inputs.pop("count"), self.run.settings, self.run.world.processes
         done = self.state.global_step % settings.steps_per_epoch(len(self.run.rows), processes)
         each = settings.rows_per_step(processes)
         pairs = min(each, len(self.run.rows) - done * each)

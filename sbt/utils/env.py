@@ -51,8 +51,8 @@ def session_notebook() -> str:
 def allow_growing_blocks() -> None:
     """Let torch's blocks of GPU memory grow, unless the user chose otherwise.
 
-    Batches of ever other lengths leave holes between blocks of fixed size: full tuning of 7B, which fits into 110 GB,
-    then searches 140 GB for room in every step. Only Linux can, and only before the GPU is first used.
+    Batches whose lengths change leave holes between blocks of fixed size. Where memory is nearly full, torch gives
+    blocks back and asks for others in every step. Only Linux can do it, and only before the GPU is first used.
     """
     if sys.platform == "linux":
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")

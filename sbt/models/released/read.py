@@ -359,7 +359,7 @@ def _tensors(arm: Path, folder: Path) -> Iterator[tuple[str, set[str]]]:
         with safe_open(file, "pt") as weights:
             for name in weights.keys():  # noqa: SIM118 - no mapping
                 tensor = weights.get_tensor(name)
-                own = words and name.endswith(("embed_tokens.weight", HEAD))
+                own = words and name.endswith(("embed_tokens.weight", HEAD)) and len(tensor) > words
                 yield name, {_contents(tensor), *([_contents(tensor[:words])] if own else [])}
 
 
