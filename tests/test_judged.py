@@ -231,6 +231,24 @@ def test_raw_files_of_the_publishers_are_scored(tmp_path: Path, capsys: pytest.C
 # --- doubts
 
 
+def test_the_turns_of_a_question_are_one_item_of_a_comparison() -> None:
+    """The second turn goes on from the first: counted apart, both would make every interval too narrow."""
+    rows = []
+    for arm, ratings in {"a": (8, 4), "b": (3, 3)}.items():
+        for question in range(6):
+            for turn, rating in enumerate(ratings, start=1):
+                told = {"arm": arm, "question": question, "turn": turn, "benchmark": "mtbench", "subset": "stem"}
+                told |= {"verdict": f"Rating: [[{rating - question % 2}]]", "judge": "m", "template": "t", "characters": 9}
+                rows.append(judging.BLANK | told)
+    alone = [row for row in rows if row["turn"] == 1]
+    assert mt.per_item(rows)["mtbench"].shape == (6, 2)
+    both, first = (doubts.differences(mt.PROTOCOL, some, "b") for some in (rows, alone))
+    assert (both.n.item(), first.n.item()) == (6, 6)
+    assert both.delta.item() == pytest.approx(0.3) and first.delta.item() == pytest.approx(0.5)
+    unread = [row | {"verdict": None} if row["turn"] == 2 and row["question"] == 0 else row for row in rows]
+    assert len(mt.per_item(unread)["mtbench"]) == 6  # its first turn still counts
+
+
 def test_flips_are_the_fewest_verdicts_that_carry_a_difference() -> None:
     a, b = [1.0] * 30 + [0.0] * 10, [0.0] * 30 + [1.0] * 10
     assert doubts.flips(a, b) == {"to doubt": 5, "to nothing": 10}

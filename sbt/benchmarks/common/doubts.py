@@ -56,7 +56,7 @@ def differences(protocol: Protocol, rows: Sequence[dict], base: str, *, seed: in
     scores = judging.per_item(protocol, rows)[protocol.benchmark]
     if base not in scores:
         raise DataError(f"{base} was not judged: there are {', '.join(scores)}")
-    length = pd.DataFrame(rows).pivot_table("characters", ["question", "turn"], "arm").loc[scores.index]
+    length = pd.DataFrame(rows).pivot_table("characters", "question", "arm").loc[scores.index]
     found = []
     for arm in scores.columns.drop(base):
         measured = stats.paired(list(scores[arm]), list(scores[base]), seed=seed)

@@ -282,12 +282,13 @@ def score_files(judged_by: Protocol, judgements: Path | str, protocol: str = "st
 def per_item(protocol: Protocol, samples: Iterable[dict]) -> dict[str, pd.DataFrame]:
     """Points of the questions, 0 to 1, items x arms, for paired comparisons; {} where a step has no such verdicts.
 
-    An unread verdict counts as the lowest; a question that some arm has no verdict of is left out. DataError where
-    the arms were judged by different judges.
+    The turns of a question are one item, their mean: the second goes on from the first. An unread verdict counts as
+    the lowest; a turn that some arm has no verdict of is left out. DataError where the judges differ.
     """
     rows = [one for one in samples if one.get("benchmark") == protocol.benchmark and not one.get("condition")]
     if not rows:
         return {}
     one_judge(rows)
     frame = ruled(protocol, table(protocol, rows), "lowest")
-    return {protocol.benchmark: frame.pivot_table("points", ["question", "turn"], "arm", sort=False).dropna()}
+    turns = frame.pivot_table("points", ["question", "turn"], "arm", sort=False).dropna()
+    return {protocol.benchmark: turns.groupby("question", sort=False).mean()}

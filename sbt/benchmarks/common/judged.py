@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from IPython.display import HTML
 
 from sbt import benchmarks, models
 from sbt.benchmarks.common import doubts
@@ -18,9 +19,11 @@ from sbt.benchmarks.common import judge as judging
 from sbt.data import benchmark_files
 from sbt.inference import generation
 from sbt.inference.decoding import Decoding
+from sbt.report import tables
 from sbt.utils import paths
 
-MICRO_WORLD = 24  # questions of each benchmark
+MICRO_WORLD = 72  # questions of each benchmark
+WHOLE = ("verdicts", "unread", "missing", "characters", "other's characters")  # shown without decimals
 Questions = Mapping[str, Sequence[dict]]  # by benchmark
 Answers = dict[str, dict[tuple[str, str], Any]]  # benchmark -> (arm, condition) -> answers, as its task has them
 
@@ -111,19 +114,44 @@ def headlines(rows: Sequence[dict], said: Mapping[str, Sequence[dict]]) -> pd.Da
     return frame[frame.metric.str.partition(",")[0].isin(metrics) & frame.subset.str.match(r"all\b")]
 
 
-def biases(said: Mapping[str, Sequence[dict]]) -> pd.DataFrame:
-    """`judge.biases` of all benchmarks, a row an arm."""
-    return pd.concat({name: judging.biases(task(name).PROTOCOL, rows) for name, rows in said.items() if rows})
+def biases(said: Mapping[str, Sequence[dict]]) -> HTML:
+    """`judge.biases` as people read them: a table a benchmark, a row an arm, with what the benchmark knows."""
+    pages = []
+    for name, rows in said.items():
+        if rows:
+            found = judging.biases(task(name).PROTOCOL, rows).dropna(axis="columns", how="all")
+            for column in found:
+                digits = 0 if column in WHOLE else 2
+                found[column] = found[column].map(f"{{:.{digits}f}}".format, na_action="ignore")
+            pages.append(tables.page(found, name).data)
+    return HTML("".join(pages))
 
 
 def differences(said: Mapping[str, Sequence[dict]], base: str, seed: int = 0) -> pd.DataFrame:
     """`doubts.differences` of all benchmarks that judged `base` and others; empty where none did."""
-    tables = []
+    found = []
     for name, rows in said.items():
         points = judging.per_item(task(name).PROTOCOL, rows).get(name)
         if points is not None and base in points and points.shape[1] > 1 and len(points):
-            tables.append(doubts.differences(task(name).PROTOCOL, rows, base, seed=seed))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+            found.append(doubts.differences(task(name).PROTOCOL, rows, base, seed=seed))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def compared(deltas: pd.DataFrame) -> HTML:
+    """The differences as people read them, with what is left of them at equal length."""
+    if not len(deltas):
+        return HTML("no differences: no other arm was judged")
+    left = deltas[["at equal length", "its low", "its high"]].set_axis(["delta", "low", "high"], axis="columns")
+    left = left.to_dict("records")
+    shown = {
+        "difference": [tables.signed(row) for row in deltas.to_dict("records")],
+        "p": deltas.p.map(tables.p_value),
+        "n": deltas.n,
+        "characters more": deltas["longer by"].map("{:+z.1f}".format),
+        "at equal length": ["–" if row["delta"] != row["delta"] else tables.signed(row) for row in left],
+    }
+    keys = [deltas.benchmark, deltas.arm]
+    return tables.page(pd.DataFrame(shown).join(deltas[["to doubt", "to nothing"]]).set_index(keys))
 
 
 def _files(run: Any, name: str, what: str) -> Path | None:
