@@ -238,7 +238,7 @@ def test_the_turns_of_a_question_are_one_item_of_a_comparison() -> None:
         for question in range(6):
             for turn, rating in enumerate(ratings, start=1):
                 told = {"arm": arm, "question": question, "turn": turn, "benchmark": "mtbench", "subset": "stem"}
-                told |= {"verdict": f"Rating: [[{rating - question % 2}]]", "judge": "m", "template": "t", "characters": 9}
+                told |= {"judge": "m", "template": "t", "characters": 9, "verdict": f"[[{rating - question % 2}]]"}
                 rows.append(judging.BLANK | told)
     alone = [row for row in rows if row["turn"] == 1]
     assert mt.per_item(rows)["mtbench"].shape == (6, 2)
