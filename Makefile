@@ -6,6 +6,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH ?= torch==2.13.0
 # make test starts from here, so that every notebook cell is executed for real
 EMPTY := $(CURDIR)/.test-outputs
+# One test process a core; tests of a file stay together, since they share what the file sets up, until a process is idle
+SIDE_BY_SIDE := -n auto --maxprocesses=8 --dist worksteal
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=1200
 
 # Packages that decide results and that a hosted runtime may replace: not torch, numpy or pillow, which it has loaded
@@ -22,7 +24,7 @@ run: $(INSTALLED)  ## set up, run the embedded study, say where its report is
 
 test: $(INSTALLED)  ## style, unit tests, static checks, and every notebook from an empty outputs folder
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 	rm -rf $(EMPTY)
 	SBT_OUTPUTS=$(EMPTY) $(BIN)/python -m pytest $(NBVAL) notebooks
 	rm -rf $(EMPTY)
@@ -33,7 +35,7 @@ test-studies: $(INSTALLED)  ## every study of params/ at toy sizes, from an empt
 # Numbers that training makes, computed under a code path that no processor of today chooses, and that every one has: torch
 # does not check whether a capability that is asked for is there, so `avx2` would crash where it is not.
 test-portable: $(INSTALLED)  ## training tests and 05_base_models, computed as on an older processor
-	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -k "training or base_models"
+	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest $(SIDE_BY_SIDE) -k "training or base_models"
 	rm -rf $(EMPTY)
 	ATEN_CPU_CAPABILITY=default SBT_OUTPUTS=$(EMPTY) $(BIN)/python -m pytest $(NBVAL) notebooks/05_base_models.ipynb
 	rm -rf $(EMPTY)

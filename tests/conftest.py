@@ -4,12 +4,17 @@ The random generators are seeded before every test, and no test sees the outputs
 """
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+# Test processes beside each other share the cores: torch's threads would wait for each other, ten times as long.
+if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 STUDY = """\
