@@ -1,5 +1,6 @@
 """The ledger of claims: data in order, one rule for every verdict, a reason wherever it cannot be told."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,22 @@ def test_a_claim_is_held_against_the_arms_that_play_its_roles() -> None:
     assert held(ROW, {"mc2": scores(base=0.6, full=0.3)})["verdict"] == "contradicted"
     assert held(ROW | {"says": "differs"}, {"mc2": scores(base=0.6, full=0.3)})["verdict"] == "supported"
     assert claims.words(found).startswith("supported (+0.")
+
+
+@pytest.mark.parametrize(
+    ("says", "low", "high", "margin"),
+    [("higher", -0.041, 0.05, 0.02), ("lower", -0.1, 0.01, 0.02), ("differs", -0.3, 0.31, 0.05),
+     ("alike", -0.02, 0.05, 0.01), ("alike", -0.04, 0.05, 0.03)],
+)  # fmt: skip
+def test_that_many_times_the_items_tell_and_fewer_do_not(says: str, low: float, high: float, margin: float) -> None:
+    assert claims.verdict(says, low, high, margin) == "cannot tell"
+    times = int(re.search(r"([\d,]+) times", claims.too_few(says, low, high, margin))[1].replace(",", ""))
+    middle, half = (low + high) / 2, (high - low) / 2
+
+    def told(count: int) -> str:
+        return claims.verdict(says, middle - half / count**0.5, middle + half / count**0.5, margin)
+
+    assert told(times) != "cannot tell" == told(times - 1) and times > 1
 
 
 def test_what_cannot_be_told_says_why() -> None:

@@ -3,6 +3,7 @@
 ledger = claims.ledger(results, {"tuned": "mm-full", "base": "base"}, specs);  a row a claim: published, here, verdict
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,18 @@ def verdict(says: str, low: float, high: float, margin: float) -> str:
     return "equivalent to none" if -margin <= low and high <= margin else "cannot tell"
 
 
+def too_few(says: str, low: float, high: float, margin: float) -> str:
+    """Why an interval tells nothing, and how many times as many items would tell if the difference stayed as it is.
+
+    The interval of n times the items is narrower by the root of n. It tells once it leaves out 0 or lies within the
+    margin; of a claim that both are alike, once it leaves out the margin or lies within it.
+    """
+    difference, half = abs(low + high) / 2, (high - low) / 2
+    room = abs(margin - difference) if says == "alike" else max(difference, margin - difference)
+    told = f"too few items or runs: the interval is wider than {margin:g} around 0"
+    return f"{told}; {math.floor((half / max(room, 1e-6)) ** 2) + 1:,} times as many would tell"
+
+
 def ledger(
     results: Any,
     arms: Mapping[str, str],
@@ -104,7 +117,7 @@ class _Held:
             return row | {"verdict": "cannot tell", "why": why, "source": one["source"], "read": one["read"]}
         delta, low, high = mean([self._difference(name, a, b) for name in usable])
         told = verdict(one["says"], low, high, margin)
-        why = f"too few items or runs: the interval is wider than {margin:g} around 0" if told == "cannot tell" else ""
+        why = too_few(one["says"], low, high, margin) if told == "cannot tell" else ""
         measured = ", ".join(usable) + (f" (without {', '.join(blind)}: {'; '.join(blind.values())})" if blind else "")
         row |= {"measured": measured, "delta": delta, "low": low, "high": high, "verdict": told, "why": why}
         return row | {"source": one["source"], "read": one["read"]}
