@@ -28,11 +28,12 @@ from trl import DPOConfig, DPOTrainer
 from sbt.data import preferences
 from sbt.models import Arm
 from sbt.training import train as supervised
+from sbt.training.checkpoints import ExactResume
 from sbt.training.collator import IGNORED, Collator
 from sbt.training.inspect import response_logprobs
 from sbt.training.settings import Result, Settings, World
 from sbt.training.train import HISTORY, Run, arguments, load, order, resumed, training
-from sbt.training.trainer import ExactResume, Progress, TrainingMonitor, core_of
+from sbt.training.trainer import Progress, TrainingMonitor, core_of
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import read_json, write_json
 

@@ -20,12 +20,12 @@ from sbt.data.prepare import TOKENS
 from sbt.models import Arm, silence_libraries, weights_sha256
 from sbt.models.freeze import check_frozen
 from sbt.training import checkpoints
+from sbt.training.checkpoints import ExactResume
 from sbt.training.collator import Collator, Order, Padded, has_images, parts_of, row_lengths
 from sbt.training.gpu import SHARDED, Prepared, attention_by_row, can_lay_flat, checkpointing, lean_adapters
 from sbt.training.inspect import heldout_loss
 from sbt.training.settings import Result, Settings, World
 from sbt.training.trainer import (
-    ExactResume,
     LlavaSFTTrainer,
     Progress,
     TrainingMonitor,

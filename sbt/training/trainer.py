@@ -6,7 +6,6 @@ Each override names the fault. A test shows for each that the stock trainer has 
 import contextlib
 import json
 import math
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,6 @@ import torch
 import torch.distributed as dist
 from peft import PeftModel
 from torch import nn
-from torch.utils.data import Sampler
 from transformers import (
     LlavaForConditionalGeneration,
     TrainerCallback,
@@ -30,76 +28,11 @@ from transformers.utils import ModelOutput
 from trl import SFTTrainer
 from trl.trainer import utils as trl_utils
 
-from sbt.models.silence import safe_save
-from sbt.training import checkpoints
+from sbt.training.checkpoints import ExactResume
 from sbt.utils.errors import RunError
 from sbt.utils.files import write_jsonl, writing
 
 Progress = Callable[..., None]
-
-
-class ExactResume:
-    """Lets a trainer of TRL's resume with the very same weights. After init, set `folder` and `keep` (checkpoints).
-
-    `order`, if set, draws the rows. It asks for the epoch itself, because accelerate's loader for several processes
-    starts again with the order of epoch 0 after a resume (transformers PR #40691, accelerate #2016).
-    """
-
-    folder: Path
-    keep: int
-    order: Sampler[int] | None = None
-
-    def _get_train_sampler(self, *args: object, **kwargs: object) -> Sampler[int] | None:
-        return self.order if self.order is not None else super()._get_train_sampler(*args, **kwargs)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Save the trained tensors only; sharded engines pass the gathered state. RunError for a NaN or infinity."""
-        if not self.args.should_save:
-            return
-        model = self.accelerator.unwrap_model(self.model)
-        if wrong := checkpoints.not_finite(model, state_dict):
-            sound = checkpoints.step_of(checkpoints.newest(self.folder))
-            raise RunError(
-                f"weights are not finite after step {self.state.global_step} ({wrong}) and are not saved; the last "
-                f"sound checkpoint is of step {sound}: lower learning_rate, or train in float32 or bf16"
-            )
-        checkpoints.save_weights(model, Path(output_dir), state_dict)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Load by parameter name: transformers looks for the names on disk and restores nothing of a full LLaVA."""
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            target = self.accelerator.unwrap_model(model if model is not None else self.model)
-            checkpoints.load_weights(target, Path(resume_from_checkpoint))
-
-    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
-        """Write aside and rename: transformers writes in place, so a kill leaves half a checkpoint.
-
-        The last checkpoint needs no optimizer state.
-        """
-        staging = self.folder / "writing"
-        final = self.state.global_step >= self.state.max_steps
-        if self.args.should_save:
-            shutil.rmtree(staging, ignore_errors=True)
-        self.accelerator.wait_for_everyone()  # before the others write their random state into it
-        self.args.output_dir, self.args.save_only_model = str(staging), final
-        try:
-            with safe_save(self.folder):
-                super()._save_checkpoint(model, trial)
-        finally:
-            self.args.output_dir, self.args.save_only_model = str(self.folder), False
-        self.accelerator.wait_for_everyone()  # until they have
-        if self.args.should_save:
-            checkpoints.publish(staging / f"checkpoint-{self.state.global_step}", self.folder, self.keep)
-            shutil.rmtree(staging, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-
-    def create_model_card(self, *args: object, **kwargs: object) -> None:
-        """Write no model card: a checkpoint is not a release."""
-
-    def _send_telemetry(self) -> None:
-        """Send no telemetry."""
 
 
 class LlavaSFTTrainer(ExactResume, SFTTrainer):
