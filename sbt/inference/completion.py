@@ -15,7 +15,7 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedTokenizerBase
 from sbt.inference.loglikelihood import can_share
 from sbt.inference.prefix_tree import TokenSequence, clusters, read_prefix, repeated
 from sbt.inference.result_cache import ItemCache
-from sbt.inference.tokens import begin, context_length, encode, fitted, item_names, token_ids
+from sbt.inference.tokens import PartTokens, context_length, fitted, item_names, prompt_ids
 from sbt.models import silence_libraries, weights_sample
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import sha256
@@ -35,18 +35,21 @@ def complete(
     truncated: dict[str, int] | None = None,
     identity: str = "",
     progress: Callable[[int, int], None] | None = None,
+    prompts: Sequence[tuple[int, ...]] | None = None,
 ) -> list[str]:
     """What greedy decoding writes after each `context`, cut before the first of the stop strings in `until`.
 
     An answer also ends at an end token of the tokenizer or of the model's generation_config, whose other settings
     hold, too, or after `max_new_tokens` (a request may have its own number under that name). Blanks are kept, as the
     harness keeps them. Finished items are kept in `cache`. DataError names an item too long for the model; with
-    `truncated` its context is cut from the left and listed there as {id: tokens}. ParameterError where
-    `max_new_tokens` leaves no room, or where the model's generation_config asks for beam search.
+    `truncated` its context is cut from the left and listed there as {id: tokens}. `prompts`: what `prompt_ids` gives
+    of the requests, where it is known. ParameterError where `max_new_tokens` leaves no room, or where the model's
+    generation_config asks for beam search.
     """
     names = item_names(requests)
     sizes = [request.get("max_new_tokens", max_new_tokens) for request in requests]
-    prompts = fitting_prompts(model, tokenizer, requests, sizes, add_bos=add_bos, truncated=truncated)
+    prompts = prompt_ids(tokenizer, requests, add_bos) if prompts is None else prompts
+    prompts = _fitting(requests, prompts, sizes, context_length(model, tokenizer), truncated)
     longest = max((len(ids) + size for ids, size in zip(prompts, sizes, strict=True)), default=0)
     writer = _Writer(model, tokenizer)
     identity, done = identity or weights_sample(model), 0
@@ -70,21 +73,17 @@ def complete(
         return [kept.get(name, key) for name, key in zip(names, keys, strict=True)]
 
 
-def fitting_prompts(
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
+def _fitting(
     requests: Sequence[dict],
+    prompts: Sequence[tuple[int, ...]],
     sizes: Sequence[int],
-    *,
-    add_bos: bool | None = None,
-    truncated: dict[str, int] | None = None,
+    length: int,
+    truncated: dict[str, int] | None,
 ) -> list[tuple[int, ...]]:
-    """Token ids of the contexts, each with room for its new tokens; errors and `truncated` as in `complete`."""
+    """The prompts, each with room for its new tokens in `length`; errors and `truncated` as in `complete`."""
     found = []
-    encoded = token_ids(tokenizer, [request["context"] for request in requests], add_bos)
-    for request, ids, new in zip(requests, encoded, sizes, strict=True):
-        name, ids = str(request["id"]), begin(tokenizer, ids)
-        limit = context_length(model, tokenizer) - new
+    for request, ids, new in zip(requests, prompts, sizes, strict=True):
+        name, limit = str(request["id"]), length - new
         if limit < 1:
             raise ParameterError(f"max_new_tokens {new} leaves no room for a prompt. Lower it")
         if len(ids) > limit and truncated is None:
@@ -94,7 +93,7 @@ def fitting_prompts(
             )
         if len(ids) > limit:
             truncated[name] = len(ids)
-        found.append(tuple(ids[-limit:]))
+        found.append(ids[-limit:])
     return found
 
 
@@ -102,22 +101,25 @@ def check_lengths(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     asked: Mapping[str, Sequence[dict]],
+    tokens: Callable[[str], PartTokens],
     *,
-    add_bos: bool | None = None,
     max_new_tokens: int = 256,
 ) -> None:
-    """DataError names the first task and item of `asked` that is too long, before anything is computed."""
+    """DataError names the first part and item of `asked` that is too long, before anything is computed.
+
+    `tokens` gives those of a part, as `RunTokens.of` does.
+    """
     limit = context_length(model, tokenizer)
-    for task, requests in asked.items():
+    for part, requests in asked.items():
         try:
-            if any("continuations" in one for one in requests):
-                for one, sequences in zip(requests, encode(tokenizer, requests, add_bos), strict=True):
-                    fitted(str(one["id"]), sequences, limit, None)
-            if any("until" in one for one in requests):
+            own = tokens(part)
+            for one, sequences in zip(requests, own.items, strict=bool(own.items)):
+                fitted(str(one["id"]), sequences, limit, None)
+            if own.prompts:
                 sizes = [one.get("max_new_tokens", max_new_tokens) for one in requests]
-                fitting_prompts(model, tokenizer, requests, sizes, add_bos=add_bos)
+                _fitting(requests, own.prompts, sizes, limit, None)
         except (DataError, ParameterError) as error:
-            raise type(error)(f"{task}, {error}") from None
+            raise type(error)(f"{part}, {error}") from None
 
 
 def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:

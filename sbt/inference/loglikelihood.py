@@ -48,6 +48,7 @@ def loglikelihoods(
     truncated: dict[str, int] | None = None,
     identity: str = "",
     progress: Callable[[int, int], None] | None = None,
+    ready: "Ready | None" = None,
 ) -> list[list[float]]:
     """For each request the log-probability (nats) of each of its `continuations` after its `context`.
 
@@ -55,16 +56,14 @@ def loglikelihoods(
     and split at the length of the encoded context. `add_bos` None leaves BOS to the tokenizer; see `token_ids`.
     Softmax in float32, summed over tokens in float64 (in float32 the sum alone may lose 1e-4 of several hundred nats,
     as it does in HFLM). Finished items are kept in `cache` and the batches do not depend on it, so a resumed run
-    gives the same bits. `identity` names the model in the cache. ParameterError for a model that is not causal.
+    gives the same bits. `identity` names the model in the cache. `ready` is what `prepare` made of the requests, where
+    it was called before; `truncated` is of no use then. ParameterError for a model that is not causal.
 
     DataError names an item that is empty, or longer than the model's context; with `truncated` such a context is cut
     from the left, as the harness does, and listed there as {id: tokens}.
     """
-    names = item_names(requests)
-    items = encode(tokenizer, requests, add_bos)
-    limit = context_length(model, tokenizer)
-    items = [fitted(name, sequences, limit, truncated) for name, sequences in zip(names, items, strict=True)]
-    identity = identity or weights_sample(model)
+    ready = ready or prepare(model, tokenizer, requests, add_bos=add_bos, truncated=truncated)
+    names, identity = ready.names, identity or weights_sample(model)
     keys = [_key(identity, request, add_bos) for request in requests]
     with ItemCache(cache) as kept:
         known = [kept.get(name, key) for name, key in zip(names, keys, strict=True)]
@@ -76,13 +75,42 @@ def loglikelihoods(
                 known[i] = value
 
         todo = {i for i, value in enumerate(known) if value is None}
-        score(model, items, batch_size=batch_size, only=todo, keep=keep, progress=progress)
+        score(model, ready.items, ready.groups, batch_size=batch_size, only=todo, keep=keep, progress=progress)
     return [_in_order(request, value) for request, value in zip(requests, known, strict=True)]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A part that only waits for a model: the names of its items, their tokens, and the trees that hold them."""
+
+    names: list[str]
+    items: list[list[TokenSequence]]
+    groups: list[Batch]
+
+
+def prepare(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[dict],
+    *,
+    items: list[list[TokenSequence]] | None = None,
+    add_bos: bool | None = None,
+    truncated: dict[str, int] | None = None,
+) -> Ready:
+    """All that `loglikelihoods` makes of requests before the model computes. `items`: their tokens, where known.
+
+    Errors and `truncated` as in `loglikelihoods`. The model is not called: it may be at work in another thread.
+    """
+    names, limit = item_names(requests), context_length(model, tokenizer)
+    items = encode(tokenizer, requests, add_bos) if items is None else items
+    fitting = [fitted(name, sequences, limit, truncated) for name, sequences in zip(names, items, strict=True)]
+    return Ready(names, fitting, plan(fitting))
 
 
 def score(
     model: nn.Module,
     items: Sequence[Sequence[TokenSequence]],
+    groups: Sequence[Batch] | None = None,
     *,
     batch_size: int,
     only: set[int] | None = None,
@@ -91,15 +119,16 @@ def score(
 ) -> list[list[tuple[float, bool]]]:
     """For each sequence of each item its summed log-probability, and whether greedy decoding would produce it.
 
-    `only` are the items wanted: a batch without any of them is left out. `keep` is given finished items as they come.
-    `batch_size` 0 fills batches by their tokens alone. A batch that the GPU cannot hold is halved until it can.
+    `groups`: the items' `plan`, where it is known. `only`: the items wanted; a batch without any of them is left out.
+    `keep` is given finished items as they come. `batch_size` 0 fills batches by their tokens alone. A batch that the
+    GPU cannot hold is halved until it can.
     """
     found: list[list] = [[None] * len(sequences) for sequences in items]
     missing = [len(sequences) for sequences in items]
 
-    def settle(waiting: Sequence[_Begun]) -> None:
+    def settle(parts: Sequence[_Begun]) -> None:
         done = {}
-        for begun in waiting:
+        for begun in parts:
             for (item, number), value in zip(begun.batch.places, _summed(begun), strict=True):
                 found[item][number] = value
                 missing[item] -= 1
@@ -108,27 +137,25 @@ def score(
         if keep is not None and done:
             keep(done)
 
-    share = bool(items) and can_share(model, max(len(one.read) for sequences in items for one in sequences))
-    tokens = _CPU_TOKENS if model.device.type == "cpu" else 2**62 if batch_size else _GPU_TOKENS
-    on_gpu = model.device.type == "cuda"
-    scored = (_GPU_LOGITS if on_gpu else _LOGITS) // _text_config(model).vocab_size
+    lengths = [len(one.context) + len(one.continuation) - 1 for sequences in items for one in sequences]
+    share, device = bool(items) and can_share(model, max(lengths)), model.device.type
+    groups = plan(items, share) if groups is None or not share else groups
+    tokens = _CPU_TOKENS if device == "cpu" else 2**62 if batch_size else _GPU_TOKENS
+    scored = (_GPU_LOGITS if device == "cuda" else _LOGITS) // _text_config(model).vocab_size
+    packed = share and device == "cuda"  # a CPU's numbers stay as they are, to the last digit
     last_prefix, past, passed, waiting = None, None, 0, []
     with torch.inference_mode():
-        packed = share and on_gpu  # a CPU's numbers stay as they are, to the last digit
-        for batch in batches(plan(items, share), batch_size or 2**62, tokens, scored, side_by_side=packed):
+        for batch in batches(groups, batch_size or 2**62, tokens, scored, side_by_side=packed):
             if only is None or any(place[0] in only for place in batch.places):
                 if batch.prefix is not last_prefix:
                     last_prefix, past = batch.prefix, borrowed(read_prefix(model, batch.prefix), model.config)
-                begun = _begin(model, batch, past, share)
-                settle(waiting)
-                waiting = begun
-                if model.device.type == "cpu":  # a GPU computes this batch while the next one is made
-                    settle(waiting)
-                    waiting = []
+                waiting.append(_begin(model, batch, past, share))
+                if device == "cpu" or len(waiting) > 1:  # a GPU computes this batch while the next one is made
+                    settle(waiting.pop(0))
             passed += len(batch.places)
             if progress is not None:
-                progress(passed, sum(map(len, items)))
-        settle(waiting)
+                progress(passed, len(lengths))
+        settle([begun for parts in waiting for begun in parts])
     return found
 
 

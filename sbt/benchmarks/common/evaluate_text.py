@@ -4,14 +4,18 @@ task = TextTask("boolq", BOOLQ, docs, BOOLQ.requests(docs))
 result = evaluate_text(TextArms({...}), [task], folder, seed=0);  result.rows;  result.samples
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sbt.inference import harness
 from sbt.inference.completion import check_lengths, complete
-from sbt.inference.loglikelihood import loglikelihoods
+from sbt.inference.loglikelihood import Ready, loglikelihoods, prepare
+from sbt.inference.tokens import PartTokens, RunTokens
 from sbt.models.text_arms import TextArm
 from sbt.utils.errors import DataError, ParameterError
 
@@ -108,34 +112,63 @@ def ask(
         raise ParameterError(f"too_long {too_long!r} is unknown: known are {', '.join(TOO_LONG)}")
     if add_bos not in BOS:
         raise ParameterError(f"add_bos {add_bos!r} is unknown: known are {', '.join(BOS)}")
-    bos = BOS[add_bos]
+    texts = RunTokens(asked, BOS[add_bos])
     answers: dict[str, dict[str, list]] = {}
     cut: dict[str, int] = {}
-    for arm in arms:
-        answers[arm.name] = {}
-        if too_long == "error":
-            check_lengths(arm.model, arm.tokenizer, asked, add_bos=bos, max_new_tokens=max_new_tokens)
-        for part, requests in asked.items():
-            truncated: dict[str, int] | None = {} if too_long == "truncate" else None
-            how = {"batch_size": batch_size, "add_bos": bos, "truncated": truncated, "progress": progress}
-            cache = folder / arm.name / part.replace(" ", "-")
-            try:
-                answers[arm.name][part] = _answers(arm, requests, cache, max_new_tokens, how)
-            except DataError as error:
-                raise DataError(f"{part}, {error}") from error
-            cut[part] = max(cut.get(part, 0), len(truncated or {}))
+    with ThreadPoolExecutor(1) as thread:
+        for arm in arms:
+            answers[arm.name], tokens = {}, texts.of(arm.tokenizer)
+            if too_long == "error":
+                check_lengths(arm.model, arm.tokenizer, asked, tokens, max_new_tokens=max_new_tokens)
+            made = partial(_made, arm, asked, tokens, too_long == "truncate")
+            for part, coming in _one_ahead(thread, made, asked):
+                cache = folder / arm.name / part.replace(" ", "-")
+                how = {"batch_size": batch_size, "add_bos": texts.add_bos, "progress": progress}
+                try:
+                    own = coming.result()
+                    answers[arm.name][part] = _answers(arm, asked[part], own, cache, max_new_tokens, how)
+                except DataError as error:
+                    raise DataError(f"{part}, {error}") from error
+                cut[part] = max(cut.get(part, 0), len(own.truncated or {}))
     return answers, {part: count for part, count in cut.items() if count}
 
 
-def _answers(arm: TextArm, requests: Sequence[dict], cache: Path, max_new_tokens: int, how: dict) -> list:
+@dataclass(frozen=True)
+class _Part:
+    """What is made of a part's requests before the model computes."""
+
+    tokens: PartTokens
+    ready: Ready | None  # where there are continuations
+    truncated: dict[str, int] | None
+
+
+def _made(
+    arm: TextArm, asked: Mapping[str, Sequence[dict]], tokens: Callable[[str], PartTokens], truncate: bool, part: str
+) -> _Part:
+    own, truncated = tokens(part), {} if truncate else None
+    how = {"items": own.items, "truncated": truncated}
+    return _Part(own, prepare(arm.model, arm.tokenizer, asked[part], **how) if own.items else None, truncated)
+
+
+def _one_ahead(
+    thread: ThreadPoolExecutor, make: Callable[[str], _Part], parts: Iterable[str]
+) -> Iterator[tuple[str, "Future[_Part]"]]:
+    """Each part with what `make` gives of it: the thread makes the next one while this one is used, and no more."""
+    begun = ((part, thread.submit(make, part)) for part in parts)
+    return (pair for pair, _ in itertools.pairwise(itertools.chain(begun, [None])))
+
+
+def _answers(arm: TextArm, requests: Sequence[dict], own: _Part, cache: Path, max_new_tokens: int, how: dict) -> list:
     """Texts, log-likelihoods, or (text, *log-likelihoods), one a request."""
     texts, values = None, None
-    how = {**how, "identity": arm.identity}
-    if any("continuations" in request for request in requests):
-        values = loglikelihoods(arm.model, arm.tokenizer, requests, cache=_file(cache, "values"), **how)
-    if any("until" in request for request in requests):
-        size = {"max_new_tokens": max_new_tokens}
-        texts = complete(arm.model, arm.tokenizer, requests, cache=_file(cache, "texts"), **size, **how)
+    how = {**how, "identity": arm.identity, "truncated": own.truncated}
+    if own.ready:
+        values = loglikelihoods(
+            arm.model, arm.tokenizer, requests, cache=_file(cache, "values"), ready=own.ready, **how
+        )
+    if own.tokens.prompts:
+        more = {"prompts": own.tokens.prompts, "max_new_tokens": max_new_tokens}
+        texts = complete(arm.model, arm.tokenizer, requests, cache=_file(cache, "texts"), **more, **how)
     if texts is None or values is None:
         return texts if values is None else values
     return [(text, *numbers) for text, numbers in zip(texts, values, strict=True)]
