@@ -242,6 +242,8 @@ def _trees(
                     return trees
                 trees.append(PrefixTree(skip))
             trees[-1].add((i, number), one)
+    for tree in trees:  # they are whole: what finds a node's children is more than half of their memory
+        tree._children.clear()
     return trees
 
 

@@ -14,7 +14,9 @@ from sbt.utils.files import sha256
 
 _AT_ONCE = 1000  # texts in one call of a tokenizer, whose own records of a token are some twenty times its id
 _IDS: dict[int, int] = {}  # one object for each id: eight bytes a token instead of thirty-six
-_CODE = ("__call__", "_encode_plus", "_convert_encoding")  # methods that decide what ids a tokenizer gives
+# Methods that a text passes on its way to its ids.
+_CODE = ("__call__", "_get_padding_truncation_strategies", "_switch_to_input_mode", "_encode_plus",
+         "set_truncation_and_padding", "_convert_encoding")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,9 @@ class _Rules:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> "_Rules":
-        kind = type(tokenizer)
-        own, known = ([getattr(one, name, None) for name in _CODE] for one in (kind, PreTrainedTokenizerFast))
+        own, known = (
+            [getattr(one, name, None) for name in _CODE] for one in (type(tokenizer), PreTrainedTokenizerFast)
+        )
         if own != known:
             return cls(object(), frozenset())  # code of its own, whose rules cannot be read: equal to none
         core = tokenizer.backend_tokenizer
@@ -78,7 +81,7 @@ class _Rules:
         special = (tokenizer.bos_token, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.split_special_tokens)
         added = core.get_added_tokens_decoder().items()
         return cls(
-            (kind, *states, *special),
+            (*states, *special),
             frozenset((token.content, number, token.normalized, repr(token)) for number, token in added),
         )
 
