@@ -107,6 +107,9 @@ def ask(
     `folder` keeps finished items. `add_bos` is a key of BOS. `too_long` says what becomes of a prompt longer than the
     model: "error" (DataError names part and item before anything is computed), or "truncate" (cut from the left, as
     the harness does); the second result counts those by part, of the arm with most of them.
+
+    A text becomes tokens once for all arms whose tokenizers give the same; a thread plans the next part, and makes its
+    tokens where there are none yet, while the model reads this one. The tokens stay in memory: see `RunTokens`.
     """
     if too_long not in TOO_LONG:
         raise ParameterError(f"too_long {too_long!r} is unknown: known are {', '.join(TOO_LONG)}")
