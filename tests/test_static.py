@@ -106,7 +106,7 @@ def test_readme_gives_the_answer_of_the_executed_report() -> None:
     assert publish.with_blocks(readme, {"answer": said}) == readme, "run `make notebooks ONLY=90_report`"
     shown = publish.with_blocks(readme, {"answer": "A", "cost": "C"})
     assert "-->\nA\n<!--" in shown and "-->\nC\n<!--" in shown
-    assert re.search(r"at most [\d.]+ GB of memory.* take [\d.]+ GB of disk", readme)
+    assert re.search(r"take \d+ minutes together.*\n.*at most [\d.]+ GB of memory.* take [\d.]+ GB of disk", readme)
     with pytest.raises(RunError, match=r"README.md needs the lines `<!-- answer: ... -->`"):
         publish.with_blocks("no block", {"answer": said})
 

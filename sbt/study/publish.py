@@ -94,13 +94,13 @@ def answer(executed: Path) -> str:
 
 
 def cost(study: Path) -> str:
-    """What time, memory and disk a finished study took, in two sentences."""
+    """What time, memory and disk a finished study took, in three sentences."""
     finished = [manifest.read(study / step, "manifest.json") for step in manifest.finished_steps(study)]
     memory = max(one["peak_memory_gb"] for one in finished)
     disk = sum(file.stat().st_size for file in study.rglob("*") if file.is_file()) / 1e9
     minutes = sum(one["seconds"] for one in finished) / 60
     time = f"The steps of the study take {minutes:.0f} minutes together; two cores run two at a time."
-    return f"{time} A step takes at most {memory:.1f} GB of memory, the results {disk:.1f} GB of disk."
+    return f"{time}\nA step takes at most {memory:.1f} GB of memory. The results take {disk:.1f} GB of disk."
 
 
 def with_blocks(text: str, words: dict[str, str]) -> str:

@@ -16,6 +16,7 @@ from sbt.utils.errors import DataError
 
 KEYS = {"id", "claim", "a", "b", "scores", "says", "margin", "published", "source", "read"}
 MAY = {"model", "needs", "instead", "instead_margin"}
+MANY = 100  # times as many items: no more are counted, since the difference would not stay as it is
 SAYS = ("higher", "lower", "alike", "differs")
 NONE = "none"  # the role of no arm: the claim is about the level of its first arm
 VERDICTS = ("supported", "contradicted", "equivalent to none", "cannot tell")
@@ -66,7 +67,8 @@ def too_few(says: str, low: float, high: float, margin: float) -> str:
     difference, half = abs(low + high) / 2, (high - low) / 2
     room = abs(margin - difference) if says == "alike" else max(difference, margin - difference)
     told = f"too few items or runs: the interval is wider than {margin:g} around 0"
-    return f"{told}; {math.floor((half / max(room, 1e-6)) ** 2) + 1:,} times as many would tell"
+    times = math.floor((half / max(room, 1e-6)) ** 2) + 1
+    return f"{told}; {times if times <= MANY else f'more than {MANY}'} times as many would tell"
 
 
 def ledger(
@@ -149,7 +151,7 @@ class _Held:
             scored = paired.group(self.results.scores[name]) if name in self.results.scores else self._levels(name)
             judged = {*scored, NONE, *self.results.one_answer.get(name, {})}  # those of one answer have no scores
             if lacking := [arm for arm in (a, b) if arm not in judged]:
-                return f"{lacking[0]} was not scored on {name}"
+                return f"{lacking[0]} was not scored on {name}, or was asked otherwise"
         return ""
 
     def _blind(self, name: str, a: str, b: str) -> str:
