@@ -548,7 +548,7 @@ def test_publishing_puts_quiet_executed_notebooks_in_place(finished: Path) -> No
 
 def test_a_study_says_what_it_cost_and_a_notebook_what_it_answers(finished: Path) -> None:
     cost = publish.cost(finished / "outputs" / "tiny")
-    assert re.fullmatch(r"The steps of the study take 0 minutes together.*\n.*\d GB of memory.* 0\.0 GB of disk\.", cost)
+    assert re.fullmatch(r"The steps of the study take 0 minutes.*\n.*\d GB of memory.* 0\.0 GB of disk\.", cost)
     source = finished / "notebooks" / "10_make.ipynb"
     with pytest.raises(RunError, match="10_make.ipynb gives no answer: run `make notebooks ONLY=10_make`"):
         publish.answer(source)
