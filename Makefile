@@ -6,7 +6,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH ?= torch==2.13.0
 # make test starts from here, so that every notebook cell is executed for real
 EMPTY := $(CURDIR)/.test-outputs
-# One test process a core; tests of a file stay together, since they share what the file sets up, until a process is idle
+# One test process a core. Tests that follow each other run in one process, since they share fixtures; a process that has
+# none left takes over some of another's.
 SIDE_BY_SIDE := -n auto --maxprocesses=8 --dist worksteal
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=1200
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-# Test processes beside each other share the cores: torch's threads would wait for each other, ten times as long.
+# Several test processes share the cores. With more threads than cores, torch takes up to ten times as long.
 if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 

@@ -52,9 +52,7 @@ KINDS: dict[str, tuple[Callable[[int], hf.PreTrainedConfig], bool]] = {
 
 
 def words() -> hf.PreTrainedTokenizerFast:
-    found = tiny.tokenizer()
-    found.pad_token = "<unk>"
-    return found
+    return tiny.tokenizer(pad="<unk>")
 
 
 def made(config: hf.PreTrainedConfig, seed: int = 0) -> hf.PreTrainedModel:

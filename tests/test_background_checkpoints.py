@@ -46,6 +46,15 @@ def own(folder: Path) -> Path:
     return next((folder / "checkpoints").iterdir())
 
 
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let training stop at this step, before the next checkpoint is due."""
+
+    def stop(self: object, args: object, state: object, control: object, **more: object) -> None:
+        control.should_training_stop |= state.global_step == step
+
+    monkeypatch.setattr(trainer.TrainingMonitor, "on_step_end", stop)
+
+
 class Slow:
     """Stands for `checkpoints.save_file` on a slow disk: the first file is written when step `until` is logged."""
 
@@ -192,12 +201,9 @@ def test_nothing_writes_after_training_however_it_ends(
         if step == 3 and not stops:
             raise tiny.Killed
 
-    def stop(self: object, args: object, state: object, control: object, **more: object) -> None:
-        control.should_training_stop |= stops and state.global_step == 3
-
-    monkeypatch.setattr(trainer.TrainingMonitor, "on_step_end", stop)
     monkeypatch.setattr(checkpoints, "publish", late)
     if stops:
+        stop_after(monkeypatch, step=3)
         run(tmp_path, small, progress=progress)
     else:
         with pytest.raises(tiny.Killed):
@@ -222,12 +228,9 @@ def test_an_error_is_raised_where_training_stops_before_the_next_checkpoint(
         ended.set()
         return made
 
-    def stop(self: object, args: object, state: object, control: object, **more: object) -> None:
-        control.should_training_stop |= state.global_step == 3
-
     plain = SFTTrainer.train
     monkeypatch.setattr(SFTTrainer, "train", train)
-    monkeypatch.setattr(trainer.TrainingMonitor, "on_step_end", stop)
+    stop_after(monkeypatch, step=3)
     monkeypatch.setattr(checkpoints, "publish", fail)
     with pytest.raises(RunError, match="the disk is full"):
         run(tmp_path, small)

@@ -28,18 +28,12 @@ ASKED = {
 
 @pytest.fixture(scope="module")
 def words() -> PreTrainedTokenizerBase:
-    found = tiny.tokenizer()
-    found.pad_token = "<unk>"
-    return found
+    return tiny.tokenizer(pad="<unk>")
 
 
 @pytest.fixture(scope="module")
 def model(words: PreTrainedTokenizerBase, small: SimpleNamespace) -> LlamaForCausalLM:  # noqa: F811
-    found = random_llama(words, hidden=64, layers=1, length=256)
-    with torch.no_grad():
-        for parameter in found.parameters():
-            parameter.mul_(5)
-    return found
+    return tiny.language_model(words)
 
 
 def test_a_random_llama_is_the_same_for_the_same_seed(words: PreTrainedTokenizerBase) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import tiny
-import torch
 from tokenizers import AddedToken, Tokenizer, normalizers, processors
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -19,7 +18,6 @@ from sbt.inference.completion import complete
 from sbt.inference.loglikelihood import loglikelihoods
 from sbt.inference.tokens import RunTokens, token_ids
 from sbt.models import TextArm
-from sbt.models.measure import random_llama
 from sbt.utils.errors import DataError
 
 PREFIX = "Is there a red star? Yes, there is.\n\n"
@@ -38,19 +36,12 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def words() -> PreTrainedTokenizerFast:
-    found = tiny.tokenizer()
-    found.pad_token = "<unk>"
-    return found
+    return tiny.tokenizer(pad="<unk>")
 
 
 @pytest.fixture(scope="module")
 def model(words: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    found = random_llama(words, hidden=64, layers=1, length=256).eval()
-    found.resize_token_embeddings(len(words) + 4, mean_resizing=False)
-    with torch.no_grad():
-        for parameter in found.parameters():
-            parameter.mul_(5)
-    return found
+    return tiny.language_model(words, more=4)
 
 
 def image(words: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:

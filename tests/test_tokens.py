@@ -37,8 +37,7 @@ def folder_of(folder: Path, words: PreTrainedTokenizerFast, **config: object) ->
 
 
 def test_a_whole_tokenizer_is_left_as_it_is(tmp_path: Path) -> None:
-    words = tiny.tokenizer()
-    words.pad_token = "<unk>"
+    words = tiny.tokenizer(pad="<unk>")
     found, notes = tokenizer.load_tokenizer(str(folder_of(tmp_path, words)))
     assert notes == [] and found.get_vocab() == words.get_vocab()
 

@@ -15,6 +15,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from sbt.models.measure import random_llama
+
 CORPUS = [
     "A chat between a curious user and an artificial intelligence assistant. USER: ASSISTANT: [INST] <<SYS>>",
     "Is there a red star in the picture? Yes, there is. What colour is the circle? Blue. Describe the image.",
@@ -22,8 +24,8 @@ CORPUS = [
 ]
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE over a few sentences; `<image>` is not in it."""
+def tokenizer(pad: str | None = None) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over a few sentences; `<image>` is not in it. `pad` is the token that fills rows."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -32,7 +34,19 @@ def tokenizer() -> PreTrainedTokenizerFast:
     core.train_from_iterator(
         CORPUS, trainers.BpeTrainer(vocab_size=330, initial_alphabet=alphabet, special_tokens=special)
     )
-    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    known = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"} | ({"pad_token": pad} if pad else {})
+    return PreTrainedTokenizerFast(tokenizer_object=core, **known)
+
+
+def language_model(words: PreTrainedTokenizerFast, more: int = 0) -> LlamaForCausalLM:
+    """A random Llama of one layer, its weights times five so that texts differ; it has `more` rows than `words`."""
+    found = random_llama(words, hidden=64, layers=1, length=256).eval()
+    if more:
+        found.resize_token_embeddings(len(words) + more, mean_resizing=False)
+    with torch.no_grad():
+        for parameter in found.parameters():
+            parameter.mul_(5)
+    return found
 
 
 def write_models(folder: Path) -> tuple[Path, Path]:

@@ -113,8 +113,9 @@ def check_lengths(
     for part, requests in asked.items():
         try:
             own = tokens(part)
-            for one, sequences in zip(requests, own.items, strict=bool(own.items)):
-                fitted(str(one["id"]), sequences, limit, None)
+            if own.items:
+                for one, sequences in zip(requests, own.items, strict=True):
+                    fitted(str(one["id"]), sequences, limit, None)
             if own.prompts:
                 sizes = [one.get("max_new_tokens", max_new_tokens) for one in requests]
                 _fitting(requests, own.prompts, sizes, limit, None)

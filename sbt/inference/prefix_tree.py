@@ -242,7 +242,7 @@ def _trees(
                     return trees
                 trees.append(PrefixTree(skip))
             trees[-1].add((i, number), one)
-    for tree in trees:  # they are whole: what finds a node's children is more than half of their memory
+    for tree in trees:  # nothing is added any more; the table of children is more than half of a tree's memory
         tree._children.clear()
     return trees
 

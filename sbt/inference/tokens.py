@@ -14,7 +14,7 @@ from sbt.utils.files import sha256
 
 _AT_ONCE = 1000  # texts in one call of a tokenizer, whose own records of a token are some twenty times its id
 _IDS: dict[int, int] = {}  # one object for each id: eight bytes a token instead of thirty-six
-# Methods that a text passes on its way to its ids.
+# The tokenizer's methods that turn a text into ids.
 _CODE = ("__call__", "_get_padding_truncation_strategies", "_switch_to_input_mode", "_encode_plus",
          "set_truncation_and_padding", "_convert_encoding")  # fmt: skip
 
@@ -63,10 +63,10 @@ class RunTokens:
 
 @dataclass(frozen=True)
 class _Rules:
-    """All that decides the ids of a text. `added` are the tokens that are looked for in it before anything else."""
+    """All that decides the ids of a text. A text is first split at the tokens in `added`."""
 
     others: object
-    added: frozenset[tuple[str, int, bool, str]]  # content, id, whether it is looked for in the normalised text, all
+    added: frozenset[tuple[str, int, bool, str]]  # content, id, whether it is normalised, all
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> "_Rules":
@@ -74,7 +74,7 @@ class _Rules:
             [getattr(one, name, None) for name in _CODE] for one in (type(tokenizer), PreTrainedTokenizerFast)
         )
         if own != known:
-            return cls(object(), frozenset())  # code of its own, whose rules cannot be read: equal to none
+            return cls(object(), frozenset())  # other methods, which may do anything: equal to none
         core = tokenizer.backend_tokenizer
         steps = (core.normalizer, core.pre_tokenizer, core.model, core.post_processor)
         states = [sha256(step.__getstate__()) if step is not None else "" for step in steps]

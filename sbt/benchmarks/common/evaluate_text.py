@@ -148,9 +148,10 @@ class _Part:
 def _made(
     arm: TextArm, asked: Mapping[str, Sequence[dict]], tokens: Callable[[str], PartTokens], truncate: bool, part: str
 ) -> _Part:
-    own, truncated = tokens(part), {} if truncate else None
-    how = {"items": own.items, "truncated": truncated}
-    return _Part(own, prepare(arm.model, arm.tokenizer, asked[part], **how) if own.items else None, truncated)
+    own, ready, truncated = tokens(part), None, {} if truncate else None
+    if own.items:
+        ready = prepare(arm.model, arm.tokenizer, asked[part], items=own.items, truncated=truncated)
+    return _Part(own, ready, truncated)
 
 
 def _one_ahead(

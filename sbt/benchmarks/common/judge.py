@@ -282,7 +282,7 @@ def score_files(judged_by: Protocol, judgements: Path | str, protocol: str = "st
 def per_item(protocol: Protocol, samples: Iterable[dict]) -> dict[str, pd.DataFrame]:
     """Points of the questions, 0 to 1, items x arms, for paired comparisons; {} where a step has no such verdicts.
 
-    The turns of a question are one item, their mean: the second goes on from the first. An unread verdict counts as
+    A question is one item: the mean of its turns, since the second depends on the first. An unread verdict counts as
     the lowest; a turn that some arm has no verdict of is left out. DataError where the judges differ.
     """
     rows = [one for one in samples if one.get("benchmark") == protocol.benchmark and not one.get("condition")]
