@@ -1,13 +1,14 @@
 """Executes one notebook with papermill, in a process of its own that ends when the one that started it does.
 
-A process and not a thread: papermill changes the working directory of its whole process while a notebook runs.
+A process and not a thread: papermill changes the working directory of its whole process while a notebook runs. The
+processes are copies of one that has imported papermill: to import it takes longer than to start a kernel.
 """
 
-import json
+import multiprocessing
 import os
-import subprocess
-import sys
 import threading
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from sbt.utils import env, files, paths
@@ -20,6 +21,8 @@ KERNEL_DIED = (
 PATIENCE = 10.0  # seconds for a stopped notebook to shut its kernel down
 STARTS = 3  # a kernel binds its ports after they were found free: of two that start together, one may find them taken
 NO_START = "the kernel did not start in {} attempts. Does `python -m ipykernel --version` work in this environment?"
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["papermill", __name__])
 
 
 class Execution:
@@ -30,41 +33,36 @@ class Execution:
 
     def __init__(self, source: Path, output: Path, values: dict, threads: int = 0) -> None:
         limits = {"OMP_NUM_THREADS": str(threads)} if threads and "OMP_NUM_THREADS" not in os.environ else {}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "sbt.study.execute"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | paths.environment() | limits,
-            start_new_session=True,  # Ctrl-C is for the process that started it, which ends all it has started
-        )
-        job = {"source": str(source), "output": str(output), "values": values}
-        self._process.stdin.write(json.dumps(job) + "\n")
-        self._process.stdin.flush()  # and left open: its end tells the other process that this one died
+        environment = os.environ | paths.environment() | limits
+        self._result, theirs = PROCESSES.Pipe()
+        job = (theirs, environment, str(source), str(output), values)
+        self._process = PROCESSES.Process(target=_execute_here, args=job, daemon=True)
+        self._process.start()
+        theirs.close()  # so that this process's end closes the pipe, by which the other one learns of it
 
     def problem(self) -> str | None:
         """What went wrong, in words; empty where nothing did; None while the notebook is at work."""
-        if self._process.poll() is None:
+        if not self._result.poll():
             return None
-        said = self._process.stdout.read().splitlines()
-        self._close()
-        if self._process.returncode or not said:
-            return f"the process that executed it ended with status {self._process.returncode}"
-        return json.loads(said[-1])
+        try:
+            return self._result.recv()
+        except (EOFError, ConnectionError):
+            self._process.join()
+            return f"the process that executed it ended with status {self._process.exitcode}"
+        finally:
+            self._end()
 
     def stop(self) -> None:
         """End it and its kernel, wherever they are."""
         self._process.terminate()
-        try:
-            self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._close()
+        self._end()
 
-    def _close(self) -> None:
-        self._process.stdin.close()
-        self._process.stdout.close()
+    def _end(self) -> None:
+        self._process.join(PATIENCE)
+        self._process.kill()
+        self._process.join()
+        self._process.close()
+        self._result.close()
 
 
 def execute(source: str, output: str, values: dict) -> str:
@@ -100,15 +98,16 @@ def _started(source: str, output: str, values: dict) -> str:
     return NO_START.format(STARTS)
 
 
-def _end_with_parent() -> None:
-    os.read(sys.stdin.fileno(), 1)  # returns when the other end is closed; the kernel looks after its own parent
-    os._exit(1)
+def _execute_here(result: Connection, environment: Mapping[str, str], source: str, output: str, values: dict) -> None:
+    """Execute a notebook in this new process, and send the problem."""
+    os.setsid()  # Ctrl-C is for the process that started this one, which ends all it has started
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the terminal belongs to the lines of progress
+    os.environ.clear()  # that of the process of which this is a copy
+    os.environ.update(environment)
+    threading.Thread(target=_end_with_parent, args=[result], daemon=True).start()
+    result.send(execute(source, output, values))
 
 
-if __name__ == "__main__":
-    job = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        print(json.dumps(execute(**job)), flush=True)
-    except KeyboardInterrupt:
-        sys.exit(130)
+def _end_with_parent(result: Connection) -> None:
+    result.poll(None)  # nothing is ever sent here: it returns when the other end is closed
+    os._exit(1)  # the kernel looks after its own parent
