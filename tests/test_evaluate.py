@@ -113,29 +113,33 @@ def test_nothing_to_ask_is_an_error(asked: list, tmp_path: Path) -> None:
     assert not asked
 
 
-def test_pictures_are_looked_at_before_any_is_asked_about(tmp_path: Path) -> None:
+def kept(folder: Path, names: list[str], on_bad: str = "stop") -> list[str]:
+    """The pictures that are left of one part that asks about all of them."""
+    run = SimpleNamespace(p=SimpleNamespace(on_bad=on_bad), progress=None)
+    (part,) = evaluate.keep_usable(run, folder, {"": [{"image": name} for name in names]}).values()
+    return [item["image"] for item in part]
+
+
+def test_pictures_are_looked_at_before_any_is_asked_about(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
     (tmp_path / "text.jpg").write_text("no picture")
     names = ["text.jpg", "good.png", "absent.png", "good.png"]
     with pytest.raises(DataError, match=r"2 of 3 images cannot be used \(1 missing, 1 not_an_image\)(.|\n)*on_bad"):
-        evaluate.usable(tmp_path, names)
-    folder, good, bad = evaluate.usable(tmp_path, names, "skip")
-    assert (folder, good) == (tmp_path, {"good.png": []})
-    assert list(zip(bad.picture, bad.kind, strict=True)) == [("absent.png", "missing"), ("text.jpg", "not_an_image")]
-    with pytest.raises(DataError, match=r"3 of 3 .* 1 too_small\)"):
-        evaluate.usable(tmp_path, names, "skip", min_side=9)
+        kept(tmp_path, names)
+    assert kept(tmp_path, names, "skip") == ["good.png", "good.png"]
+    told, _, *rows = capsys.readouterr().out.splitlines()
+    assert told == "1 pictures can be used, 2 cannot; nothing unusual"
+    assert [row.split()[:2] for row in rows] == [["absent.png", "missing"], ["text.jpg", "not_an_image"]]
+    with pytest.raises(DataError, match=r"1 of 1 .*1 missing\)"):
+        kept(tmp_path, ["absent.png"], "skip")
 
 
-def test_converted_pictures_are_counted_and_named(tmp_path: Path) -> None:
+def test_converted_pictures_are_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     Image.new("CMYK", (8, 8)).save(tmp_path / "ink.jpg")
     Image.new("I;16", (8, 8)).save(tmp_path / "deep.png")
     for k in range(4):
         Image.new("RGBA", (8, 8)).save(tmp_path / f"glass{k}.png")
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
-    _, good, bad = evaluate.usable(tmp_path, [path.name for path in tmp_path.iterdir()])
-    assert len(good) == 7 and bad.empty
-    assert (good["ink.jpg"], good["deep.png"], good["plain.png"]) == (["cmyk"], ["16_bit"], [])
-    assert evaluate.noted(good) == (
-        "1 cmyk (ink.jpg), 1 16_bit (deep.png), 4 alpha (glass0.png, glass1.png, glass2.png, ...)"
-    )
-    assert evaluate.noted({"plain.png": []}) == "nothing unusual"
+    assert len(kept(tmp_path, [path.name for path in tmp_path.iterdir()])) == 7
+    noted = "1 cmyk (ink.jpg), 1 16_bit (deep.png), 4 alpha (glass0.png, glass1.png, glass2.png, ...)"
+    assert capsys.readouterr().out == f"7 pictures can be used, 0 cannot; {noted}\n"

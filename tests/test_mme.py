@@ -5,6 +5,7 @@ import random
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -264,11 +265,12 @@ def test_both_layouts_hold_the_same_questions(tmp_path: Path) -> None:
 def test_on_bad_decides_about_a_missing_picture(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "x.jpg")
     items = [{"task": "posters", "image": image, "question": "?", "label": "Yes"} for image in ("x.jpg", "y.jpg")]
-    named = located(tmp_path, items)
+    named = mme.with_pictures(tmp_path, items)
+    run = SimpleNamespace(p=SimpleNamespace(on_bad="stop"), progress=None)
     with pytest.raises(DataError, match=r"1 of 2 images cannot be used \(1 missing\)(.|\n)*posters/y\.jpg"):
-        evaluate.usable(tmp_path, named)
-    _, good, bad = evaluate.usable(tmp_path, named, "skip")
-    assert list(good) == ["x.jpg"] and bad[["picture", "kind"]].values.tolist() == [["posters/y.jpg", "missing"]]
+        evaluate.keep_usable(run, tmp_path, {"": named})
+    run.p.on_bad = "skip"
+    assert evaluate.keep_usable(run, tmp_path, {"": named}) == {"": named[:1]}
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def pictures(
     """The folder `images`, or a folder with the published pictures where `images`, or `given` without it, is "hub".
 
     `names` are the pictures wanted, by task where tasks have different sources. They are unpacked from the zip once,
-    only those asked for; one that the zip does not have stays missing, for `evaluate.usable` to judge. RunError
+    only those asked for; one that the zip does not have stays missing, for `evaluate.keep_usable` to judge. RunError
     where the zip cannot be had, or the disk is too small.
     """
     if images != HUB and (images or given != HUB):

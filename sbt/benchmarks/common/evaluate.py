@@ -40,40 +40,6 @@ Parts = Mapping[str, Sequence[dict]]  # items by the part of the benchmark: a sp
 Progress = Callable[[int, int], None] | None
 
 
-def usable(
-    folder: Path | str, names: Iterable[str], on_bad: str = "stop", *, min_side: int = images.MIN_SIDE,
-    progress: Progress = None,
-) -> tuple[Path, dict[str, list[str]], pd.DataFrame]:  # fmt: skip
-    """(the folder, the pictures in it that can be used, those that cannot with kind and reason).
-
-    The good ones by name, each with which of `images.NOTED` it is: CMYK, 16 bits, ... (`noted` tells). Every file is
-    decoded once, before an arm is loaded; `min_side` in pixels. DataError counts and names the bad ones where `on_bad`
-    is "stop", or where none is good; "skip" leaves them out.
-    """
-    folder, names = paths.resolve(str(folder)), sorted(set(names))
-    report = images.check((folder / name for name in names), min_side=min_side, progress=progress)
-    _, bad = images.settle(report, on_bad)
-    left_out = {problem.path: problem for problem in bad}
-    problems = [(name, left_out[folder / name]) for name in names if folder / name in left_out]
-    rows = [(name, problem.kind, problem.reason) for name, problem in problems]
-    good = {name: report.noted.get(folder / name, []) for name in names if folder / name not in left_out}
-    return folder, good, pd.DataFrame(rows, columns=["picture", "kind", "reason"])
-
-
-def noted(good: Mapping[str, Sequence[str]]) -> str:
-    """What is unusual in the good pictures of `usable`, counted, the first ones named: "2 cmyk (a.jpg, b.jpg)".
-
-    CMYK, 16 bits and transparency are converted as `data.images.to_rgb` says; the others are taken as they are.
-    """
-    notes = []
-    for kind in images.NOTED:
-        names = [name for name, kinds in good.items() if kind in kinds]
-        more = ", ..." if len(names) > images.NAMED else ""
-        if names:
-            notes.append(f"{len(names)} {kind} ({', '.join(names[: images.NAMED])}{more})")
-    return ", ".join(notes) or "nothing unusual"
-
-
 def seeing_arms(run: Run) -> dict[str, str]:
     """Name -> folder of the study's arms that can see, those that the run's parameters `arms` and `arm_steps` name."""
     folders, p = run.upstreams(*run.p.arm_steps).values(), run.p
@@ -112,14 +78,32 @@ def picture_folder(
 def keep_usable(run: Run, folder: Path, parts: Parts) -> dict[str, list[dict]]:
     """The parts without the items whose picture cannot be used; prints how many can, and why others cannot.
 
-    The run's parameter `on_bad` decides whether a bad picture stops: `usable`.
+    Every file is decoded once, before an arm is loaded. DataError counts and names the bad ones where the run's
+    parameter `on_bad` is "stop", or where none is good; "skip" leaves them out.
     """
-    names = [file_of(item) for items in parts.values() for item in items]
-    _, good, bad = usable(folder, names, run.p.on_bad, progress=run.progress)
-    print(f"{len(good)} pictures can be used, {len(bad)} cannot; {noted(good)}")
-    if len(bad):
-        print(bad.to_string(index=False))
-    return {part: [item for item in items if file_of(item) in good] for part, items in parts.items()}
+    names = {folder / name: name for name in sorted({file_of(item) for items in parts.values() for item in items})}
+    report = images.check(names, progress=run.progress)
+    good, bad = images.settle(report, run.p.on_bad)
+    print(f"{len(good)} pictures can be used, {len(bad)} cannot; {_noted(report, names)}")
+    if bad:
+        rows = [(names[problem.path], problem.kind, problem.reason) for problem in bad]
+        print(pd.DataFrame(rows, columns=["picture", "kind", "reason"]).to_string(index=False))
+    kept = {names[file] for file in good}
+    return {part: [item for item in items if file_of(item) in kept] for part, items in parts.items()}
+
+
+def _noted(report: images.Report, names: Mapping[Path, str]) -> str:
+    """What is unusual in the good pictures, counted, the first ones named: "2 cmyk (a.jpg, b.jpg)".
+
+    CMYK, 16 bits and transparency are converted as `data.images.to_rgb` says; the others are taken as they are.
+    """
+    notes = []
+    for kind in images.NOTED:
+        found = [names[file] for file, kinds in report.noted.items() if kind in kinds]
+        more = ", ..." if len(found) > images.NAMED else ""
+        if found:
+            notes.append(f"{len(found)} {kind} ({', '.join(found[: images.NAMED])}{more})")
+    return ", ".join(notes) or "nothing unusual"
 
 
 def file_of(item: Mapping) -> str:

@@ -109,7 +109,7 @@ def _paired(items: list[dict], file: Path) -> list[dict]:
 def with_pictures(folder: Path | str, items: Sequence[dict]) -> list[dict]:
     """The items with `file`, the path in `folder` of the picture: TASK/IMAGE, TASK/images/IMAGE or IMAGE.
 
-    The first of them where none is there: what is missing is for `evaluate.usable` to judge, with other bad pictures.
+    The first of them where none is there: `evaluate.keep_usable` judges what is missing, with other bad pictures.
     Image names are unique within a task only.
     """
     root, found = paths.resolve(str(folder)), []
