@@ -9,8 +9,11 @@ mmlu_modeling.py @47f96a3).
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import yaml
 
 from sbt.benchmarks import check_protocol
 from sbt.benchmarks.common import answers as answer_files
@@ -29,26 +32,15 @@ if TYPE_CHECKING:
 
 SPLIT, LETTERS = "test", "ABCD"
 _HEADERS = (["question", *"abcd", "answer"], list("012345"))  # which copies add, the second one by pandas
-# The `tag` of lm_eval/tasks/mmlu/default/mmlu_*.yaml (0.4.13).
-_STEM = """abstract_algebra anatomy astronomy college_biology college_chemistry college_computer_science
-    college_mathematics college_physics computer_security conceptual_physics electrical_engineering
-    elementary_mathematics high_school_biology high_school_chemistry high_school_computer_science
-    high_school_mathematics high_school_physics high_school_statistics machine_learning"""
-_HUMANITIES = """formal_logic high_school_european_history high_school_us_history high_school_world_history
-    international_law jurisprudence logical_fallacies moral_disputes moral_scenarios philosophy prehistory
-    professional_law world_religions"""
-_SOCIAL = """econometrics high_school_geography high_school_government_and_politics high_school_macroeconomics
-    high_school_microeconomics high_school_psychology human_sexuality professional_psychology public_relations
-    security_studies sociology us_foreign_policy"""
-_OTHER = """business_ethics clinical_knowledge college_medicine global_facts human_aging management marketing
-    medical_genetics miscellaneous nutrition professional_accounting professional_medicine virology"""
-CATEGORIES = {
-    "stem": tuple(_STEM.split()),
-    "humanities": tuple(_HUMANITIES.split()),
-    "social sciences": tuple(_SOCIAL.split()),
-    "other": tuple(_OTHER.split()),
+_TASKS = Path(*find_spec("lm_eval").submodule_search_locations, "tasks", "mmlu", "default")  # the harness's files
+_CATEGORY = {  # of each subject: "stem" where its file has the tag mmlu_stem_tasks
+    file.stem.removeprefix("mmlu_"): yaml.safe_load(read_text(file))["tag"].split("_", 1)[1].rsplit("_", 1)[0]
+    for file in sorted(_TASKS.glob("mmlu_*.yaml"))
 }
-_CATEGORY = {subject: category for category, subjects in CATEGORIES.items() for subject in subjects}
+CATEGORIES = {
+    kind.replace("_", " "): tuple(subject for subject, own in _CATEGORY.items() if own == kind)
+    for kind in ("stem", "humanities", "social_sciences", "other")
+}
 OWN = "own subjects"  # the category of a set with none of MMLU's subjects in it, such as the micro-world's
 _ABOUT = "The following are multiple choice questions (with answers) about"
 MAX_NEW_TOKENS, MAX_PROMPT_TOKENS = 2, 2048  # of the authors' script
@@ -57,7 +49,7 @@ Docs = Sequence[dict] | Mapping[str, Sequence[dict]]
 
 def category(subject: str, protocol: str = "standard") -> str:
     """The subject's category. The authors (evaluate_mmlu.py@47f96a3), like MMLU's own, count anatomy as "other"."""
-    return "other" if (subject, protocol) == ("anatomy", "paper") else _CATEGORY.get(subject, OWN)
+    return "other" if (subject, protocol) == ("anatomy", "paper") else _CATEGORY.get(subject, OWN).replace("_", " ")
 
 
 def read(path: Path | str, split: str = SPLIT) -> dict[str, list[dict]]:
