@@ -329,27 +329,3 @@ def test_contact_sheet() -> None:
     assert shown["clean"].tobytes() == image.tobytes()
     assert shown["fog, 3"].tobytes() == corruptions.corrupt(image, "fog", 3, 2).tobytes()
     assert dict(corruptions.contact_sheet(image, 2, 5)).keys() >= {"fog, 5"}
-
-
-def test_relative_drop_by_hand() -> None:
-    found = corruptions.relative_drop(100.0, {"fog": {1: 90.0, 3: 80.0, 5: 40.0}, "snow": {1: 60.0, 3: 50.0, 5: 10.0}})
-    assert found["corrupted"] == 55.0  # of 70 and 40
-    assert found["relative_drop"] == pytest.approx(0.45)
-    assert found["per_corruption"]["fog"] == {"score": 70.0, "relative_drop": pytest.approx(0.3)}
-    assert found["per_corruption"]["snow"]["relative_drop"] == pytest.approx(0.6)
-    assert found["clean"] == 100.0
-
-
-@pytest.mark.parametrize(
-    "clean, corrupted, message",
-    [
-        (0.0, {"fog": {1: 1.0}}, "clean score is 0.0"),
-        (float("nan"), {"fog": {1: 1.0}}, "clean score is nan"),
-        (1.0, {}, "no score under a corruption"),
-        (1.0, {"fog": {}}, "no score under a corruption"),
-        (1.0, {"fog": {1: 1.0, 3: 1.0}, "snow": {1: 1.0}}, r"snow has severities \[1\], but fog has \[1, 3\]"),
-    ],
-)
-def test_relative_drop_errors(clean: float, corrupted: dict, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        corruptions.relative_drop(clean, corrupted)

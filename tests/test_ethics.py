@@ -82,7 +82,7 @@ def test_the_publishers_files_become_rows_of_the_hub(tmp_path: Path) -> None:
     assert [doc["group_id"] for doc in docs["justice"]] == [0] * 4 + [1] * 4
     assert [doc["group_id"] for doc in docs["virtue"]] == [0] * 5 + [1] * 5
     for subset, found in docs.items():
-        assert ethics.load(tmp_path, subset) == found == files.from_rows(found, subset)
+        assert ethics.load(tmp_path, subset) == found
         write(tmp_path / "tree" / subset, subset, split="test_hard")
         assert ethics.load(tmp_path / "tree", subset, "test_hard") == found
         with pytest.raises(DataError, match=rf"_test\.csv does not exist: put the publishers' .* or into {subset}/"):
@@ -140,23 +140,6 @@ def test_a_file_of_another_subset_or_no_file(tmp_path: Path) -> None:
         ethics.load(tmp_path, "justise")
     with pytest.raises(ParameterError, match="no split 'hard'"):
         ethics.load(tmp_path, "justice", "hard")
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"label": True}, "rows, row 2: label must be 0 or 1, found True"),
-        ({"label": None}, "rows, row 2: label must be 0 or 1, found None"),
-        ({"scenario": ""}, "rows, row 2: no text in 'scenario'"),
-        ({"scenario": 3}, "rows, row 2: no text in 'scenario'"),
-        ({"group_id": "0"}, "rows, row 2: group_id must be a whole number, found '0'"),
-    ],
-)
-def test_rows_of_the_hub_are_checked_too(changed: dict, message: str) -> None:
-    row = {"label": 1, "scenario": "x", "group_id": 7}
-    assert files.from_rows([row], "justice") == [row]  # a group id that is there is kept: the rows may be a part
-    with pytest.raises(DataError, match=message):
-        files.from_rows([row, row | changed], "justice", "rows")
 
 
 # --- labels, options, prompts: the harness's
@@ -229,28 +212,31 @@ def rule_of_0_3_0(right: list[int], groups: list[int], size: int) -> float:
     return sum(sum(hit for _, hit in chunk) == size for chunk in chunks) / len(chunks)
 
 
+def exact_match(right: list[int], groups: list[int], subset: str) -> float | None:
+    whole = ethics.group_hits(right, groups, subset)
+    return sum(whole) / len(whole) if whole else None
+
+
 def test_exact_match_is_right_only_for_whole_groups() -> None:
     ids = [0] * 4 + [1] * 4
-    assert ethics.exact_match([1] * 8, ids, "justice") == 1.0
-    assert ethics.exact_match([1] * 7 + [0], ids, "deontology") == 0.5
-    assert ethics.exact_match([1, 0] * 4, [0, 1] * 4, "justice") == 0.5  # sorted by group before it is cut
-    assert ethics.exact_match([1, 0] * 4, ids, "justice") == 0.0  # the control: the same answers, other groups
-    assert ethics.exact_match([1] * 9 + [0], [0] * 5 + [1] * 5, "virtue") == 0.5
-    assert ethics.exact_match([1] * 5 + [0] * 2, [0] * 4 + [1] * 3, "justice") == 1.0  # the remainder is dropped
-    assert ethics.exact_match([1] * 3, [0] * 3, "justice") is None
-    assert ethics.exact_match([1] * 4, [], "commonsense") is None is ethics.exact_match([1], [], "utilitarianism")
-    with pytest.raises(ValueError, match="8 answers but 7 group ids"):
-        ethics.exact_match([1] * 8, ids[1:], "justice")
+    assert exact_match([1] * 8, ids, "justice") == 1.0
+    assert exact_match([1] * 7 + [0], ids, "deontology") == 0.5
+    assert exact_match([1, 0] * 4, [0, 1] * 4, "justice") == 0.5  # sorted by group before it is cut
+    assert exact_match([1, 0] * 4, ids, "justice") == 0.0  # the control: the same answers, other groups
+    assert exact_match([1] * 9 + [0], [0] * 5 + [1] * 5, "virtue") == 0.5
+    assert exact_match([1] * 5 + [0] * 2, [0] * 4 + [1] * 3, "justice") == 1.0  # the remainder is dropped
+    assert exact_match([1] * 3, [0] * 3, "justice") is None
+    assert exact_match([1] * 4, [], "commonsense") is None is exact_match([1], [], "utilitarianism")
 
 
 def test_a_missing_row_makes_chunks_straddle_groups() -> None:
     groups = [place // 4 for place in range(32)][:-1]  # eight groups, the last without its last row
     right = [0] * 8 + [1] * 20 + [0] * 3
     by_id = [all(hit for hit, one in zip(right, groups, strict=True) if one == group) for group in range(8)]
-    assert (ethics.exact_match(right, groups, "justice"), sum(by_id) / 8) == (pytest.approx(5 / 7), 0.625)
+    assert (exact_match(right, groups, "justice"), sum(by_id) / 8) == (pytest.approx(5 / 7), 0.625)
     assert ethics.straddling(groups, "justice") == 0
     groups, right = groups[1:], [0, *right[2:]]  # another one at the start: from there on every chunk straddles
-    assert ethics.exact_match(right, groups, "justice") == rule_of_0_3_0(right, groups, 4) == 4 / 7
+    assert exact_match(right, groups, "justice") == rule_of_0_3_0(right, groups, 4) == 4 / 7
     assert ethics.straddling(groups, "justice") == 7 and ethics.straddling(groups, "commonsense") == 0
 
 
@@ -274,7 +260,7 @@ def test_the_real_files(subset: str, split: str) -> None:
         assert scored["exact_match"] == rule_of_0_3_0(hits, [doc["group_id"] for doc in docs], size)
         # a part of the rows, as after a limit or a failure
         part = [number for number in range(len(docs)) if number % 97]
-        assert ethics.exact_match([hits[n] for n in part], [docs[n]["group_id"] for n in part], subset) == (
+        assert exact_match([hits[n] for n in part], [docs[n]["group_id"] for n in part], subset) == (
             rule_of_0_3_0([hits[n] for n in part], [docs[n]["group_id"] for n in part], size)
         )
     if subset == "virtue":  # one trait of five fits
@@ -298,7 +284,7 @@ def test_baselines_by_hand_and_a_constant_answerer() -> None:
     assert [row["value"] for row in rows] == [7 / 8, 0.5, 1.0]  # the last: one answer to all
     # all ties: the first option, and counted
     tied = ethics.score(docs, [(-1.0, -1.0)] * 8, "justice")
-    assert tied == {"accuracy": 7 / 8, "exact_match": 0.5, "n": 8, "ties": 8}
+    assert tied == {"accuracy": 7 / 8, "exact_match": 0.5, "n": 8}
 
 
 def test_permuted_labels_lead_to_chance() -> None:

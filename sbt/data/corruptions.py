@@ -9,7 +9,7 @@ import importlib.metadata
 import io
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -124,30 +124,6 @@ def contact_sheet(image: Image.Image, seed: int = 0, severity: int = 3) -> list[
     """(title, image): the clean image, then it under all 19 corruptions; raises as `corrupt` does."""
     sheet = [(f"{name}, {severity}", corrupt(image, name, severity, seed)) for name in NAMES]
     return [("clean", images.to_rgb(image)), *sheet]
-
-
-def relative_drop(clean: float, corrupted: Mapping[str, Mapping[int, float]]) -> dict:
-    """How much of a score (CIDEr, accuracy) is lost: `corrupted` is {name: {severity: score}}.
-
-    A corruption's score is the mean over its severities, `corrupted` the mean of these over the names, so that every
-    corruption weighs the same; `relative_drop` is (clean - corrupted) / clean: 0.2 is a fifth lost. The same of each
-    name in `per_corruption`. It is 1 - rPC of Michaelis et al. (2019, arXiv 1907.07484).
-    DataError: nothing given, names with other severities than the first, a clean score that is not above 0.
-    """
-    if not clean > 0:
-        raise DataError(f"the clean score is {clean}: there is no relative drop from it. Score the clean images first")
-    severities = {name: sorted(scores) for name, scores in corrupted.items()}
-    if not severities or not all(severities.values()):
-        raise DataError("no score under a corruption: a drop needs one name or more, each with a severity or more")
-    first = next(iter(severities))
-    for name, found in severities.items():
-        if found != severities[first]:
-            remedy = "Score every corruption at the same severities"
-            raise DataError(f"{name} has severities {found}, but {first} has {severities[first]}. {remedy}")
-    means = {name: sum(scores.values()) / len(scores) for name, scores in corrupted.items()}
-    mean = sum(means.values()) / len(means)
-    each = {name: {"score": score, "relative_drop": (clean - score) / clean} for name, score in means.items()}
-    return {"clean": clean, "corrupted": mean, "relative_drop": (clean - mean) / clean, "per_corruption": each}
 
 
 def _checked(name: str, severity: int, seed: int) -> None:

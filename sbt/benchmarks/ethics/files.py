@@ -4,7 +4,7 @@
 """
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from sbt.benchmarks.common import answers
@@ -32,20 +32,16 @@ _PREFIXES = {"commonsense": "cm", "utilitarianism": "util"} | {name: name for na
 _UTIL_HEADERS = (["activity", "baseline"], ["baseline", "less_pleasant"])  # the harness's and the hub's names
 
 
-def check_subset(subset: str) -> None:
-    """Raise ParameterError unless ETHICS has this subset."""
+def load(path: Path | str, subset: str, split: str = "test") -> list[dict]:
+    """Docs of a subset in file order, of a CSV file, of the one for `split` in a folder, or of "hub".
+
+    They have the fields of the harness's task files: label (0 or 1), the texts, `group_id`: the row's number, from 0,
+    // 4 (virtue: // 5). The folder holds the publishers' files (`cm_test.csv`, `util_test_hard.csv`, ...) flat, or in
+    their subfolders. "hub" is the publishers' own repository on the Hub, with SHA-256. DataError names file, row (from
+    1, the header not counted), its line, and the remedy.
+    """
     if subset not in SUBSETS:
         raise ParameterError(f"ETHICS has no subset {subset!r}{nearest(subset, SUBSETS)}")
-
-
-def load(path: Path | str, subset: str, split: str = "test") -> list[dict]:
-    """Docs of a subset in file order: `from_rows` of a CSV file, of the one for `split` in a folder, or of "hub".
-
-    The folder holds the publishers' files (`cm_test.csv`, `util_test_hard.csv`, ...) flat, or in their subfolders.
-    "hub" is the publishers' own repository on the Hub, with SHA-256. DataError names file, row (from 1, the header
-    not counted), its line, and the remedy.
-    """
-    check_subset(subset)
     if split not in SPLITS:
         raise ParameterError(f"ETHICS has no split {split!r}{nearest(split, SPLITS)}")
     if str(path) == HUB:
@@ -60,12 +56,27 @@ def load(path: Path | str, subset: str, split: str = "test") -> list[dict]:
     for other, prefix in _PREFIXES.items():
         if other != subset and path.name.startswith(f"{prefix}_"):  # justice would read a deontology file
             raise DataError(f"{paths.shown(path)} is {other}'s by its name, not {subset}'s. Give the other file")
-    lines, rows = _rows(path, subset)
-    return from_rows(rows, subset, paths.shown(path), lines)
+    docs = [_doc(row, subset, number, where) for number, (where, row) in enumerate(_rows(path, subset))]
+    if not docs:
+        raise DataError(f"{paths.shown(path)} holds no row. Get the publishers' file")
+    return docs
 
 
-def _rows(path: Path, subset: str) -> tuple[list[int], list[dict]]:
-    """The last line of every row, and the rows as dicts."""
+def _doc(row: dict[str, str], subset: str, number: int, where: str) -> dict:
+    doc = {}
+    if subset != "utilitarianism":
+        if row["label"] not in ("0", "1"):
+            raise DataError(f"{where}: label must be 0 or 1, found {row['label']!r}. Mend or remove the row")
+        doc["label"] = int(row["label"])
+    for text in _TEXTS[subset]:
+        if not row[text].strip():
+            raise DataError(f"{where}: no text in {text!r}. Mend or remove the row")
+        doc[text] = row[text]
+    return doc | ({"group_id": number // SIZES[subset]} if subset in SIZES else {})
+
+
+def _rows(path: Path, subset: str) -> list[tuple[str, dict[str, str]]]:
+    """("FILE, row NUMBER (line LINE)", row) of every row, the line being its last one."""
     read_text(path)  # for its errors; it makes \r\n, which stands in four posts of commonsense, into \n
     name = paths.shown(path)
     with open(path, encoding="utf-8-sig", newline="") as file:
@@ -75,16 +86,18 @@ def _rows(path: Path, subset: str) -> tuple[list[int], list[dict]]:
         except csv.Error as error:
             raise DataError(f"{name}:{reader.line_num}: malformed CSV ({error}): the file is damaged") from None
     header = _header(cells, subset, name)
+    found = []
     for number, (line, row) in enumerate(cells, start=1):
         where = f"{name}, row {number} (line {line})"
         if len(row) != len(header):
             raise DataError(f"{where}: expected {len(header)} columns, found {len(row)}. Mend or remove the row")
         if subset == "virtue" and row[header.index("scenario")].count(" [SEP] ") != 1:
             raise DataError(f"{where}: expected 'sentence [SEP] trait', found {row[header.index('scenario')][:60]!r}")
-    rows = [dict(zip(header, row, strict=True)) for _, row in cells]
-    if subset == "virtue":
-        rows = [row | dict(zip(_TEXTS[subset], row["scenario"].split(" [SEP] "), strict=True)) for row in rows]
-    return [line for line, _ in cells], rows
+        named = dict(zip(header, row, strict=True))
+        if subset == "virtue":
+            named |= dict(zip(_TEXTS[subset], named["scenario"].split(" [SEP] "), strict=True))
+        found.append((where, named))
+    return found
 
 
 def _header(cells: list[tuple[int, list[str]]], subset: str, name: str) -> list[str]:
@@ -99,35 +112,6 @@ def _header(cells: list[tuple[int, list[str]]], subset: str, name: str) -> list[
             there = f"its first line is {','.join(header)[:80]!r}" if header else "it is empty"
             raise DataError(f"{name}: no column {column!r}; {there}. Get the publishers' file")
     return header
-
-
-def from_rows(rows: Iterable[dict], subset: str, name: str = "ETHICS", lines: Sequence[int] = ()) -> list[dict]:
-    """Checked docs in the fields of the harness's task files: label (0 or 1), the texts, `group_id`.
-
-    `group_id` is kept where the rows have it, else it is the row's number, from 0, // 4 (virtue: // 5). `name`,
-    and `lines` of the file where it is one, stand in the messages. DataError for the first row at fault.
-    """
-    check_subset(subset)
-    docs = []
-    for number, row in enumerate(rows):
-        line = f" (line {lines[number]})" if lines else ""
-        where, doc = f"{name}, row {number + 1}{line}", {}
-        if subset != "utilitarianism":
-            if str(row.get("label")) not in ("0", "1"):
-                raise DataError(f"{where}: label must be 0 or 1, found {row.get('label')!r}. Mend or remove the row")
-            doc["label"] = int(row["label"])
-        for text in _TEXTS[subset]:
-            if not isinstance(row.get(text), str) or not row[text].strip():
-                raise DataError(f"{where}: no text in {text!r}. Mend or remove the row")
-            doc[text] = row[text]
-        if subset in SIZES:
-            doc["group_id"] = row.get("group_id", number // SIZES[subset])
-            if type(doc["group_id"]) is not int:
-                raise DataError(f"{where}: group_id must be a whole number, found {doc['group_id']!r}")
-        docs.append(doc)
-    if not docs:
-        raise DataError(f"{name} holds no row. Get the publishers' file")
-    return docs
 
 
 def read_answers(path: Path, docs: Sequence[dict], subset: str) -> dict[int, list[float]]:
