@@ -184,14 +184,13 @@ def test_what_was_asked_otherwise_is_asked_again(tmp_path: Path, language: Langu
         ({**FREE, "until": [first[0][:1]]}, 4, {}),
         ({**FREE, "context": "Q:"}, 4, {}),
         (FREE, 4, {"add_bos": True}),
-        (FREE, 4, {"identity": "another model"}),
     ):
         before = len(written)
         complete(*language, [request], cache=cache, max_new_tokens=size, **changed)
         assert len(written) == before + 1, (request, size, changed)
     assert complete(*language, [FREE], cache=cache, max_new_tokens=4) == first
-    assert len(written) == 6
-    assert len([json.loads(line) for line in cache.read_text().splitlines()]) == 6
+    assert len(written) == 5
+    assert len([json.loads(line) for line in cache.read_text().splitlines()]) == 5
 
 
 def test_a_prompt_too_long_is_an_error_or_cut_and_counted(tmp_path: Path, language: Language) -> None:

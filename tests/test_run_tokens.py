@@ -161,7 +161,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Counter:
 
 
 def three(model: LlamaForCausalLM, words: PreTrainedTokenizerFast, *changes: object) -> list[TextArm]:
-    return [TextArm(change.__name__, model, change(copy.deepcopy(words)), change.__name__) for change in changes]
+    return [TextArm(change.__name__, model, change(copy.deepcopy(words))) for change in changes]
 
 
 @pytest.mark.parametrize("too_long", evaluate_text.TOO_LONG)

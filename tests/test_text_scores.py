@@ -34,7 +34,7 @@ def arms(small: SimpleNamespace) -> list[TextArm]:  # noqa: F811
             for parameter in model.parameters():
                 if parameter.dim() > 1:
                     parameter.mul_(scale)
-        made.append(TextArm(name, model, words, identity=name))
+        made.append(TextArm(name, model, words))
     return made
 
 
@@ -111,9 +111,12 @@ def test_what_is_known_is_not_asked_again(
     assert {str(file.relative_to(tmp_path)): file.read_bytes() for file in sorted(tmp_path.rglob("*.jsonl"))} == kept
     with pytest.raises(AssertionError, match="the model is asked"):  # the control
         evaluate_text.ask(arms, {"a choice": [{**CHOICE[0], "context": "else"}]}, tmp_path)
-    other = [TextArm(arm.name, arm.model, arm.tokenizer, identity="other weights") for arm in arms]
+    with torch.no_grad():
+        arms[0].model.lm_head.weight.mul_(2)
     with pytest.raises(AssertionError, match="the model is asked"):
-        evaluate_text.ask(other, asked, tmp_path, max_new_tokens=6)
+        evaluate_text.ask(arms, asked, tmp_path, max_new_tokens=6)
+    with torch.no_grad():
+        arms[0].model.lm_head.weight.div_(2)
 
 
 def test_a_prompt_too_long_is_an_error_or_cut_and_counted(arms: list, tmp_path: Path) -> None:

@@ -33,7 +33,6 @@ def complete(
     batch_size: int = 32,
     add_bos: bool | None = None,
     truncated: dict[str, int] | None = None,
-    identity: str = "",
     progress: Callable[[int, int], None] | None = None,
     prompts: Sequence[tuple[int, ...]] | None = None,
 ) -> list[str]:
@@ -52,7 +51,7 @@ def complete(
     prompts = _fitting(requests, prompts, sizes, context_length(model, tokenizer), truncated)
     longest = max((len(ids) + size for ids, size in zip(prompts, sizes, strict=True)), default=0)
     writer = _Writer(model, tokenizer)
-    identity, done = identity or weights_sample(model), 0
+    identity, done = weights_sample(model), 0
     keys = [
         _key(f"{identity} {add_bos} {size}", one, ids) for one, ids, size in zip(requests, prompts, sizes, strict=True)
     ]

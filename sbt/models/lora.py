@@ -1,6 +1,6 @@
 """LoRA adapters of an arm, put over a language model by itself whose weights they leave as they are.
 
-model, ignored = put_adapters(folder, sharing(base), image=True)
+model = put_adapters(folder, sharing(base), image=True)
 """
 
 import copy
@@ -39,12 +39,12 @@ def sharing(model: LlamaForCausalLM, apart: tuple[nn.Parameter, ...] = ()) -> Ll
 
 def put_adapters(
     folder: Path, model: LlamaForCausalLM, *, image: bool, low_rank_only: bool = False
-) -> tuple[LlamaForCausalLM, tuple[str, ...]]:
+) -> LlamaForCausalLM:
     """`model` with the adapters saved in `folder` and the tensors saved beside them, in evaluation mode.
 
     `model` is a copy made by `sharing`: its parameters are replaced, never written to. `image` says that the adapters
     were trained in a LLaVA, whose connector is left out. `low_rank_only` leaves out the language model's tensors that
-    were trained in full, too, and returns their keys. CheckpointError names the file and a key that is unknown,
+    were trained in full, too. CheckpointError names the file and a key that is unknown,
     missing or misshapen, or an option of PEFT that this cannot honour.
     """
     file = folder / WEIGHTS_FILE
@@ -66,7 +66,7 @@ def put_adapters(
         raise CheckpointError(f"{paths.shown(file)}: holds no {min(wanted)}. {_REMEDY}")
     with silence_libraries():
         set_peft_model_state_dict(wrapped, {_PREFIX + name: tensor for name, tensor in adapters.values()})
-    return wrapped.get_base_model().requires_grad_(False).eval(), tuple(sorted(saved)) if low_rank_only else ()
+    return wrapped.get_base_model().requires_grad_(False).eval()
 
 
 def _translated(file: Path, image: bool) -> tuple[dict, dict]:

@@ -1,50 +1,39 @@
 """The language models inside a study's arms, one after the other, for text benchmarks.
 
 for arm in TextArms({"base": "assets/llm", "mm-lora": "outputs/embedded/30_mm-lora/model"}):
-    loglikelihoods(arm.model, arm.tokenizer, requests, identity=arm.identity, cache=...)
+    loglikelihoods(arm.model, arm.tokenizer, requests, cache=...)
 """
 
 import copy
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
-from transformers.utils import cached_file
 
 from sbt.models.arms import ARM_FILE, check_files, describe_arm, language_model, load_arm
 from sbt.models.image_markers import MARKERS_FILE
 from sbt.models.llava import locate
-from sbt.models.lora import CONFIG_FILE, put_adapters, sharing
+from sbt.models.lora import put_adapters, sharing
 from sbt.models.tokenizer import IMAGE_TOKEN, MARKERS, add_tokens
 from sbt.templates import load as load_template
-from sbt.utils import env, hub
-from sbt.utils.errors import CheckpointError, ParameterError
-from sbt.utils.files import file_hash, sha256
+from sbt.utils import env
+from sbt.utils.errors import ParameterError
 from sbt.utils.text import nearest
 
 LORA_MODES = ("switched", "merged", "adapter")
 _ADAPTED = ("lm-lora", "llava-lora")
-_OF_TOKENS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")  # they change results as weights do
-_CONFIGS = ("config.json", CONFIG_FILE)
 _Language = tuple[LlamaForCausalLM, PreTrainedTokenizerBase]
 
 
 @dataclass(frozen=True)
 class TextArm:
-    """A language model ready to score.
-
-    `identity` is the same for the same files, dtype and way of taking LoRA, in any process. `ignored` are the keys of
-    the tensors trained in full that lora="adapter" left out.
-    """
+    """A language model ready to score."""
 
     name: str
     model: LlamaForCausalLM
     tokenizer: PreTrainedTokenizerBase
-    identity: str
-    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +81,6 @@ class TextArms:
         for name, source in self._sources.items():
             groups.setdefault(self._weights(source), []).append(name)
         self.order = tuple(name for group in groups.values() for name in group)
-        self._contents: dict[str, dict] = {}
         self._held: tuple[str, str] | None = None
         self._models: dict[tuple, _Language] = {}  # (): as read; else by the tokens added, over the same memory
         self._made: dict[str, TextArm] = {}
@@ -107,7 +95,9 @@ class TextArms:
         ParameterError for an unknown name. CheckpointError names the file, and the tensor or option, that is missing,
         damaged or does not fit.
         """
-        source = self._of(name)
+        if name not in self._sources:
+            raise ParameterError(f"arm {name!r} is unknown{nearest(name, self._sources)}")
+        source = self._sources[name]
         with torch.random.fork_rng(devices=[]):  # layers are initialised before their weights are read
             if self._weights(source) != self._held:
                 self._release()
@@ -116,29 +106,12 @@ class TextArms:
                 self._made[name] = self._make(name, source)
         return self._made[name]
 
-    def identity(self, name: str) -> str:
-        """SHA-256 that names an arm's results in a cache; no weights are loaded for it."""
-        source = self._of(name)
-        mode = self.lora if source.info.get("kind") in _ADAPTED else None
-        return sha256(json.dumps([self._content(source), source.dtype, mode], sort_keys=True))
-
-    def _of(self, name: str) -> _Source:
-        if name not in self._sources:
-            raise ParameterError(f"arm {name!r} is unknown{nearest(name, self._sources)}")
-        return self._sources[name]
-
     def _is_adapted(self, source: _Source) -> bool:
         return self.lora != "merged" and source.info.get("kind") in _ADAPTED and source.base is not None
 
     def _weights(self, source: _Source) -> tuple[str, str]:
         """The full model that an arm needs in memory, and its dtype."""
         return source.base if self._is_adapted(source) else source.ref, source.dtype
-
-    def _content(self, source: _Source) -> dict:
-        if source.ref not in self._contents:
-            base = {"base": self._content(_source(source.base, source.dtype))} if source.base else {}
-            self._contents[source.ref] = _hashes(source) | base
-        return self._contents[source.ref]
 
     def _read(self, source: _Source) -> None:
         ref, dtype = self._weights(source)
@@ -154,13 +127,13 @@ class TextArms:
         self._models, self._made, self._held = {}, {}, None
 
     def _make(self, name: str, source: _Source) -> TextArm:
-        model, tokenizer, ignored = self._adapt(source) if self._is_adapted(source) else (*self._models[()], ())
+        model, tokenizer = self._adapt(source) if self._is_adapted(source) else self._models[()]
         tokenizer = copy.deepcopy(tokenizer)  # others over the same base have another template
         if source.info.get("conversation") is not None:  # a LLaVA arm keeps it on the processor only
             tokenizer.chat_template = load_template(source.info["conversation"])
-        return TextArm(name, model, tokenizer, self.identity(name), ignored)
+        return TextArm(name, model, tokenizer)
 
-    def _adapt(self, source: _Source) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase, tuple[str, ...]]:
+    def _adapt(self, source: _Source) -> _Language:
         folder, image = Path(source.ref), source.info["kind"] == "llava-lora"
         check_files(folder, source.info)
         markers = MARKERS if (folder / MARKERS_FILE).is_file() else ()
@@ -168,26 +141,13 @@ class TextArms:
         if over not in self._models:
             self._models[over] = _with_tokens(*self._models[()], over)
         base, tokenizer = self._models[over]
-        model, ignored = put_adapters(folder, sharing(base), image=image, low_rank_only=self.lora == "adapter")
-        return model, tokenizer, ignored
+        return put_adapters(folder, sharing(base), image=image, low_rank_only=self.lora == "adapter"), tokenizer
 
 
 def _source(ref: str | Path, dtype: str | None) -> _Source:
     name = locate(ref)
     info = describe_arm(Path(name)) if (Path(name) / ARM_FILE).is_file() else {}
     return _Source(name, info, dtype or info.get("dtype", "float32"))
-
-
-def _hashes(source: _Source) -> dict[str, str]:
-    folder = Path(source.ref)
-    if not folder.is_dir():
-        try:  # the folder of the hub's cache is named by the commit, which stands for all of its files
-            repo, at = hub.given(source.ref)
-            return {source.ref: Path(cached_file(repo, "config.json", **at)).parent.name}
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{source.ref}: no such folder, and the hub gives no config.json for it") from error
-    weights = source.info.get("files") or {file.name: file_hash(file) for file in folder.glob("*.safetensors")}
-    return weights | {n: file_hash(folder / n) for n in (*_CONFIGS, *_OF_TOKENS) if (folder / n).is_file()}
 
 
 def _with_tokens(base: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, tokens: tuple[str, ...]) -> _Language:

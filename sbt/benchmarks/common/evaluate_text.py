@@ -165,7 +165,7 @@ def _one_ahead(
 def _answers(arm: TextArm, requests: Sequence[dict], own: _Part, cache: Path, max_new_tokens: int, how: dict) -> list:
     """Texts, log-likelihoods, or (text, *log-likelihoods), one a request."""
     texts, values = None, None
-    how = {**how, "identity": arm.identity, "truncated": own.truncated}
+    how = {**how, "truncated": own.truncated}
     if own.ready:
         values = loglikelihoods(
             arm.model, arm.tokenizer, requests, cache=_file(cache, "values"), ready=own.ready, **how

@@ -92,7 +92,7 @@ def surprise(
 
     said = [{**request, "id": str(place), "continuations": [text]}
             for place, (request, text) in enumerate(zip(asked, completions, strict=True)) if text.strip()]  # fmt: skip
-    scored = loglikelihoods(arm.model, arm.tokenizer, said, cache=cache, add_bos=add_bos, identity=arm.identity)
+    scored = loglikelihoods(arm.model, arm.tokenizer, said, cache=cache, add_bos=add_bos)
     lengths = [len(arm.tokenizer(one["continuations"][0], add_special_tokens=False)["input_ids"]) for one in said]
     return [-value / length for (value,), length in zip(scored, lengths, strict=True)]
 
