@@ -10,7 +10,7 @@ from conftest import write_notebook
 
 from sbt import benchmarks  # noqa: F401  tells plans what is scored
 from sbt.__main__ import main
-from sbt.data import registry
+from sbt.data.registry import SOURCES
 from sbt.study import costs, estimate, params, pipeline
 from sbt.utils.errors import ParameterError
 
@@ -62,7 +62,7 @@ def test_samples_and_sources(source: str, data: dict, rows: int) -> None:
 
 def test_sets_are_those_of_the_download_table() -> None:
     for name, found in estimate.SETS.items():
-        size = sum(file.size for file in registry.get(name).files) / 1e9
+        size = sum(file.size for file in SOURCES[name].files) / 1e9
         assert found.gb + found.images_gb == pytest.approx(size, rel=0.05, abs=0.01), name
 
 

@@ -1,4 +1,4 @@
-"""What a study's steps need: models and gated sources asked for once, packages, GPUs, disks; all in one error."""
+"""What a study's steps need: repositories asked for once, packages, GPUs, disks; all in one error."""
 
 import json
 import re
@@ -14,7 +14,6 @@ from huggingface_hub import errors as hub_errors
 from sbt import benchmarks
 from sbt.data import download, preflight
 from sbt.data.preflight import access, verdict
-from sbt.data.registry import SOURCES, File, Mirror, Source
 from sbt.study import inputs, plan
 from sbt.utils import env, paths
 from sbt.utils.errors import RunError
@@ -80,13 +79,9 @@ def test_access_says_in_words_where_to_ask(monkeypatch: pytest.MonkeyPatch, erro
     assert found.ok is (error is None) and words in found.reason and "secret" not in found.reason
 
 
-def test_every_model_and_gated_source_is_asked_for_once_and_all_refused_are_named(
-    asked: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = File("a.zip", 10, (Mirror("me/data", "a.zip"),))
-    monkeypatch.setitem(SOURCES, "shut", Source("shut", "Gated", (file,), gated=True))
+def test_every_repository_is_asked_for_once_and_all_refused_are_named(asked: list[str]) -> None:
     steps = [
-        {"step": "10", "tokenizer": GATED, "pretrain_data": "shut", "instruct_data": "llava-instruct-80k"},
+        {"step": "10", "tokenizer": GATED, "pretrain_data": "me/data", "instruct_data": "llava-instruct-80k"},
         {"step": "20", "language_model": GATED, "vision_tower": TOWER, "connector": "20_connector"},
         {"step": "50", "base": GATED, "language_model": "assets/llm"},
     ]

@@ -14,7 +14,7 @@ import huggingface_hub
 from huggingface_hub import errors as hub_errors
 
 from sbt.data import download, training_sets
-from sbt.data.registry import HUB_URL, SOURCES, BenchmarkFiles, Mirror, Source
+from sbt.data.registry import HUB_URL, BenchmarkFiles, Mirror, Source
 from sbt.study import inputs
 from sbt.study.plan import Step
 from sbt.utils import env, hub, paths
@@ -152,14 +152,11 @@ def _paths(steps: list[dict]) -> Iterable[Row]:
 
 
 def _repositories(steps: list[dict]) -> Iterable[Row]:
-    """Every model id and gated source that the steps name, asked for where the cache does not have it."""
+    """Every repository that the steps name, asked for where the cache does not have it."""
     wanted: dict[tuple[str, str], list[str]] = {}
     for values in steps:
         named = hub.named(values)
         repos = [(name, "dataset" if name.startswith(hub.DATASETS) else "model") for name in named]
-        sources = [SOURCES.get(str(value)) for name, value in values.items() if name.endswith(inputs.DATA)]
-        files = [file for source in sources if source and source.gated for file in source.files]
-        repos += [(file.mirrors[0].repo, "dataset") for file in files if file.mirrors and file.mirrors[0].repo]
         for repo in repos:
             wanted.setdefault(repo, []).append(_name(values))
     for (name, kind), needed in wanted.items():

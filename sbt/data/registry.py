@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sbt.study import inputs
-from sbt.utils.errors import ParameterError
-from sbt.utils.text import nearest
 
 HUB = "hub"  # a data parameter's value for "the publishers' files, downloaded"
 HUB_URL = "https://huggingface.co"
@@ -51,14 +49,13 @@ class File:
 class Source:
     """A data set and its files.
 
-    `name` is what parameters call it and its folder below the downloads. `gated`: the Hub asks for consent first.
-    `number_repeated`: its rows share ids. `page`: where to ask, or to fetch by hand; `note`: its terms.
+    `name` is what parameters call it and its folder below the downloads. `number_repeated`: its rows share ids.
+    `page`: where to ask, or to fetch by hand; `note`: its terms.
     """
 
     name: str
     title: str
     files: tuple[File, ...] = ()
-    gated: bool = False
     number_repeated: bool = False
     page: str = ""
     note: str = ""
@@ -263,10 +260,3 @@ _SOURCES = (
 )
 SOURCES = {source.name: source for source in _SOURCES}
 inputs.published = SOURCES
-
-
-def get(name: str) -> Source:
-    """A training set by name; ParameterError with a suggestion for an unknown one."""
-    if name not in SOURCES:
-        raise ParameterError(f"data source {name!r} is unknown{nearest(str(name), SOURCES)}")
-    return SOURCES[name]
