@@ -431,10 +431,8 @@ def test_other_settings_rows_or_weights_are_another_run(tmp_path: Path, small: S
 def test_rows_have_one_name_in_whatever_form_they_come(
     tmp_path: Path,
     small: SimpleNamespace,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A list, a mapped set, rows drawn from one, over the borders of what is hashed at once; each change is seen."""
-    monkeypatch.setattr(checkpoints, "_BATCH", 7)
+    """A list, a mapped set, rows drawn from one; each change is seen."""
     model, _ = built(small, "connector")
 
     def name(rows: object, **changed: object) -> str:

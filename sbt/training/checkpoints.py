@@ -9,14 +9,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import psutil
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from accelerate.utils import recursively_apply
 from datasets import Dataset
@@ -30,6 +27,7 @@ from sbt.data.prepare import TOKENS
 from sbt.models.arms import weights_sample
 from sbt.models.llava import read_safetensors
 from sbt.models.silence import safe_save
+from sbt.training.collator import parts_of
 from sbt.training.settings import Settings, World
 from sbt.utils import env, paths
 from sbt.utils.errors import CheckpointError, DataError, RunError
@@ -37,7 +35,6 @@ from sbt.utils.files import file_hash, read_json, sha256, write_json
 
 WEIGHTS, COMPLETE, STATE, RUN = "trained.safetensors", "complete.json", "trainer_state.json", "run.json"
 _PREFIX = "checkpoint-"
-_BATCH = 10_000  # rows hashed at once
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -281,55 +278,19 @@ def fingerprint(model: nn.Module, rows: Dataset, settings: Settings, world: Worl
     if settings.group_by_length and TOKENS in rows.column_names:
         identity |= {"lengths": TOKENS}  # other lengths, another order
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode())
-    for piece in _pieces(rows):
-        digest.update(piece)
+    for row in rows:
+        digest.update(_row_bytes(row))
     digest.update(json.dumps(sorted(trained(model))).encode() + weights_sample(model).encode())
     return sha256(digest.digest())[:16]
 
 
-def _pieces(rows: Dataset) -> Iterator[bytes | memoryview]:
-    """The contents of the rows, column by column: row by row, half a million rows take a minute."""
-    for column in _columns(rows):
-        if pa.types.is_integer(column.type):
-            yield np.ascontiguousarray(column.fill_null(0).to_numpy(zero_copy_only=False), np.int64).tobytes()
-            continue
-        # lengths and characters: the buffers of equal columns may differ in their offsets and below what is null
-        column = column.cast(pa.large_string()).fill_null("")
-        _, offsets, characters = column.buffers()
-        ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1] if len(column) else []
-        yield np.diff(ends).tobytes()
-        if characters is not None and len(column):
-            yield memoryview(characters)[ends[0] : ends[-1]]
-
-
-def _columns(data: Dataset) -> Iterator[pa.Array]:
-    for table in data.with_format("arrow").iter(batch_size=_BATCH):
-        messages = table["messages"].combine_chunks()
-        turns = pc.list_flatten(messages)
-        content = pc.struct_field(turns, "content")
-        yield table["id"].combine_chunks().cast(pa.string())  # a number is one of its names
-        if "images" in table.column_names:
-            images = table["images"].combine_chunks()
-            yield pc.list_value_length(images)
-            yield _names(pc.list_flatten(images))
-        else:
-            yield pa.array(np.zeros(len(table), np.int64))
-            yield pa.array([], pa.string())
-        yield pc.list_value_length(messages)
-        yield pc.struct_field(turns, "role")
-        if pa.types.is_string(content.type) or pa.types.is_large_string(content.type):
-            yield pa.array(np.ones(len(content), np.int64))
-            yield pa.array(["text"] * len(content), pa.string())
-            yield content
-        else:
-            yield pc.list_value_length(content)
-            for name in ("type", "text"):
-                yield pc.struct_field(pc.list_flatten(content), name)
-
-
-def _names(files: pa.Array) -> pa.Array:
-    """Names of files without their folders, which differ from machine to machine."""
-    return pc.replace_substring_regex(files.cast(pa.string()), r"(?s)^.*/", "")
+def _row_bytes(row: dict) -> bytes:
+    """A row, however it is written. Images count by file name: their folders differ from machine to machine."""
+    turns = [
+        (turn["role"], [(part["type"], part.get("text") or "") for part in parts_of(turn)]) for turn in row["messages"]
+    ]
+    images = [name.rpartition("/")[2] for name in row.get("images") or ()]
+    return json.dumps([str(row["id"]), images, turns]).encode()
 
 
 def _numbered(folder: Path) -> list[Path]:
