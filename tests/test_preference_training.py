@@ -14,9 +14,9 @@ from tiny_fixtures import small  # noqa: F401 - a fixture
 from trl import DPOConfig, DPOTrainer
 
 from sbt import models, templates
-from sbt.training import preference
+from sbt.training import Result, launch, preference
 from sbt.training.collator import IGNORED, Collator
-from sbt.training.preference import Pairs, PreferenceSettings, dpo
+from sbt.training.preference import Pairs, PreferenceSettings
 from sbt.utils.errors import DataError, ParameterError
 
 POLICIES = {
@@ -26,6 +26,12 @@ POLICIES = {
 SETTINGS = PreferenceSettings(
     learning_rate=1e-3, max_steps=4, batch_size=3, accumulation=2, save_steps=2, save_minutes=0, warmup_ratio=0
 )
+
+
+def dpo(
+    model: object, processor: object, some: list, folder: Path, settings: PreferenceSettings, **more: object
+) -> Result:
+    return launch({}, folder, settings, "", built=(model, processor, some), **more)
 
 
 def pairs(images: list[str], count: int = 8) -> list[dict]:

@@ -10,7 +10,6 @@ the trainer's folder holds the job, the launcher's output and one file of events
 
 import contextlib
 import importlib.util
-import inspect
 import json
 import os
 import re
@@ -20,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -48,7 +47,6 @@ from sbt.utils.text import nearest
 Rows = Sequence[dict] | Dataset
 Built = tuple[nn.Module, ProcessorMixin | PreTrainedTokenizerBase, Rows]
 
-PARTS = ("model", "train", "rows")
 # settings -> the module that has `prepare`, `train` and `result` for them
 TRAINERS = {Settings: supervised, PreferenceSettings: preference}
 ENGINES = ("ddp", "fsdp", "zero2", "zero3")
@@ -70,11 +68,8 @@ def build_model_and_rows(spec: Mapping) -> Built:
     `model`: `{"arm": reference, ...}` with arguments of `models.load_arm`; `{"language_model": ..., "vision_tower":
     ..., ...}` with those of `models.assemble`, or without a tower those of `models.load_language_model`. `train`:
     arguments of `models.set_trainable` (policy, lora, seed). `rows`: a list or data set, taken as it is; a JSON-lines
-    file; or a folder of prepared data, mapped and not read. ParameterError for an unknown or missing name.
+    file; or a folder of prepared data, mapped and not read. ParameterError where rows or model are missing.
     """
-    for part in spec:
-        if part not in PARTS:
-            raise ParameterError(f"spec: {part!r} is unknown{nearest(part, PARTS)}")
     if (rows := spec.get("rows")) is None:
         raise ParameterError("spec: no 'rows': name a JSON-lines file or a folder of a prepared data set")
     if isinstance(rows, str | Path):
@@ -82,15 +77,15 @@ def build_model_and_rows(spec: Mapping) -> Built:
         rows = prepared_data.load(path) if path.is_dir() else read_jsonl(path)
     given = dict(spec.get("model") or {})
     if "arm" in given:
-        arm = _call(load_arm, "model", given.pop("arm"), **given)
+        arm = load_arm(given.pop("arm"), **given)
         model, processor = arm.model, arm.processor
     elif "vision_tower" in given:
-        model, processor = _call(assemble, "model", **given)
+        model, processor = assemble(**given)
     elif "language_model" in given:
-        model, processor = _call(load_language_model, "model", given.pop("language_model"), **given)
+        model, processor = load_language_model(given.pop("language_model"), **given)
     else:
         raise ParameterError("spec: 'model' names neither an 'arm' nor a 'language_model'")
-    return _call(set_trainable, "train", model, **(spec.get("train") or {"policy": {}})), processor, rows
+    return set_trainable(model, **(spec.get("train") or {"policy": {}})), processor, rows
 
 
 def formats(tuning: str, precision: str, engine: str = "") -> dict[str, str]:
@@ -177,14 +172,6 @@ def follow(command: Sequence[str], own: Path, processes: int, progress: Progress
             _end(launcher)
     if code:
         raise _error(own, processes, code)
-
-
-def _call(function: Callable, part: str, *args: object, **given: object) -> object:
-    known = list(inspect.signature(function).parameters)
-    for name in given:
-        if name not in known:
-            raise ParameterError(f"spec: {part}[{name!r}] is unknown{nearest(name, known)}")
-    return function(*args, **given)
 
 
 def _world(engine: str, processes: int, machines: int, main_address: str) -> World:

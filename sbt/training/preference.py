@@ -32,7 +32,7 @@ from sbt.training.checkpoints import ExactResume
 from sbt.training.collator import IGNORED, Collator
 from sbt.training.inspect import response_logprobs
 from sbt.training.settings import Result, Settings, World
-from sbt.training.train import HISTORY, Run, arguments, load, order, resumed, training
+from sbt.training.train import HISTORY, Run, arguments, order, resumed, training
 from sbt.training.trainer import Progress, TrainingMonitor, core_of
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import read_json, write_json
@@ -133,25 +133,6 @@ class PairTrainer(ExactResume, DPOTrainer):
         return found[~found.isnan()]
 
 
-def dpo(
-    model: nn.Module,
-    processor: ProcessorMixin | PreTrainedTokenizerBase,
-    pairs: Sequence[dict],
-    folder: Path,
-    settings: PreferenceSettings,
-    *,
-    progress: Progress | None = None,
-) -> Result:
-    """Train `model` in place on `preferences.pairs`; it is its own reference, as it is when the call begins.
-
-    `Result.history` has `preferred` (share of pairs whose chosen answer gained more than the rejected one), `margin`
-    and `chosen_logp`. Resumes as `sft` does. The model must be the starting one in every call, a resume too. Raises
-    DataError for an empty answer or a row that cannot be trained on, and what `sft` raises.
-    """
-    run = prepare(model, processor, pairs, folder, settings)
-    return result(run, train(run, progress) if run.start < run.total else load(run))
-
-
 def prepare(
     model: nn.Module,
     processor: ProcessorMixin | PreTrainedTokenizerBase,
@@ -161,7 +142,11 @@ def prepare(
     world: World | None = None,
     heldout: Sequence[dict] = (),
 ) -> Run:
-    """`train.prepare` for pairs. ParameterError for an engine that cuts the model, which is its own reference."""
+    """`train.prepare` for `preferences.pairs`. The model is its own reference, as it is when the first call begins.
+
+    In every call, a resume too, it must be the starting one. DataError for an empty answer, ParameterError for an
+    engine that cuts the model.
+    """
     if world is not None and world.engine not in ("", "ddp"):
         raise ParameterError(f"engine {world.engine!r} is not for dpo: set it to 'ddp', or to '' for one process")
     for pair in pairs:
@@ -173,7 +158,11 @@ def prepare(
 
 
 def result(run: Run, log: list[dict]) -> Result:
-    """`train.result` with TRL's figures of the rewards."""
+    """`train.result` with TRL's figures of the rewards.
+
+    `preferred` is the share of pairs whose chosen answer gained more than the rejected one; beside it stand `margin`
+    and `chosen_logp`.
+    """
     made = supervised.result(run, log)
     return dataclasses.replace(made, history=_with_rewards(made.history, log))
 
