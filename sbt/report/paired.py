@@ -34,21 +34,18 @@ def between(scores: Mapping[str, Sequence[float]], a: str, b: str, seed: int) ->
     return stats.paired_runs([scores[name] for name in runs[a]], [scores[name] for name in runs[b]], seed=seed)
 
 
-def differences(per_item: PerItem, metrics: Sequence[str], seed: int, base: str = "base") -> list[dict]:
-    """Paired differences of every arm from `base`: arm, benchmark (the metric), delta, low, high, p, test, p_holm.
+def differences(per_item: PerItem, metrics: Sequence[str], seed: int) -> list[dict]:
+    """Paired differences of every arm from BASE: arm, benchmark (the metric), delta, low, high, p, test, p_holm.
 
     The table is Holm-corrected as a whole. [] where there is no base. Intervals of an arm with several runs are over
     runs and items. An arm without a metric has no row of it, nor has any arm where the base has none.
     """
-    arms = {arm: names for arm, names in group(per_item).items() if arm != base} if base in per_item else {}
     found = []
     for metric in metrics:
-        for arm, names in arms.items():
-            if any(metric not in per_item[name] for name in (base, *names)):
-                continue
-            runs = [per_item[name][metric] for name in names]
-            measured = stats.paired_runs(runs, [per_item[base][metric]], seed=seed)
-            found.append({"arm": arm, "benchmark": metric, **measured})
+        scores = {name: of[metric] for name, of in per_item.items() if metric in of}
+        for arm in group(scores) if BASE in scores else ():
+            if arm != BASE:
+                found.append({"arm": arm, "benchmark": metric, **between(scores, arm, BASE, seed)})
     return stats.corrected(found)
 
 

@@ -5,7 +5,7 @@ tables.grid(frame, ["subset", "protocol"])   any metric rows in such cells, a co
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,6 +13,7 @@ from IPython.display import HTML
 
 Column = tuple[str, str, str]  # benchmark, subset, metric
 WIDTH = 155  # characters of a table that a page holds side by side
+HOLM = "p, corrected by Holm"
 NOT_BOTH = "base and another arm were not both scored"
 LOOK = (
     "<style>table.sentences td, table.sentences th {text-align: left !important; vertical-align: top}"
@@ -131,17 +132,16 @@ def p_value(p: float | None) -> str:
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
-def compared(deltas: pd.DataFrame) -> HTML:
-    """Paired differences as people read them: by part, benchmark and arm the difference, its p, how many items."""
+def compared(deltas: pd.DataFrame, columns: Sequence[str] = ("p", HOLM, "n", "test")) -> HTML:
+    """Paired differences as people read them: by part, benchmark and arm the difference and the `columns`."""
     if not len(deltas):
         return HTML(NOT_BOTH)
-    shown = deltas.assign(
-        difference=[signed(row) for row in deltas.to_dict("records")],
-        p=deltas.p.map(p_value),
-        corrected=deltas.p_holm.map(p_value),
-    ).rename(columns={"corrected": "p, corrected by Holm"})
+    shown = deltas.assign(difference=[signed(row) for row in deltas.to_dict("records")])
+    shown = shown.rename(columns={"p_holm": HOLM})
+    for name in {"p", HOLM} & set(columns):
+        shown[name] = shown[name].map(p_value)
     keys = [key for key in ("part", "benchmark", "arm") if key in shown]
-    return page(shown.set_index(keys)[["difference", "p", "p, corrected by Holm", "n", "test"]])
+    return page(shown.set_index(keys)[["difference", *columns]])
 
 
 def verdict(row: Mapping) -> str:

@@ -105,14 +105,6 @@ PROTOCOL = Protocol(
 )  # fmt: skip
 
 
-def win_rate(wins: float, losses: float, draws: float) -> tuple[float, float]:
-    """(win rate, its standard error), of 100, from counts; draws count half."""
-    total = wins + losses + draws
-    rate = (wins + draws / 2) / total
-    spread = wins * (1 - rate) ** 2 + losses * rate**2 + draws * (0.5 - rate) ** 2
-    return 100 * rate, 100 * (spread / (total - 1) / total) ** 0.5
-
-
 def counts(rows: Sequence[dict]) -> pd.DataFrame:
     """By arm: wins, losses and draws of questions, win rate and standard error, as alpaca_eval's leaderboard.
 

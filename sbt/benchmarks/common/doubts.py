@@ -6,13 +6,7 @@ Scores are points of the same questions, 0 to 1, as `judge.per_item` gives them.
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 import statsmodels.api
-
-from sbt.benchmarks.common import judge as judging
-from sbt.benchmarks.common.judge import Protocol
-from sbt.report import stats
-from sbt.utils.errors import DataError
 
 
 def flips(a: Sequence[float], b: Sequence[float]) -> dict[str, int]:
@@ -46,24 +40,3 @@ def at_equal_length(a: Sequence[float], b: Sequence[float], longer: Sequence[flo
         np.asarray(a, float) - np.asarray(b, float), statsmodels.api.add_constant(longer / longer.std())
     ).fit(cov_type="HC3")
     return float(fitted.params[0]), *map(float, fitted.conf_int()[0])
-
-
-def differences(protocol: Protocol, rows: Sequence[dict], base: str, *, seed: int = 0) -> pd.DataFrame:
-    """Every arm against `base`: the difference in points with its interval, what is left at equal length, and flips.
-
-    DataError where `base` was not judged, or where judges differ. Questions are those that both have verdicts of.
-    """
-    scores = judging.per_item(protocol, rows)[protocol.benchmark]
-    if base not in scores:
-        raise DataError(f"{base} was not judged: there are {', '.join(scores)}")
-    length = pd.DataFrame(rows).pivot_table("characters", "question", "arm").loc[scores.index]
-    found = []
-    for arm in scores.columns.drop(base):
-        measured = stats.paired(list(scores[arm]), list(scores[base]), seed=seed)
-        longer = length[arm] - length[base]
-        left, low, high = at_equal_length(scores[arm], scores[base], longer)
-        told = {"arm": arm, "benchmark": protocol.benchmark, **measured, "longer by": longer.mean()}
-        told |= {"at equal length": left, "its low": low, "its high": high}
-        better = (arm, base) if measured["delta"] >= 0 else (base, arm)
-        found.append({**told, **flips(scores[better[0]], scores[better[1]])})
-    return pd.DataFrame(found)

@@ -19,7 +19,7 @@ from sbt.benchmarks.common import judge as judging
 from sbt.data import benchmark_files
 from sbt.inference import generation
 from sbt.inference.decoding import Decoding
-from sbt.report import tables
+from sbt.report import stats, tables
 from sbt.utils import paths
 
 MICRO_WORLD = 72  # questions of each benchmark
@@ -128,13 +128,24 @@ def biases(said: Mapping[str, Sequence[dict]]) -> HTML:
 
 
 def differences(said: Mapping[str, Sequence[dict]], base: str, seed: int = 0) -> pd.DataFrame:
-    """`doubts.differences` of all benchmarks that judged `base` and others; empty where none did."""
+    """Every arm against `base`, by benchmark: the difference in points with its interval, what is left of it where
+    answers are equally long, and flips (`doubts`). Empty where no benchmark judged both on the same questions.
+    """
     found = []
     for name, rows in said.items():
-        points = judging.per_item(task(name).PROTOCOL, rows).get(name)
-        if points is not None and base in points and points.shape[1] > 1 and len(points):
-            found.append(doubts.differences(task(name).PROTOCOL, rows, base, seed=seed))
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+        scores = judging.per_item(task(name).PROTOCOL, rows).get(name, pd.DataFrame())
+        if base not in scores or not len(scores):
+            continue
+        length = pd.DataFrame(rows).pivot_table("characters", "question", "arm").loc[scores.index]
+        for arm in scores.columns.drop(base):
+            measured = stats.paired(list(scores[arm]), list(scores[base]), seed=seed)
+            longer = length[arm] - length[base]
+            left, low, high = doubts.at_equal_length(scores[arm], scores[base], longer)
+            told = {"arm": arm, "benchmark": name, **measured, "longer by": longer.mean()}
+            told |= {"at equal length": left, "its low": low, "its high": high}
+            better = (arm, base) if measured["delta"] >= 0 else (base, arm)
+            found.append(told | doubts.flips(scores[better[0]], scores[better[1]]))
+    return pd.DataFrame(found)
 
 
 def compared(deltas: pd.DataFrame) -> HTML:
@@ -142,16 +153,9 @@ def compared(deltas: pd.DataFrame) -> HTML:
     if not len(deltas):
         return HTML("no differences: no other arm was judged")
     left = deltas[["at equal length", "its low", "its high"]].set_axis(["delta", "low", "high"], axis="columns")
-    left = left.to_dict("records")
-    shown = {
-        "difference": [tables.signed(row) for row in deltas.to_dict("records")],
-        "p": deltas.p.map(tables.p_value),
-        "n": deltas.n,
-        "characters more": deltas["longer by"].map("{:+z.1f}".format),
-        "at equal length": ["–" if row["delta"] != row["delta"] else tables.signed(row) for row in left],
-    }
-    keys = [deltas.benchmark, deltas.arm]
-    return tables.page(pd.DataFrame(shown).join(deltas[["to doubt", "to nothing"]]).set_index(keys))
+    told = ["–" if row["delta"] != row["delta"] else tables.signed(row) for row in left.to_dict("records")]
+    more = {"characters more": deltas["longer by"].map("{:+z.1f}".format), "at equal length": told}
+    return tables.compared(deltas.assign(**more), ["p", "n", *more, "to doubt", "to nothing"])
 
 
 def _files(run: Any, name: str, what: str) -> Path | None:
