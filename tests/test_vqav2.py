@@ -431,7 +431,7 @@ def test_too_few_items_for_the_authors_choice() -> None:
 
 def test_prompts() -> None:
     item = {"question": " Is there a dog? "}
-    assert vqav2.prompt(item, "paper") == vqav2.prompt(item, request="") == "Is there a dog?"
+    assert vqav2.prompt(item, "paper") == "Is there a dog?"
     assert vqav2.prompt(item) == "Is there a dog?\nAnswer the question using a single word or phrase."
 
 

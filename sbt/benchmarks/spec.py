@@ -98,34 +98,28 @@ def language_spec(
     )  # fmt: skip
 
 
-def vision_spec(
+def module_spec(
     name: str, title: str, about: str, *headline: Headline, notebook: str, keys: str,
-    paper: tuple[tuple[str, str], ...], **given: Any,
+    paper: tuple[tuple[str, str], ...], kind: str = "vision", table: str = "Vision", **given: Any,
 ) -> Spec:  # fmt: skip
-    """The SPEC of a benchmark about pictures whose functions stand in the module `task` of its folder.
+    """The SPEC of a benchmark whose functions stand in the module `task` of its folder.
 
     `keys` is what an answer file holds, `given` are sources, items and tokens.
     """
     task, protocols = f"sbt.benchmarks.{name}.task", {"standard": (), "paper": paper}
     return Spec(
-        name, title, "vision", "Vision", headline, about, notebook, task, per_item=f"{task}:per_item",
+        name, title, kind, table, headline, about, notebook, task, per_item=f"{task}:per_item",
         score_files=f"{task}:score_files", answer_keys=keys, protocols=protocols, **given,
     )  # fmt: skip
 
 
 def judged_spec(
-    name: str, title: str, kind: str, about: str, *headline: Headline, notebook: str, raw: str,
-    paper: tuple[tuple[str, str], ...] = (), **given: Any,
-) -> Spec:  # fmt: skip
-    """The SPEC of a benchmark whose answers a judge reads, with a `PROTOCOL` in the module `task` of its folder.
+    name: str, title: str, kind: str, about: str, *headline: Headline, raw: str, **given: Any
+) -> Spec:
+    """The SPEC of a benchmark whose answers a judge reads, with a `PROTOCOL` in its module `task`: see `module_spec`.
 
     `raw` says in which form of the publishers `sbt score` takes verdicts, beside this project's own.
     """
-    task = f"sbt.benchmarks.{name}.task"
     keys = f"with --judgements: raw verdicts, as a step's samples.jsonl holds them, or {raw}"
-    protocols = {"standard": (), **({"paper": paper} if paper else {})}
     table = "Instruction following" if kind == "text" else "Visual chat"
-    return Spec(
-        name, title, kind, table, headline, about, notebook, task, per_item=f"{task}:per_item",
-        score_files=f"{task}:score_files", answer_keys=keys, protocols=protocols, **given,
-    )  # fmt: skip
+    return module_spec(name, title, about, *headline, keys=keys, kind=kind, table=table, **given)

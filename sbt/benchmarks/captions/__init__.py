@@ -2,7 +2,7 @@
 
 from sbt.benchmarks.common import COCO_VAL2014
 from sbt.benchmarks.common.protocol import DIFFERENCES
-from sbt.benchmarks.spec import ANSWER_FORMS, VISION_LOGS, Headline, vision_spec
+from sbt.benchmarks.spec import ANSWER_FORMS, VISION_LOGS, Headline, module_spec
 from sbt.data.registry import BenchmarkFiles, Source, hub_file, url_file
 
 _CAPTIONS = Source(
@@ -37,7 +37,7 @@ FILES = {
     "flickr30k": BenchmarkFiles(_CAPTIONS, _FLICKR30K, ("dataset_flickr30k.json",)),
     "demonstrations": BenchmarkFiles(_CAPTIONS, None, ("dataset_coco.json",)),
 }
-SPEC = vision_spec(
+SPEC = module_spec(
     "captions", "Captions (COCO, Flickr30k)",
     "One caption a picture against several references, by coco-caption's metrics; also under corruptions",
     Headline("real", "CIDEr", "captions CIDEr", best=10.0),

@@ -1,6 +1,6 @@
 """MMBench (Liu et al. 2023): questions with options, right only if they are right in every order of the options."""
 
-from sbt.benchmarks.spec import ANSWER_FORMS, Headline, vision_spec
+from sbt.benchmarks.spec import ANSWER_FORMS, Headline, module_spec
 from sbt.data.registry import BenchmarkFiles, Source, url_file
 
 _SOURCE = Source(
@@ -9,7 +9,7 @@ _SOURCE = Source(
     page="https://github.com/open-compass/MMBench",
 )  # fmt: skip
 FILES = BenchmarkFiles(_SOURCE, None, ("mmbench_dev_20230712.tsv",))
-SPEC = vision_spec(
+SPEC = module_spec(
     "mmbench", "MMBench", "Questions about pictures with up to four options, each asked in every order of its options",
     Headline("all", "accuracy", "MMBench (of 100)", best=100.0),
     notebook="72_visual_chat", items=4_329, tokens=80, pictures=1_164, written=4,

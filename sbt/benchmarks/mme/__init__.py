@@ -1,7 +1,7 @@
 """MME (Fu et al. 2023): two yes/no questions a picture, 14 tasks of perception and cognition."""
 
 from sbt.benchmarks.common.protocol import DIFFERENCES
-from sbt.benchmarks.spec import VISION_LOGS, Headline, vision_spec
+from sbt.benchmarks.spec import VISION_LOGS, Headline, module_spec
 from sbt.data.registry import MB, BenchmarkFiles, Source, hub_file
 
 _AUTHORS = "UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/mme_metric.py@47f96a3"
@@ -14,7 +14,7 @@ _SOURCE = Source(
     "leaves out those that are not there",
 )
 FILES = BenchmarkFiles(_SOURCE, _SOURCE, beside="existence")
-SPEC = vision_spec(
+SPEC = module_spec(
     "mme", "MME",
     "Two yes/no questions a picture, in 14 tasks of perception and cognition",
     Headline("perception", "score", "MME perception (200 a task)", best=2000.0),

@@ -2,7 +2,7 @@
 
 from sbt.benchmarks.common import COCO_VAL2014
 from sbt.benchmarks.common.protocol import DIFFERENCES
-from sbt.benchmarks.spec import ANSWER_FORMS, VISION_LOGS, Headline, vision_spec
+from sbt.benchmarks.spec import ANSWER_FORMS, VISION_LOGS, Headline, module_spec
 from sbt.data.registry import BenchmarkFiles, Source, url_file
 
 # The files since their spelling was mended, in November 2023; the first had 2,910 random questions, not 3,000.
@@ -21,7 +21,7 @@ _SOURCE = Source(
     page="https://github.com/RUCAIBox/POPE",
 )
 FILES = BenchmarkFiles(_SOURCE, COCO_VAL2014, tuple(file.name for file in _SOURCE.files))
-SPEC = vision_spec(
+SPEC = module_spec(
     "pope", "POPE",
     "Yes/no questions about which objects a picture shows, in three official splits",
     Headline("adversarial", "accuracy", "POPE accuracy (adversarial)", chance=0.5),

@@ -106,12 +106,11 @@ def score(items: Sequence[dict], answers: Sequence[str]) -> dict[str, float | in
 
 def rows(items: Sequence[dict], answers: Sequence[str], *, arm: str, subset: str, seed: int = 0, **same) -> list[dict]:
     """Metric rows with 95 % intervals, resampling pictures: the questions about one picture belong together."""
-    found, pictures = [], [item["image"] for item in items]
-    for metric, (above, below) in measures(items, answers).items():
-        value, low, high = stats.ratio(below, above, groups=pictures, seed=seed)
-        measured = {"metric": metric, "value": value, "low": low, "high": high, "n": len(items)}
-        found.append({"arm": arm, "benchmark": "pope", "subset": subset, **measured, **same})
-    return found
+    named = {"arm": arm, "benchmark": "pope", "subset": subset, "groups": [item["image"] for item in items]}
+    return [
+        stats.metric_row(above, below, metric=metric, seed=seed, **named, **same)
+        for metric, (above, below) in measures(items, answers).items()
+    ]
 
 
 def samples(

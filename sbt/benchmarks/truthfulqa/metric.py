@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import DefaultTokenizer
 from sacrebleu.metrics.bleu import BLEU, BLEUScore
 
-_ROUGE = ("rouge1", "rouge2", "rougeLsum")
-_KEPT = 2**16  # pairs and texts in the cache: six models on TruthfulQA are 42,000 pairs
+_BLEU = BLEU(tokenize="intl", smooth_method="exp", smooth_value=0.0, effective_order=False)
+_ROUGE = RougeScorer(("rouge1", "rouge2", "rougeLsum"))
+_KEPT = 2**16  # pairs in the cache: six models on TruthfulQA are 42,000
 
 
 def mc1(values: Sequence[float], best: int = 0) -> float:
@@ -85,14 +85,6 @@ class Scores(NamedTuple):
     rougeL: float
 
 
-class _Tokenizer(DefaultTokenizer):
-    """rouge_score's tokenizer with a cache: every reference is tokenized twice for every completion."""
-
-    def __init__(self) -> None:
-        super().__init__(use_stemmer=False)
-        self.tokenize = functools.lru_cache(_KEPT)(super().tokenize)
-
-
 @functools.lru_cache(_KEPT)
 def scores(completion: str, reference: str, smooth_all: bool = False) -> Scores:
     """How alike a completion and one reference are, all four at once; see `bleu` and `rouge`. Pairs are cached."""
@@ -105,7 +97,7 @@ def bleu(completion: str, reference: str, smooth_all: bool = False) -> float:
     Without one common word it is 0 in sacrebleu 2. `smooth_all` gives the number of sacrebleu 1.5.0, the version of
     harness 0.3.0, which smooths there too (mjpost/sacrebleu: sacrebleu/metrics/bleu.py@v1.5.0).
     """
-    found = _bleu().corpus_score([completion], [[reference]])
+    found = _BLEU.corpus_score([completion], [[reference]])
     return _smoothed(found) if smooth_all and not any(found.counts) else found.score
 
 
@@ -114,18 +106,8 @@ def rouge(completion: str, reference: str) -> tuple[float, float, float]:
 
     The harness bootstraps this one sample, which gives the same number a thousand times; that is left out.
     """
-    found = _rouge().score(*(text.replace(" . ", ".\n") for text in (reference, completion)))
-    return tuple(float(found[name].fmeasure) * 100 for name in _ROUGE)
-
-
-@functools.cache
-def _bleu() -> BLEU:
-    return BLEU(tokenize="intl", smooth_method="exp", smooth_value=0.0, effective_order=False)
-
-
-@functools.cache
-def _rouge() -> RougeScorer:
-    return RougeScorer(_ROUGE, tokenizer=_Tokenizer())
+    found = _ROUGE.score(*(text.replace(" . ", ".\n") for text in (reference, completion)))
+    return tuple(float(found[name].fmeasure) * 100 for name in _ROUGE.rouge_types)
 
 
 def _smoothed(found: BLEUScore) -> float:

@@ -1,7 +1,7 @@
 """Unicorn (Tu et al. 2023): pictures unlike the training's (OODCV-VQA, counterfactual too), drawings (Sketchy-VQA)."""
 
 from sbt.benchmarks.common.protocol import UNICORN_DIFFERENCES
-from sbt.benchmarks.spec import ANSWER_FORMS, Headline, vision_spec
+from sbt.benchmarks.spec import ANSWER_FORMS, Headline, module_spec
 from sbt.data.registry import MB, BenchmarkFiles, File, Source, hub_file, url_file
 
 OODCV, SKETCHY = ("oodcv-vqa", "oodcv-counterfactual"), ("sketchy-vqa", "sketchy-challenging")
@@ -58,7 +58,7 @@ FILES = BenchmarkFiles(
     {task: _OODCV if task in OODCV else _SKETCHES for task in TASKS},
     tuple(f"{task}.json" for task in TASKS),
 )
-SPEC = vision_spec(
+SPEC = module_spec(
     "unicorn", "Unicorn",
     "Questions about pictures unlike the training's: odd textures and backgrounds, what-if, line drawings",
     Headline("oodcv-vqa", "accuracy", "OODCV-VQA accuracy"),

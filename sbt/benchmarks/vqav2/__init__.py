@@ -2,7 +2,7 @@
 
 from sbt.benchmarks.common import COCO_VAL2014
 from sbt.benchmarks.common.protocol import DIFFERENCES
-from sbt.benchmarks.spec import ANSWER_FORMS, VISION_LOGS, Headline, vision_spec
+from sbt.benchmarks.spec import ANSWER_FORMS, VISION_LOGS, Headline, module_spec
 from sbt.data.registry import MB, BenchmarkFiles, Source, url_file
 
 OFFICIAL = (  # names of the files of questions and annotations: the publishers', and any others
@@ -20,7 +20,7 @@ _SOURCE = Source(
     page="https://visualqa.org/download.html",
 )
 FILES = BenchmarkFiles(_SOURCE, COCO_VAL2014, OFFICIAL[0])
-SPEC = vision_spec(
+SPEC = module_spec(
     "vqav2", "VQAv2",
     "Open questions about pictures, scored against ten people's answers; also under corruptions (VQAv2-C)",
     Headline("real", "accuracy", "VQAv2 accuracy"),

@@ -255,11 +255,11 @@ def means(values: Sequence[float], rows: Sequence[Mapping]) -> dict:
     return found
 
 
-def prompt(item: dict, protocol: str = "standard", *, request: str = SHORT) -> str:
-    """The question, and in the standard protocol a line that asks for a short answer ("" for none)."""
+def prompt(item: dict, protocol: str = "standard") -> str:
+    """The question, and in the standard protocol a line that asks for a short answer."""
     check_protocol(protocol, SPEC.protocols)
     question = item["question"].strip()
-    return f"{question}\n{request}" if protocol == "standard" and request else question
+    return f"{question}\n{SHORT}" if protocol == "standard" else question
 
 
 def scored(answers: Sequence[str], protocol: str = "standard") -> list[str]:
