@@ -287,7 +287,7 @@ def test_offline_asks_nobody_but_the_cache(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: pytest.fail("the Hub was asked"))
     source(HUB, Mirror(url=f"{server.url}/a.zip"))
-    with pytest.raises(RunError, match=r"(?s)HF_HUB_OFFLINE is set.*not there.*not asked for"):
+    with pytest.raises(RunError, match=r"(?s)HF_HUB_OFFLINE is set.*the cache does not hold it.*not asked for"):
         fetch("test", tmp_path)
     assert not server.asked
     hub.files["me/data", "x/a.zip"] = DATA

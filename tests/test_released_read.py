@@ -142,7 +142,7 @@ def test_offline_the_hub_is_not_asked(hub: Callable[..., dict]) -> None:
 
 def test_a_disk_that_is_too_small_is_said_before_the_download(hub: Callable[..., dict]) -> None:
     seen = hub(scale=1e15)
-    with pytest.raises(RunError, match=r"GB are to be downloaded and .* HF_HOME"):
+    with pytest.raises(RunError, match=r"GB are needed for .* HF_HOME"):
         read.fetch(REPO)
     assert seen["downloaded"] == []
 
@@ -150,11 +150,11 @@ def test_a_disk_that_is_too_small_is_said_before_the_download(hub: Callable[...,
 @pytest.mark.parametrize(
     ("error", "offline", "words"),
     [
-        (Gated(), False, "Accept their terms"),
+        (Gated(), False, "gated: accept its terms"),
         (Absent(), False, "no such repository"),
         (LocalEntryNotFoundError("x"), True, "HF_HUB_OFFLINE is set and the cache does not hold it"),
-        (LocalEntryNotFoundError("x"), False, "the hub cannot be reached"),
-        (ConnectionError("no route"), False, "cannot be downloaded .no route."),
+        (LocalEntryNotFoundError("x"), False, "the Hub cannot be reached"),
+        (ConnectionError("no route"), False, "cannot be had: ConnectionError: no route"),
     ],
 )
 def test_what_goes_wrong_at_the_hub(error: Exception, offline: bool, words: str, hub: Callable[..., dict]) -> None:

@@ -241,7 +241,7 @@ def test_metrics_samples_and_tables_are_read_back(namespace: Namespace) -> None:
 
 def test_a_full_disk_is_one_clear_error(namespace: Namespace, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(env, "free_gb", lambda folder: 0.2)
-    with pytest.raises(RunError, match=r"0.2 GB are free on this disk, 1.0 GB are needed"):
+    with pytest.raises(RunError, match="1.0 GB are needed, 0.2 GB are free"):
         sbt.begin(namespace())
     monkeypatch.undo()
     monkeypatch.setenv("SBT_ROOT", str(project))

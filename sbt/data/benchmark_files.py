@@ -132,10 +132,7 @@ def _unpack(opened: ImageZip, members: Mapping[Path, str], progress: Progress = 
     if not missing:
         return
     need = download.SPARE * sum(sizes[name] for name in missing.values()) / env.GB
-    folder = next(iter(missing)).parent
-    if need > (free := env.free_gb(folder)):
-        what = f"{need:.1f} GB are needed to unpack {len(missing)} files of {opened.file.name}, {free:.1f} GB are free"
-        raise RunError(f"{paths.shown(folder)}: {what}. Free some space and repeat: it goes on")
+    env.check_space(next(iter(missing)).parent, need, f" to unpack {len(missing)} files of {opened.file.name}")
     for done, (file, name) in enumerate(missing.items(), start=1):
         files.write_bytes(file, opened.read(name))
         if progress:

@@ -7,6 +7,7 @@ import email.utils
 import hashlib
 import http.client
 import json
+import re
 import time
 import urllib.error
 import urllib.request
@@ -26,6 +27,7 @@ from sbt.data.registry import File, Mirror, Source
 from sbt.utils import env, files, hub, paths
 from sbt.utils.errors import DataError, RunError, SbtError
 
+LARGER_DISK = "Free some space, or set HF_HOME to a folder on a larger disk"
 RECORD = "downloads.json"  # file name -> mirror, size, time, sha256: what later fetches insist on
 SPARE = 1.02  # disk asked for, over what the files take
 PIECE = 2**20  # bytes read from the web at a time
@@ -200,12 +202,7 @@ def _bar(told: Callable[[int, int], None]) -> type[tqdm]:
 
 def _cached(file: File) -> bool:
     """Whether the Hub's cache has the file, of the revision wanted: it takes no more of the disk."""
-    found = (
-        huggingface_hub.try_to_load_from_cache(mirror.repo, mirror.path, revision=mirror.revision, repo_type="dataset")
-        for mirror in file.mirrors
-        if mirror.repo
-    )
-    return any(isinstance(path, str) for path in found)
+    return any(one.repo and hub.cached(one.repo, one.path, one.revision, "dataset") for one in file.mirrors)
 
 
 def _checked(path: Path, file: File, mirror: Mirror | None, record: dict) -> str:
@@ -214,8 +211,8 @@ def _checked(path: Path, file: File, mirror: Mirror | None, record: dict) -> str
         _take_away(path, mirror)
         raise DataError(problem)
     expected, says = _expected(file, record)
-    if not expected and mirror and mirror.repo and (reported := _reported(mirror)):
-        expected, says = f"sha256:{reported}", "the Hub"
+    if not expected and (told := _told_by_hub(path)):
+        expected, says = f"sha256:{told}", "the Hub"
     with open(path, "rb") as stream:
         digests = {"sha256": hashlib.sha256(), **({"md5": hashlib.md5()} if expected.startswith("md5:") else {})}
         while data := stream.read(2**22):
@@ -261,17 +258,9 @@ def _expected(file: File, record: dict) -> tuple[str, str]:
     return (f"sha256:{known}", RECORD) if known else ("", "")
 
 
-def _reported(mirror: Mirror) -> str | None:
-    """SHA-256 of a file by the Hub's own account; None where it gives none, or is not asked."""
-    if offline_mode():
-        return None
-    try:
-        (found,) = huggingface_hub.HfApi().get_paths_info(
-            mirror.repo, [mirror.path], repo_type="dataset", revision=mirror.revision
-        )
-    except Exception:  # of many libraries: the file is here, so without the account its hash is only recorded
-        return None
-    return found.lfs.sha256 if getattr(found, "lfs", None) else None
+def _told_by_hub(path: Path) -> str:
+    """SHA-256 of a large file by the Hub's own account, after which its cache names it; "" where it gave none."""
+    return name if re.fullmatch("[0-9a-f]{64}", name := path.resolve().name) else ""
 
 
 def _here(file: File, record: dict) -> Path | None:
@@ -290,7 +279,7 @@ def _record(folder: Path) -> dict:
 
 def offline_mode() -> bool:
     """Whether HF_HUB_OFFLINE forbids to ask the network."""
-    return bool(constants.HF_HUB_OFFLINE)
+    return bool(constants.is_offline_mode())
 
 
 def reason(error: Exception) -> str:
@@ -301,6 +290,13 @@ def reason(error: Exception) -> str:
         error = error.__cause__  # the status or the broken connection, which the Hub's client calls a lost connection
     if isinstance(error, hub_errors.GatedRepoError):
         return "gated: accept its terms on that page and set HF_TOKEN"
+    if isinstance(error, hub_errors.RepositoryNotFoundError):
+        return "no such repository, or a private one: correct the name, or set HF_TOKEN"
+    if isinstance(error, hub_errors.RevisionNotFoundError):
+        return "no such revision: name a branch or a commit"
+    if isinstance(error, hub_errors.LocalEntryNotFoundError | hub_errors.OfflineModeIsEnabled):
+        why = "HF_HUB_OFFLINE is set" if offline_mode() else "the Hub cannot be reached"
+        return f"{why} and the cache does not hold it: fetch it where there is a network"
     first = next(iter(str(error).strip().splitlines()), "no reason given")
     if isinstance(error, hub_errors.HfHubHTTPError) and error.response.status_code in (429, 503):
         wait = error.response.headers.get("Retry-After")

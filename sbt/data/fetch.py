@@ -16,7 +16,7 @@ from sbt.data import download, preflight, training_sets
 from sbt.data.registry import BenchmarkFiles, Source
 from sbt.study import plan as plans
 from sbt.utils import env, hub, paths, text
-from sbt.utils.errors import ParameterError, RunError
+from sbt.utils.errors import ParameterError
 
 _WEIGHTS, _BESIDE = (".safetensors", ".bin"), (".json", ".model", ".txt", ".jinja")
 _NOT_READ = ("training_args", "optimizer", "scheduler", "rng_state", "consolidated")
@@ -98,7 +98,7 @@ def _model(name: str) -> Item:
         return Item(f"model {name}", None, lambda: None, download.reason(error))
     read = needed([file.rfilename for file in info.siblings])
     sizes = {file.rfilename: file.size for file in info.siblings if file.rfilename in read}
-    missing = {file: size for file, size in sizes.items() if not _cached(repo, file, info.sha)}
+    missing = {file: size for file, size in sizes.items() if not hub.cached(repo, file, info.sha)}
     size = sum(missing.values()) if None not in missing.values() else None
     return Item(f"model {name}", size, partial(_snapshot, repo, info.sha, list(sizes), size or 0))
 
@@ -110,13 +110,6 @@ def needed(names: Iterable[str]) -> list[str]:
     return [name for name in top if name.endswith((kind, *_BESIDE))]
 
 
-def _cached(repo: str, file: str, commit: str) -> bool:
-    return isinstance(huggingface_hub.try_to_load_from_cache(repo, file, revision=commit), str)
-
-
 def _snapshot(repo: str, commit: str, names: list[str], size: int) -> None:
-    cache = Path(constants.HF_HUB_CACHE)
-    if (need := download.SPARE * size / env.GB) > (free := env.free_gb(cache)):
-        where = f"{paths.shown(cache)}: {need:.1f} GB are needed, {free:.1f} GB are free"
-        raise RunError(f"{where}. Set HF_HOME to a folder on a larger disk")
+    env.check_space(Path(constants.HF_HUB_CACHE), download.SPARE * size / env.GB, remedy=download.LARGER_DISK)
     huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=names)

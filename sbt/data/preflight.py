@@ -8,7 +8,6 @@ import re
 import urllib.request
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import huggingface_hub
 from huggingface_hub import errors as hub_errors
@@ -26,31 +25,22 @@ NOT_FOUND = "missing"
 Row = tuple[str, str, bool, str, Iterable[str]]
 
 
-class Access(NamedTuple):
-    """Whether a repository's files can be had, and in words why not and what to do."""
-
-    ok: bool
-    reason: str
-
-
-def access(repo: str, kind: str = "model") -> Access:
-    """Ask the Hub with one small request whether this machine's token opens `repo` (`kind` model or dataset).
+def access(repo: str, kind: str = "model") -> str:
+    """Why this machine's token does not open `repo` (`kind` model or dataset), by one small request; "" where it does.
 
     Never raises and never shows the token: the first minute of a run is where this belongs.
     """
     page = f"{HUB_URL}/{'datasets/' if kind == 'dataset' else ''}{repo}"
-    if download.offline_mode():
-        return Access(False, f"HF_HUB_OFFLINE is set: {repo} was not asked for; what is in the cache will do")
     token = "the token found" if env.has_token() else "no token (set HF_TOKEN, or run `hf auth login`)"
     try:
         huggingface_hub.HfApi().auth_check(repo, repo_type=kind)
     except hub_errors.GatedRepoError:
-        return Access(False, f"{repo} is gated, and {token} does not open it: accept its terms at {page}")
+        return f"{repo} is gated, and {token} does not open it: accept its terms at {page}"
     except hub_errors.RepositoryNotFoundError:
-        return Access(False, f"{repo} does not exist or is private, with {token}: look at {page}")
+        return f"{repo} does not exist or is private, with {token}: look at {page}"
     except Exception as error:  # no network, a proxy's page, a Hub that is down: many types
-        return Access(False, f"{repo} could not be asked for ({type(error).__name__}): is {page} reachable?")
-    return Access(True, f"{repo} is open")
+        return f"{repo} could not be asked for ({type(error).__name__}): is {page} reachable?"
+    return ""
 
 
 def checks(steps: Iterable[dict], folder: Path, published: Mapping[str, BenchmarkFiles]) -> list[dict]:
@@ -161,13 +151,13 @@ def _repositories(steps: list[dict]) -> Iterable[Row]:
             wanted.setdefault(repo, []).append(_name(values))
     for (name, kind), needed in wanted.items():
         repo, _ = hub.split(name.removeprefix(hub.DATASETS))
-        if kind == "model" and _cached(name):
+        if kind == "model" and hub.cached(repo, "config.json", hub.commit(name)):
             yield f"{kind} {repo}", "cached", True, "in the Hub's cache", needed
         elif download.offline_mode():
             yield f"{kind} {repo}", "not asked for", True, "HF_HUB_OFFLINE is set", needed
         else:
-            found = access(repo, kind)
-            yield f"{kind} {repo}", "open" if found.ok else "refused", found.ok, found.reason, needed
+            refused = access(repo, kind)
+            yield f"{kind} {repo}", "refused" if refused else "open", not refused, refused, needed
 
 
 def _benchmarks(asked: Mapping[Source, list[str]], folder: Path) -> Iterable[Row]:
@@ -228,8 +218,3 @@ def _disks(steps: list[dict], asked: Iterable[Source], folder: Path) -> Iterable
     training = [source for values in steps for source in training_sets.whole(values)]
     for one in download.room([*training, *asked], folder):
         yield "disk of downloads", f"{one.free:.0f} GB free", one.free >= one.need, str(one), ()
-
-
-def _cached(name: str) -> bool:
-    repo, _ = hub.split(name)
-    return isinstance(huggingface_hub.try_to_load_from_cache(repo, "config.json", revision=hub.commit(name)), str)

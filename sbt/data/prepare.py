@@ -21,7 +21,7 @@ from sbt.data.image_zip import ImageFinder, look
 from sbt.data.images import ON_BAD
 from sbt.data.json_stream import reader
 from sbt.utils import env, files, paths
-from sbt.utils.errors import DataError, ParameterError, RunError
+from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.text import nearest
 
 MANIFEST, DROPPED = "manifest.json", "dropped.jsonl"
@@ -115,7 +115,7 @@ def prepare(
     if done_before := _finished(folder, asked, inputs):
         return done_before
     total = sum(one["size"] for one in inputs)
-    _check_disk(folder, total)
+    env.check_space(folder.parent, WRITTEN * total / env.GB)
     job = _Job(parse, ImageFinder(images), lengths, limit, on_bad, number_repeated, headers, only)
     with _whole_folder(folder) as whole, _no_cycles():
         stream = whole.with_name("rows.arrow")
@@ -357,14 +357,6 @@ def _stamp(place: Path) -> dict:
         raise DataError(f"{paths.shown(place)} does not exist. Download the images, or name where they are")
     stamp = {"place": paths.recorded(place)}
     return stamp | ({"size": place.stat().st_size, "time": place.stat().st_mtime_ns} if place.is_file() else {})
-
-
-def _check_disk(folder: Path, size: int) -> None:
-    """RunError where the disk cannot hold what files of `size` bytes become."""
-    need, free = WRITTEN * size / env.GB, env.free_gb(folder)
-    if free < need:
-        where = paths.shown(folder.parent)
-        raise RunError(f"{where}: {need:.2f} GB are needed, {free:.2f} GB are free. Free some space and repeat")
 
 
 def _check(on_bad: str, lengths: Lengths | None, counted_by: str, limit: int | None) -> None:

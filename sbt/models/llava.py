@@ -5,7 +5,6 @@ layers and the second one fixed to the identity, so every tool that knows LLaVA 
 """
 
 import os
-import re
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -39,7 +38,6 @@ from sbt.utils.files import read_json
 CONNECTOR_FILE = "connector.safetensors"
 ACTIVATIONS = {"linear": "linear", "mlp2x_gelu": "gelu"}
 ASPECT_RATIOS = ("square", "pad")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 
 
 def assemble(
@@ -179,7 +177,7 @@ def locate(ref: str | Path, base: Path | None = None) -> str:
     for folder in ([Path(base) / ref] if base is not None else []) + [paths.resolve(str(ref))]:
         if folder.exists():
             return str(folder.resolve())
-    if HUB_ID.fullmatch(str(ref)) and not str(ref).startswith(("assets/", "outputs/")):
+    if hub.is_name(str(ref)):
         return str(ref)
     raise CheckpointError(f"{ref} does not exist. Make it with the step that writes it, or correct the name")
 

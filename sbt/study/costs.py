@@ -5,14 +5,12 @@ A folder tells its sizes by its config.json, and so does a model that is in the 
 counted from the shapes; assumed are only the share of a card's rate that is reached and the bytes of the loss.
 """
 
-import contextlib
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from sbt.utils import files, paths
+from sbt.utils import files, hub, paths
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.text import nearest
 
@@ -168,7 +166,7 @@ def vision(ref: str) -> Vision:
 def _sizes(ref: str, table: dict, part: str, fields: dict) -> Any:
     """The entry of the table, or the values of the fields in the model's own config.json."""
     folder, name = paths.resolve(str(ref)), str(ref).partition("@")[0]
-    file = folder / "config.json" if folder.is_dir() else _cached(str(ref))
+    file = folder / "config.json" if folder.is_dir() else hub.cached(name, "config.json", hub.split(str(ref))[1])
     if file is None and name in table:
         return table[name]
     if file is None:
@@ -182,17 +180,6 @@ def _sizes(ref: str, table: dict, part: str, fields: dict) -> Any:
     if lacking := [name for name, value in fields.items() if value is ... and not isinstance(config.get(name), int)]:
         raise ParameterError(f"{paths.shown(file)}: has no {lacking[0]!r}. {REMEDY}")
     return [config.get(name) or value for name, value in fields.items()]
-
-
-def _cached(ref: str) -> Path | None:
-    """The config.json of a hub id in the Hub's cache; the Hub is not asked."""
-    import huggingface_hub
-
-    name, _, revision = ref.partition("@")
-    with contextlib.suppress(ValueError):  # no hub id
-        found = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision or None)
-        return Path(found) if isinstance(found, str) else None
-    return None
 
 
 def connector(language_model: Language, tower: Vision, projector: str) -> int:

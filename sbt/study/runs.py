@@ -205,9 +205,7 @@ class Run:
         need = max(MIN_FREE_GB, estimate.step(notebook, values).disk_gb)
         with files.writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        if (free := env.free_gb(self.folder)) < need:
-            where = paths.shown(self.folder)
-            raise RunError(f"{where}: {free:.1f} GB are free on this disk, {need:.1f} GB are needed. Free some space")
+        env.check_space(self.folder, need)
         files.write_text(self.folder / "params.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
         self._written: dict = {}
         self._record()

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from sbt.utils import paths
 from sbt.utils.errors import ParameterError, RunError
 from sbt.utils.text import nearest
 
@@ -134,6 +135,12 @@ def free_gb(folder: Path) -> float:
     while not folder.is_dir():
         folder = folder.parent
     return shutil.disk_usage(folder).free / GB
+
+
+def check_space(folder: Path, need: float, why: str = "", remedy: str = "Free some space and repeat") -> None:
+    """RunError where less than `need` (GB) is free on the disk of `folder`; `why` says what it is for."""
+    if (free := free_gb(folder)) < need:
+        raise RunError(f"{paths.shown(folder)}: {need:.1f} GB are needed{why}, {free:.1f} GB are free. {remedy}")
 
 
 def cores() -> int:

@@ -91,6 +91,16 @@ def resolve(name: str) -> str:
     return ref.read_text().strip() if ref.is_file() else ""
 
 
+def cached(repo: str, file: str, revision: str | None = None, kind: str = "model") -> Path | None:
+    """Where a file of a repository lies in the Hub's cache; the Hub is not asked."""
+    import huggingface_hub
+
+    with contextlib.suppress(ValueError):  # no name of a repository
+        found = huggingface_hub.try_to_load_from_cache(repo, file, revision=revision, repo_type=kind)
+        return Path(found) if isinstance(found, str) else None
+    return None
+
+
 def commit(name: str) -> str | None:
     """The revision to ask the Hub for: the study's commit, else the revision that the name has, else None."""
     found = json.loads(os.environ.get(VARIABLE, "{}")).get(name)

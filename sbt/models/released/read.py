@@ -3,7 +3,6 @@
 folder, commit = fetch("PahaII/MM-LLaMA-2-7B-ft", "main");  kind(folder);  moved(folder, run.path("model"))
 """
 
-import contextlib
 import hashlib
 import os
 import pickle
@@ -16,21 +15,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from huggingface_hub import HfApi, constants, scan_cache_dir, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfApi, constants, snapshot_download
 from safetensors import safe_open
 from transformers import LlamaConfig
 
-from sbt.models.llava import ASPECT_RATIOS, HUB_ID, read_json_object
+from sbt.data import download
+from sbt.models.llava import ASPECT_RATIOS, read_json_object
 from sbt.models.silence import silence_libraries
 from sbt.utils import env, hub, paths
-from sbt.utils.errors import CheckpointError, RunError, SbtError, first_line
+from sbt.utils.errors import CheckpointError, SbtError, first_line
 
 INDEX, WHOLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
 PROJECTOR_FILE, OTHERS_FILE = "mm_projector.bin", "non_lora_trainables.bin"
@@ -49,7 +42,6 @@ _LLAMA = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
 # What conversion reads: no optimizer, no trainer_state.json, and no training_args.bin, which is a pickle of objects.
 NEEDED = ("config.json", PROJECTOR_FILE, "pytorch_model*.bin", INDEX, ADAPTER_FILE, ADAPTER_CONFIG, OTHERS_FILE,
           "tokenizer*", "added_tokens.json", "special_tokens_map.json")  # fmt: skip
-SPARE = 1.05  # of the size on disk, for what the file system needs itself
 
 
 class Fetched(NamedTuple):
@@ -69,67 +61,32 @@ def fetch(checkpoint: str, revision: str = "") -> Fetched:
     folder = paths.resolve(checkpoint)
     if folder.is_dir():
         return Fetched(folder, "")
-    if not HUB_ID.fullmatch(checkpoint) or checkpoint.startswith(("assets/", "outputs/", "data/")):
+    if not hub.is_name(checkpoint):
         raise CheckpointError(
             f"checkpoint={checkpoint!r} is no folder here and no hub id like PahaII/MM-LLaMA-2-7B-ft"
         )
     name = f"{checkpoint}@{revision}" if revision else checkpoint
     checkpoint, _ = hub.split(name)
     wanted = hub.commit(name) or constants.DEFAULT_REVISION
-    with _hub(checkpoint, wanted), silence_libraries():
-        if not constants.is_offline_mode():
-            info = HfApi().model_info(checkpoint, revision=wanted, files_metadata=True)
-            _check_space(checkpoint, sum(file.size or 0 for file in info.siblings if is_needed(file.rfilename)))
-            wanted = info.sha
-        found = Path(snapshot_download(checkpoint, revision=wanted, allow_patterns=list(NEEDED)))
+    try:
+        with silence_libraries():
+            if not download.offline_mode():
+                info = HfApi().model_info(checkpoint, revision=wanted, files_metadata=True)
+                wanted, read = info.sha, [file for file in info.siblings if is_needed(file.rfilename)]
+                size = sum(one.size or 0 for one in read if not hub.cached(checkpoint, one.rfilename, wanted))
+                need = download.SPARE * size / env.GB
+                env.check_space(Path(constants.HF_HUB_CACHE), need, f" for {checkpoint}", download.LARGER_DISK)
+            found = Path(snapshot_download(checkpoint, revision=wanted, allow_patterns=list(NEEDED)))
+    except SbtError:
+        raise
+    except Exception as error:  # the client raises whatever its transport does
+        raise CheckpointError(f"{checkpoint} cannot be had: {download.reason(error)}") from error
     return Fetched(found, found.name)
 
 
 def is_needed(name: str) -> bool:
     """Whether conversion reads a file of this name."""
     return any(fnmatch(name, pattern) for pattern in NEEDED)
-
-
-def _check_space(checkpoint: str, size: int) -> None:
-    cache = Path(constants.HF_HUB_CACHE)
-    have = 0
-    if cache.is_dir():
-        have = sum(repo.size_on_disk for repo in scan_cache_dir(cache).repos if repo.repo_id == checkpoint)
-    need, free = max(0, size - have) * SPARE / 1e9, env.free_gb(cache)
-    if need > free:
-        raise RunError(
-            f"{checkpoint}: {need:.1f} GB are to be downloaded and {free:.1f} GB are free below {cache}. Free some "
-            "space, or set HF_HOME to a folder on a larger disk"
-        )
-
-
-@contextlib.contextmanager
-def _hub(checkpoint: str, revision: str) -> Iterator[None]:
-    """Turn what the hub's client raises into one message that says what to do; it never holds a token."""
-    try:
-        yield
-    except GatedRepoError as error:
-        raise CheckpointError(
-            f"{checkpoint}: its owners give it out on request. Accept their terms on its page, then set HF_TOKEN"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"{checkpoint}: the hub has no such repository, or it is private. Correct the name, or set HF_TOKEN"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise CheckpointError(f"{checkpoint}: there is no revision {revision!r}. Name a branch or a commit") from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        where = "HF_HUB_OFFLINE is set and" if constants.is_offline_mode() else "the hub cannot be reached and"
-        raise CheckpointError(
-            f"{checkpoint}: {where} the cache does not hold it. Download it elsewhere, and name its folder"
-        ) from error
-    except SbtError:
-        raise
-    except Exception as error:  # the client raises whatever its transport does
-        raise CheckpointError(
-            f"{checkpoint}: cannot be downloaded ({first_line(error)}). Repeat the step, it continues; with "
-            "HF_HUB_OFFLINE=1 it takes what the cache holds"
-        ) from error
 
 
 def kind(folder: str | Path) -> str:
