@@ -5,14 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from real_files import real_data
 
 from sbt.benchmarks.captions import SPEC, metric
 from sbt.benchmarks.captions import task as captions
 from sbt.benchmarks.captions.task import load, train_captions
-from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
 
-DATA = paths.real_data()
+DATA = real_data()
 TEXTS = {"1.jpg": ["A dog runs .", 'A "big" dog, running .'], "2.jpg": ["Two cats sleep ."]}
 KARPATHY = {
     "dataset": "coco",

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import tiny
+from real_files import real_data
 from tiny_fixtures import small  # noqa: F401 - a fixture
 from transformers import PreTrainedTokenizerBase
 
@@ -17,7 +18,7 @@ from sbt.training.inspect import counter
 from sbt.utils import paths
 from sbt.utils.errors import DataError
 
-DATA = paths.real_data()
+DATA = real_data()
 WORDS = ["</s>", "<s>", "<unk>", "<pad>", "<im_start>", "<im_end>", "<image>"]
 CONVERSATIONS = ("v0", "v1", "llama_2", "llava_llama_2")
 

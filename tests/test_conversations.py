@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from real_files import real_data
 
 from sbt.data.conversations import load, text_twin
 from sbt.utils.errors import DataError
@@ -177,9 +178,8 @@ def test_a_bad_text_row_is_named(tmp_path: Path, entry: object, message: str) ->
 
 
 def test_the_real_alpaca_file_loads() -> None:
-    from sbt.utils import paths
 
-    data = paths.real_data()
+    data = real_data()
     if data is None:
         pytest.skip("no real data folder")
     rows = load(data / "alpaca" / "alpaca_subset_2000_long.json", form="alpaca")

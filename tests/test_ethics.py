@@ -10,15 +10,15 @@ from types import ModuleType
 
 import pytest
 import yaml
+from real_files import real_data
 
 from sbt import benchmarks
 from sbt.__main__ import main
 from sbt.benchmarks.ethics import files
 from sbt.benchmarks.ethics import task as ethics
-from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
 
-DATA = paths.real_data()
+DATA = real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real ETHICS files are not here (SBT_DATA)")
 COUNTS = {
     "commonsense": (3885, 3964),

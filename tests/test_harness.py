@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from lm_eval.models.huggingface import HFLM
+from real_files import real_data
 from tiny_fixtures import small  # noqa: F401 - a fixture
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
@@ -20,7 +21,7 @@ from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
 
 MMLU = "mmlu/default/_default_template_yaml"
-DATA = paths.real_data()
+DATA = real_data()
 WORDS = ("red", "green", "blue", "star", "square", "circle", "above", "small", "picture")
 
 

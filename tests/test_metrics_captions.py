@@ -7,11 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from real_files import real_data
 
 from sbt.benchmarks.captions import metric
-from sbt.utils import paths
 
-DATA = paths.real_data()
+DATA = real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real captions are not here (SBT_DATA)")
 
 

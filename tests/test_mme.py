@@ -9,16 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 from PIL import Image
+from real_files import real_data
 
 from sbt import benchmarks
 from sbt.benchmarks.common import evaluate
 from sbt.benchmarks.mme import SPEC
 from sbt.benchmarks.mme import task as mme
-from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
 from sbt.utils.files import write_text
 
-DATA = paths.real_data()
+DATA = real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real MME questions are not here (SBT_DATA)")
 
 # answer: what the publishers' calculation.py takes it for, and the authors' mme_metric.py

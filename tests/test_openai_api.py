@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 from fake_endpoint import FakeEndpoint, Reply
 from PIL import Image
+from real_files import real_data
 
 from sbt.benchmarks.common import letters
 from sbt.benchmarks.truthfulqa import files as truthfulqa_files
 from sbt.benchmarks.truthfulqa import task as truthfulqa
 from sbt.inference import openai_api
 from sbt.inference.openai_api import Endpoint, Skip
-from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError, RunError
 
 KEY = "sk-test-0123456789abcdef"
 SOON = {"retry-after-ms": "1"}  # no pauses in tests
 BAD = Reply(status=500, body=b'{"error": {"message": "overloaded"}}', headers=SOON)
-DATA = paths.real_data()
+DATA = real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real TruthfulQA files are not here (SBT_DATA)")
 
 

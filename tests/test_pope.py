@@ -5,13 +5,13 @@ import random
 from pathlib import Path
 
 import pytest
+from real_files import real_data
 
 from sbt.benchmarks.pope import SPEC
 from sbt.benchmarks.pope import task as pope
-from sbt.utils import paths
 from sbt.utils.errors import DataError
 
-DATA = paths.real_data()
+DATA = real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real POPE files are not here (SBT_DATA)")
 
 # answer: what the official script (AoiDragon/POPE: evaluate.py) takes it for, and whether it has a yes or no word

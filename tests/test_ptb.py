@@ -8,11 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from real_files import real_data
 
 from sbt.benchmarks.captions import ptb
-from sbt.utils import paths
 
-DATA = paths.real_data()
+DATA = real_data()
 COCO = DATA / "coco_captions" if DATA else None
 
 # Left: a caption; right: what pycocoevalcap's PTBTokenizer makes of it.

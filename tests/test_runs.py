@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MAKE, write_notebook
+from real_files import real_data
 
 import sbt
 from sbt.study import estimate, params, runs
@@ -373,7 +374,7 @@ def test_root_is_found_from_any_folder(project: Path, monkeypatch: pytest.Monkey
     assert paths.resolve("assets/llm") == paths.package() / "microworld" / "assets" / "llm"
     assert paths.resolve("/x") == Path("/x") and paths.resolve("x/y") == paths.root() / "x" / "y"
     monkeypatch.setenv("SBT_DATA", str(project))
-    assert paths.real_data() == project
+    assert real_data() == project
 
 
 def test_machine_checks_show_no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

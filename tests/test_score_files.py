@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from real_files import real_data
 
 from sbt import benchmarks
 from sbt.__main__ import main
@@ -14,10 +15,9 @@ from sbt.benchmarks.captions import metric
 from sbt.benchmarks.captions import task as captions
 from sbt.benchmarks.pope import task as pope
 from sbt.benchmarks.truthfulqa import task as truthfulqa
-from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
 
-DATA = paths.real_data()
+DATA = real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real benchmark files are not here (SBT_DATA)")
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from fake_hub import FakeHub
+from real_files import real_data
 
 from sbt import benchmarks
 from sbt.benchmarks.ethics import task as ethics
 from sbt.data import preflight
-from sbt.utils import paths
 
-DATA = paths.real_data()
+DATA = real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real ETHICS files are not here (SBT_DATA)")
 CHOICES = {"choices": ["a", "b"], "labels": [1, 0]}
 ROWS = {

@@ -7,6 +7,7 @@ import lm_eval.tasks
 import pytest
 import tiny
 import yaml
+from real_files import real_data
 from transformers import PreTrainedTokenizerBase
 
 from sbt import templates
@@ -23,10 +24,9 @@ from sbt.benchmarks.truthfulqa import task as truthfulqa
 from sbt.benchmarks.truthfulqa.files import from_rows, prepared
 from sbt.inference import harness
 from sbt.microworld import facts, text_benchmarks
-from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
 
-DATA = paths.real_data()
+DATA = real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real TruthfulQA files are not here (SBT_DATA)")
 NAMES = ("mmlu", "gsm8k", "mathqa", "boolq", "squad2")
 ENDS = {  # what stands before the answer, in a shot and in the question: it is there once a shot and once more

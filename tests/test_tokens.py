@@ -11,6 +11,7 @@ import httpx
 import pytest
 import tiny
 from huggingface_hub import errors as hub_errors
+from real_files import real_data
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -202,7 +203,7 @@ def test_the_byte_level_tokenizer_of_the_embedded_study_stays_as_it_is() -> None
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as lmsys/vicuna-7b-v1.3: `tokenizer.model` with Llama's vocabulary, and no tokenizer.json."""
-    data = paths.real_data()
+    data = real_data()
     if data is None or not (data / "llama_tokenizer" / "tokenizer.model").is_file():
         pytest.skip("no llama_tokenizer/tokenizer.model: set SBT_DATA to the folder of real data")
     folder = tmp_path_factory.mktemp("llama")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from real_files import real_data
 
 from sbt.benchmarks.truthfulqa import files
 from sbt.benchmarks.truthfulqa import metric as mc
 from sbt.benchmarks.truthfulqa import task as truthfulqa
-from sbt.utils import paths
 from sbt.utils.errors import DataError
 
-DATA = paths.real_data()
+DATA = real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real TruthfulQA files are not here (SBT_DATA)")
 
 

@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+from real_files import real_data
 
 from sbt.benchmarks.truthfulqa import files
 from sbt.microworld import facts, text_benchmarks
-from sbt.utils import paths
 from sbt.utils.errors import DataError
 from sbt.utils.files import write_csv, write_json
 
-DATA = paths.real_data()
+DATA = real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real TruthfulQA files are not here (SBT_DATA)")
 HEADER = "Type,Category,Question,Best Answer,Correct Answers,Incorrect Answers,Source\n"
 

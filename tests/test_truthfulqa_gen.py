@@ -9,16 +9,16 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from real_files import real_data
 
 from sbt import benchmarks
 from sbt.__main__ import main
 from sbt.benchmarks.truthfulqa import files, metric
 from sbt.benchmarks.truthfulqa import generation as gen
 from sbt.models import TextArms
-from sbt.utils import paths
 from sbt.utils.errors import DataError, ParameterError
 
-DATA = paths.real_data()
+DATA = real_data()
 needs_data = pytest.mark.skipif(DATA is None, reason="the real TruthfulQA files are not here (SBT_DATA)")
 COLUMNS = ["Type", "Category", "Question", "Best Answer", "Correct Answers", "Incorrect Answers", "Source"]
 SEVEN = "one two three four five six seven"

@@ -41,17 +41,6 @@ def plan_table(study: str, only: Iterable[str] = (), given: dict | None = None, 
     return "\n\n".join(parts)
 
 
-def readme_row(study: str) -> str:
-    """A study with a card as README's table has it: time, memory of a card, GB of results and of downloads."""
-    plan, steps = plans.load(study)
-    found = estimate.fetched_once(step.estimate for step in steps)
-    most = max(found, key=lambda cost: cost.gpu_gb)
-    gpu = f"{most.gpu_gb:.0f}" + (f" on each of {most.processes}" if most.processes > 1 else "")
-    time = estimate.total(found).partition(",")[0].removeprefix("about ")
-    fetched = sum(sum(cost.fetched.values()) for cost in found)
-    return f"| `{study}`, {plan.card} | {time} | {gpu} | {estimate.disk_gb(found):.1f} | {fetched:.1f} |"
-
-
 def _states(steps: Iterable[plans.Step]) -> dict[str, manifest.State]:
     """States of steps in order; RunError where one is corrupt."""
     states: dict[str, manifest.State] = {}

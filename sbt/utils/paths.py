@@ -1,4 +1,4 @@
-"""Where things are: the project's folders, the package's assets, the real data.
+"""Where things are: the project's folders and the package's assets.
 
 Nothing else in the package builds a path from the working directory, so a step runs the same from any folder.
 """
@@ -6,7 +6,7 @@ Nothing else in the package builds a path from the working directory, so a step 
 import os
 from pathlib import Path
 
-OF_FOLDERS = ("SBT_ROOT", "SBT_OUTPUTS", "SBT_DOWNLOADS", "SBT_DATA")  # variables that name them
+OF_FOLDERS = ("SBT_ROOT", "SBT_OUTPUTS", "SBT_DOWNLOADS")  # variables that name them
 
 
 def environment() -> dict[str, str]:
@@ -63,13 +63,6 @@ def downloads() -> Path:
 def assets() -> Path:
     """Folder of the small models kept in the package."""
     return package() / "microworld" / "assets"
-
-
-def real_data() -> Path | None:
-    """Folder of the real benchmark files: `SBT_DATA`, else `shared/data` beside the project, else None."""
-    given = os.environ.get("SBT_DATA")
-    folder = Path(given).absolute() if given else root().parent / "shared" / "data"
-    return folder if folder.is_dir() else None
 
 
 def resolve(text: str) -> Path:
