@@ -547,7 +547,6 @@ def test_training_lowers_the_loss_and_leaves_the_model_as_made(tmp_path: Path, s
     assert result.history["loss"].iloc[-1] < 0.6 * result.history["loss"].iloc[0]
     assert list(result.history["step"]) == list(range(1, 31))
     assert seen == [(step, 30) for step in range(1, 31)]
-    assert result.samples_seen == 360
     assert "forward" not in model.__dict__
     assert not model.training
 
@@ -586,11 +585,10 @@ def test_training_is_quiet(tmp_path: Path, small: SimpleNamespace, capfd: pytest
     assert capfd.readouterr() == ("", "")
 
 
-def test_steps_and_samples_are_counted() -> None:
+def test_steps_are_counted() -> None:
     settings = Settings(epochs=2, batch_size=4, accumulation=2)
     assert settings.steps_per_epoch(17) == 3
     assert settings.total_steps(17) == 6
-    assert [settings.samples(17, step) for step in (1, 2, 3, 4, 6)] == [8, 16, 17, 25, 34]
     with pytest.raises(ParameterError, match="batch_size must be a number above 0"):
         Settings(batch_size=0)
     with pytest.raises(ParameterError, match="learning_rate must be a number above 0, found '2e-5'"):

@@ -18,7 +18,7 @@ Parts = tuple[str, str, str, str]
 Loaded = tuple[LlavaForConditionalGeneration, ProcessorMixin]
 
 
-def load_vision_models(references: Mapping[str, str], *, dtype: str | None = None) -> Iterator[tuple[str, Arm]]:
+def load_vision_models(references: Mapping[str, str]) -> Iterator[tuple[str, Arm]]:
     """(name, arm in evaluation mode) of every arm, those over one base together, at the place of the first of them.
 
     Where several share a base, the adapters of each are put on for its turn and taken off again, never merged: use an
@@ -27,11 +27,11 @@ def load_vision_models(references: Mapping[str, str], *, dtype: str | None = Non
     """
     groups: dict[Parts | str, list[str]] = {}
     for name, reference in references.items():
-        groups.setdefault(_parts(reference, dtype) or reference, []).append(name)
+        groups.setdefault(_parts(reference) or reference, []).append(name)
     for parts, names in groups.items():
         if isinstance(parts, str) or len(names) == 1:
             for name in names:
-                yield name, load_arm(references[name], dtype=dtype)
+                yield name, load_arm(references[name])
             continue
         base = assemble(*parts[:2], projector=parts[2], dtype=parts[3])
         for name in names:
@@ -41,14 +41,14 @@ def load_vision_models(references: Mapping[str, str], *, dtype: str | None = Non
                 wrapped.model.unload()
 
 
-def _parts(reference: str, dtype: str | None) -> Parts | None:
+def _parts(reference: str) -> Parts | None:
     """What a LoRA arm was built from, its connector apart; None for an arm with weights of its own."""
     folder = Path(locate(reference))
     info = describe_arm(folder) if (folder / "arm.json").is_file() else {}
     if info.get("kind") != "llava-lora":
         return None
     models = (locate(info[part], folder) for part in ("language_model", "vision_tower"))
-    return (*models, info["projector"], dtype or info.get("dtype", "float32"))
+    return (*models, info["projector"], info.get("dtype", "float32"))
 
 
 def _wrapped(base: Loaded, folder: Path) -> Arm:

@@ -357,15 +357,15 @@ def scoring_seconds(model: Language, tower: Vision, load: Any, batch: int, card:
     return tokens * (each + HOST_TOKEN * host / batch) + written
 
 
-def disk_gb(work: Work, kept: int = 1) -> tuple[float, float]:
-    """While it trains - the model, `kept` checkpoints with Adam's moments and one being written - and afterwards.
+def disk_gb(work: Work) -> tuple[float, float]:
+    """While it trains - the model, a checkpoint with Adam's moments and one being written - and afterwards.
 
     The model is saved with its frozen parts where they are not named by reference; the last checkpoint has no moments.
     """
     count = sum(trained(work).values())
     frozen = (work.parameters - count) * (2 if work.half else FULL) if work.tuning == "full" else 0
     model = FULL * count + frozen
-    return (model + (kept + 1) * (FULL + ADAM) * count) / GB, (model + FULL * count) / GB
+    return (model + 2 * (FULL + ADAM) * count) / GB, (model + FULL * count) / GB
 
 
 def _frozen_bytes(work: Work, count: int, each: int) -> float:

@@ -14,6 +14,7 @@ from transformers.training_args import OptimizerNames
 
 from sbt.data.conversations import check_place
 from sbt.training import loss_mask
+from sbt.utils import env
 from sbt.utils.errors import ParameterError
 from sbt.utils.text import nearest
 
@@ -154,8 +155,7 @@ class Settings:
         """Processes that read rows for one training process: `workers`, or what its share of the cores allows."""
         if self.workers or not torch.cuda.is_available():
             return self.workers
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, min(_READERS, cores // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) - 1))
+        return max(1, min(_READERS, env.cores() // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) - 1))
 
     def steps_logged(self) -> int:
         """Steps whose figures are read at once: `log_steps`, or what suits the machine."""
@@ -178,11 +178,6 @@ class Settings:
         each = self.steps_per_epoch(rows, processes)
         return self.max_steps if self.max_steps > 0 else max(1, round(self.epochs * each))
 
-    def samples(self, rows: int, steps: int, processes: int = 1) -> int:
-        """Rows seen after `steps` optimizer steps, counting repetitions."""
-        epochs, rest = divmod(steps, self.steps_per_epoch(rows, processes))
-        return epochs * rows + min(rest * self.rows_per_step(processes), rows)
-
     def identity(self) -> dict:
         """The values that decide the weights; a run with others is another run."""
         return {name: value for name, value in asdict(self).items() if name not in _FREE}
@@ -200,7 +195,6 @@ class Result:
     model: nn.Module
     history: pd.DataFrame
     steps: int
-    samples_seen: int
     weights_sha256: str
     resumed_from: int = 0
 

@@ -29,7 +29,6 @@ from sbt.training.trainer import (
     LlavaSFTTrainer,
     Progress,
     TrainingMonitor,
-    architecture_restored,
     core_of,
     images_unchecked,
     model_restored,
@@ -141,8 +140,7 @@ def result(run: Run, log: list[dict]) -> Result:
     if not (history["grad_norm"] > 0).any():
         raise RunError("no parameter ever received a gradient: the rows give the trained part nothing to learn from")
     digest = weights_sha256(run.model, trained_only=True)
-    samples = run.settings.samples(len(run.rows), run.total, run.world.processes)
-    return Result(run.model, history, run.total, samples, digest, resumed_from=run.start)
+    return Result(run.model, history, run.total, digest, resumed_from=run.start)
 
 
 def train(run: Run, progress: Progress | None = None) -> list[dict]:
@@ -194,7 +192,6 @@ def training(run: Run) -> Iterator[None]:
         silence_libraries(),
         threads(run.settings.threads),
         model_restored(run.model),
-        architecture_restored(run.model),
         whole_forward(run.model),
         lean_adapters(run.model, half and run.world.engine not in SHARDED),
     ):

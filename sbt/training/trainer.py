@@ -262,10 +262,15 @@ def images_unchecked(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def model_restored(model: nn.Module) -> Iterator[None]:
-    """Undo what a trainer does to a model: it wraps `forward` once more each time and sets `config.use_cache`."""
+    """Undo what a trainer does to a model: it wraps `forward` once more each time and sets `config.use_cache`.
+
+    Liger exchanges functions in transformers' modules, for all models of the process.
+    """
     core = core_of(model)
+    modules = [sys.modules[kind] for kind in {type(part).__module__ for part in core.modules()}]
+    before = [(vars(one), dict(vars(one))) for one in modules if one.__name__.startswith("transformers.models.")]
     config = vars(core.config)
-    before = {"use_cache": config["use_cache"]} if "use_cache" in config else {}
+    use_cache = {"use_cache": config["use_cache"]} if "use_cache" in config else {}
     for module in (core, model):
         module.__dict__.pop("forward", None)
     try:
@@ -274,21 +279,9 @@ def model_restored(model: nn.Module) -> Iterator[None]:
         for module in (core, model):
             module.__dict__.pop("forward", None)
         config.pop("use_cache", None)
-        config.update(before)
-
-
-@contextlib.contextmanager
-def architecture_restored(model: nn.Module) -> Iterator[None]:
-    """Undo what Liger does to transformers' modules: it exchanges functions for all models of the process."""
-    kinds = {type(part).__module__ for part in core_of(model).modules()}
-    before = [
-        (sys.modules[kind], dict(vars(sys.modules[kind]))) for kind in kinds if kind.startswith("transformers.models.")
-    ]
-    try:
-        yield
-    finally:
-        for module, names in before:
-            vars(module).update(names)
+        config.update(use_cache)
+        for names, old in before:
+            names.update(old)
 
 
 @contextlib.contextmanager

@@ -21,16 +21,10 @@ from sbt.training.settings import World
 SECONDS = 0.5  # between two looks at the process that started the run
 
 
-class Events:
-    """JSON lines of one process in a folder, each written whole and at once."""
-
-    def __init__(self, folder: Path, rank: int) -> None:
-        self.file = Path(folder) / f"events.{rank}.jsonl"
-
-    def write(self, **event: object) -> None:
-        """Append one event."""
-        with open(self.file, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": time.time(), **event}) + "\n")
+def tell(folder: Path, rank: int, **event: object) -> None:
+    """Append an event of a process to its file, whole and at once."""
+    with open(folder / f"events.{rank}.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps({"time": time.time(), **event}) + "\n")
 
 
 def follow_parent(pid: int, created: float, end: Callable[[], None] = lambda: os._exit(1)) -> threading.Thread:
@@ -51,11 +45,11 @@ def follow_parent(pid: int, created: float, end: Callable[[], None] = lambda: os
     return thread
 
 
-def work(job: dict, rank: int, events: Events) -> None:
+def work(job: dict, rank: int, folder: Path) -> None:
     """Train this process's share of the job."""
 
     def progress(step: int, total: int, **numbers: float) -> None:
-        events.write(step=step, total=total, numbers=numbers)
+        tell(folder, rank, step=step, total=total, numbers=numbers)
 
     world = World(job["processes"], rank, job["engine"])
     model, processor, rows = build_model_and_rows(job["spec"])
@@ -69,20 +63,20 @@ def main(arguments: list[str]) -> int:
     """Run one process of the job in the file that the arguments name; return the exit status."""
     job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     rank = int(os.environ.get("RANK", "0"))
-    events = Events(Path(arguments[0]).parent, rank)
-    events.write(began=os.getpid())
+    folder = Path(arguments[0]).parent
+    tell(folder, rank, began=os.getpid())
     if os.environ.get("GROUP_RANK", "0") == "0":  # the notebook runs on the first machine only
         follow_parent(**job["parent"])
     try:
         if torch.cuda.is_available():  # before a weight is loaded: those of 4 bits stay on the GPU they are put on
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        work(job, rank, events)
+        work(job, rank, folder)
     except BaseException as error:
-        events.write(error=type(error).__name__, module=type(error).__module__, message=str(error))
+        tell(folder, rank, error=type(error).__name__, module=type(error).__module__, message=str(error))
         traceback.print_exc()
         sys.stderr.flush()
         return 1
-    events.write(done=True)
+    tell(folder, rank, done=True)
     return 0
 
 
