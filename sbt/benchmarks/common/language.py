@@ -200,25 +200,17 @@ class LanguageTask:
 
     def _identified(self, rows: Sequence, logged: Sequence[dict], docs: Sequence[dict]) -> list[answer_files.Row]:
         """The rows of a log with the ids of their questions, which are found by what they hold, among the docs."""
-        ids = dict(zip(_numbered(docs), self.ids(docs), strict=True))
+        ids: dict[str, list] = {}  # several where a question stands there twice
+        for name, doc in zip(self.ids(docs), docs, strict=True):
+            ids.setdefault(json.dumps(doc, sort_keys=True), []).append(name)
         found = []
-        for (where, row), key, doc in zip(rows, _numbered(logged), logged, strict=True):
-            if key not in ids:
+        for (where, row), doc in zip(rows, logged, strict=True):
+            left = ids.get(json.dumps(doc, sort_keys=True))
+            if not left:
                 asked = str(next(iter(doc.values())))[:60]
                 raise DataError(f"{where}: this question is not in the reference file: {asked!r}")
-            found.append((where, row | {"id": ids[key]}))
+            found.append((where, row | {"id": left.pop(0)}))
         return found
-
-
-def _numbered(docs: Sequence[dict]) -> list[str]:
-    """A key for every doc: what it holds, and the how many-th of these it is, as some questions stand there twice."""
-    seen: dict[str, int] = {}
-    found = []
-    for doc in docs:
-        content = json.dumps(doc, sort_keys=True)
-        seen[content] = seen.get(content, 0) + 1
-        found.append(f"{content} {seen[content]}")
-    return found
 
 
 def flat(parts: Sequence | Mapping[str, Sequence]) -> list:
