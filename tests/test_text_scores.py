@@ -43,7 +43,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
     folder = tmp_path_factory.mktemp("world")
     text_benchmarks.write(folder, 0)
     docs = squad2.load(folder / "eval" / "squad2")
-    return {"a choice": CHOICE, "texts": TEXT, "squad2": squad2.requests(docs[:4])}
+    return {"a choice": CHOICE, "texts": TEXT, **squad2.requests(docs[:4])}
 
 
 def test_every_arm_answers_every_task(arms: list, asked: dict, tmp_path: Path) -> None:

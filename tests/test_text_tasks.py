@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerBase
 
 from sbt import templates
 from sbt.benchmarks.common import language
-from sbt.benchmarks.common.evaluate_text import TextTask
 from sbt.benchmarks.ethics import task as ethics
 from sbt.benchmarks.gsm8k.task import GSM8K as gsm8k
 from sbt.benchmarks.mathqa.task import choices
@@ -42,7 +41,7 @@ YAMLS = Path(lm_eval.tasks.__file__).parent / "mmlu" / "default"
 def ask(name: str, docs: object, examples: object = (), **how: object) -> dict[str, list[dict]]:
     """The requests of a language benchmark by part."""
     benchmark = language.get(name)
-    return TextTask(name, benchmark, docs, benchmark.requests(docs, examples, **how)).parts()
+    return benchmark.requests(docs, examples, **how)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +125,7 @@ def test_what_ends_an_answer_and_what_is_chosen_from(asked: dict, loaded: dict) 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_prompt_depends_on_the_right_answer(name: str, asked: dict, loaded: dict) -> None:
     docs, examples = loaded[name]
-    other = language.get(name).permuted(docs, 1)
+    other = language.get(name).permuted(language.flat(docs), 1)
     if name == "mmlu":
         other = {subject: [doc for doc in other if doc["subject"] == subject] for subject in docs}
     labels = language.get(name).labels
@@ -201,17 +200,12 @@ def test_mmlu_introduces_its_subjects_in_the_harness_s_words() -> None:
     assert len(subjects) == 58
 
 
-def test_answers_come_back_in_the_form_of_the_requests(asked: dict, loaded: dict) -> None:
-    by_part = {part: [one["context"] for one in requests] for name in NAMES for part, requests in asked[name].items()}
-    for name in NAMES:
-        requests = asked[name] if name == "mmlu" else asked[name][name]
-        answers = TextTask(name, language.get(name), loaded[name][0], requests).answers(by_part)
-        assert language.flat(answers) == contexts(asked[name])
+def test_answers_by_subject_are_those_of_its_questions(loaded: dict) -> None:
     result = [[float(place == doc["answer"]) for place in range(4)] for doc in language.flat(loaded["mmlu"][0])]
     right = {}
     for subject, docs in loaded["mmlu"][0].items():
         right[f"mmlu {subject}"], result = result[: len(docs)], result[len(docs) :]
-    assert set(mmlu.per_item(loaded["mmlu"][0], right)["acc"]) == {1.0}
+    assert set(mmlu.compared(loaded["mmlu"][0], right)["mmlu"]) == {1.0}
 
 
 def test_wrong_names_are_errors_with_a_suggestion(world: Path, loaded: dict) -> None:

@@ -68,11 +68,11 @@ DOCS = [{"id": f"q{k}", "question": f"Q: Is {k} a number?\\nA:", "options": [" y
 
 
 def requests(docs):
-    return [{"id": doc["id"], "context": doc["question"], "continuations": doc["options"]} for doc in docs]
+    return {"toyqa": [{"id": d["id"], "context": d["question"], "continuations": d["options"]} for d in docs]}
 
 
 def _right(answers):
-    return [float(values[0] > values[1]) for values in answers]
+    return [float(values[0] > values[1]) for values in answers["toyqa"]]
 
 
 def rows(docs, answers, *, arm, seed, **provenance):

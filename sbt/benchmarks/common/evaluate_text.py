@@ -1,6 +1,6 @@
 """Put the questions of text benchmarks to every arm, and score the answers; what is known is not asked again.
 
-task = TextTask("boolq", BOOLQ, docs, BOOLQ.requests(docs))
+task = TextTask("boolq", BOOLQ, docs, BOOLQ.requests(docs))   # requests by part: {"boolq": [...]}
 result = evaluate_text(TextArms({...}), [task], folder, seed=0);  result.rows;  result.samples
 """
 
@@ -21,7 +21,6 @@ from sbt.utils.errors import DataError, ParameterError
 
 TOO_LONG = ("error", "truncate")
 BOS = {"auto": None, "always": True, "never": False}  # "auto": as the tokenizer does, and the harness
-Requests = Sequence[dict] | Mapping[str, Sequence[dict]]
 
 
 @dataclass(frozen=True)
@@ -30,30 +29,21 @@ class TextTask:
 
     `benchmark` is a module or an object with `rows(docs, answers, *, arm, seed, **provenance)`. It may also have
     `samples(docs, answers, *, arm, protocol)`, one record an item, and `compared(docs, answers, protocol)`, which
-    gives the scores of all items that arms are compared by, {score: values}. `requests` is a list, or several by
-    part; `answers` has the same form, with one answer a request.
+    gives the scores of all items that arms are compared by, {score: values}. `requests` are lists by part; `answers`
+    have the same form, with one answer a request.
     """
 
     name: str
     benchmark: Any
     docs: Any
-    requests: Requests
-
-    def parts(self) -> dict[str, Sequence[dict]]:
-        """The requests by part; a list is one part, under the name of the task."""
-        return dict(self.requests) if isinstance(self.requests, Mapping) else {self.name: self.requests}
-
-    def answers(self, by_part: Mapping[str, list]) -> list | dict[str, list]:
-        """The answers of one arm in the form of the requests."""
-        own = {part: by_part[part] for part in self.parts()}
-        return own if isinstance(self.requests, Mapping) else own[self.name]
+    requests: Mapping[str, Sequence[dict]]
 
 
 @dataclass
 class TextResult:
     """What the arms answered, and their scores.
 
-    answers: by arm and task, in the form of the task's requests. rows: metric rows. samples: one record an arm and
+    answers: by arm, task and part. rows: metric rows. samples: one record an arm and
     item. compared: by arm and score, the scores of all items. cut: prompts that were cut, by part. provenance: what
     every row says of its making.
     """
@@ -78,15 +68,15 @@ def evaluate_text(
     """
     asked: dict[str, Sequence[dict]] = {}
     for task in tasks:
-        if twice := asked.keys() & task.parts().keys():
+        if twice := asked.keys() & task.requests.keys():
             raise ParameterError(f"two tasks have a part named {sorted(twice)[0]!r}: give each task its own name")
-        asked |= task.parts()
+        asked |= task.requests
     by_arm, cut = ask(arms, asked, folder, **how)
     result = TextResult(cut=cut, provenance=harness.provenance(protocol, asked, **(settings or {})))
     for arm in order or by_arm:
         result.answers[arm], result.compared[arm] = {}, {}
         for task in tasks:
-            answers, benchmark = task.answers(by_arm[arm]), task.benchmark
+            answers, benchmark = {part: by_arm[arm][part] for part in task.requests}, task.benchmark
             result.answers[arm][task.name] = answers
             result.rows += benchmark.rows(task.docs, answers, arm=arm, seed=seed, **result.provenance)
             if hasattr(benchmark, "samples"):

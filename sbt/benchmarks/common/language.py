@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PROTOCOLS = ("standard", "paper")
 PERMUTED = "labels permuted"
+Parts = Sequence | Mapping[str, Sequence]  # docs, requests or results: in one list, or by part
 
 
 def published_file(source: Source, name: str) -> Path:
@@ -79,7 +80,8 @@ class LanguageTask:
     below `lm_eval/tasks`. files: the publishers' file names of each split. split: the one that is scored. shots: the
     number of few-shot examples, which are those of `shots_split`. metrics: by protocol, the headline last. scale:
     what scores are multiplied by in metric rows. label: the field of a doc that holds the right answer.
-    Results are, one an item, log-likelihoods of the options in the harness's order, a text, or (text, log-likelihood).
+    Results are, one an item, log-likelihoods of the options in the harness's order, a text, or (text, log-likelihood);
+    they come by part, as the requests, or in one list.
     """
 
     name = ""
@@ -117,13 +119,13 @@ class LanguageTask:
     def requests(
         self, docs: Sequence[dict], examples: Sequence[dict] = (), *, protocol: str = "standard",
         fewshot: str = "first", conversation: str = "", tokenizer: "PreTrainedTokenizerBase | None" = None,
-    ) -> list[dict] | dict[str, list[dict]]:  # fmt: skip
-        """What is asked, one request a doc (MMLU: by subject). `fewshot`: see `harness.task`."""
+    ) -> dict[str, list[dict]]:  # fmt: skip
+        """What is asked by part, one request a doc: one part, or one a subject. `fewshot`: see `harness.task`."""
         from sbt.inference import harness  # here: those who only read samples need no lm_eval
 
         check_protocol(protocol, PROTOCOLS)
         over = harness.task(self.file, docs, examples=examples, fewshot=fewshot)
-        return harness.requests(over, tokenizer, shots=self.shots, conversation=conversation)
+        return {self.name: harness.requests(over, tokenizer, shots=self.shots, conversation=conversation)}
 
     def permuted(self, docs: Sequence[dict], seed: int) -> list[dict]:
         """The control: every question with the answer, the doc's field `label`, of another one."""
@@ -131,16 +133,18 @@ class LanguageTask:
         return [{**doc, self.label: answer} for doc, answer in zip(docs, answers, strict=True)]
 
     def rows(
-        self, docs: Sequence[dict], results: Sequence, *, arm: str, seed: int = 0, protocol: str = "standard", **more
+        self, docs: Parts, results: Parts, *, arm: str, seed: int = 0, protocol: str = "standard", **more
     ) -> list[dict]:
         """Metric rows with 95 % intervals over items: the protocol's metrics, and those of the control."""
+        docs, results = flat(docs), flat(results)
         parts = {"all": docs, PERMUTED: self.permuted(docs, seed)}
         scores = {subset: self.per_item(part, results, protocol) for subset, part in parts.items()}
         named = {"arm": arm, "benchmark": self.name, "protocol": protocol, **more}
         return metric_rows(scores, self.metrics[protocol], seed=seed, scale=self.scale, **named)
 
-    def samples(self, docs: Sequence[dict], results: Sequence, *, arm: str, protocol: str = "standard") -> list[dict]:
+    def samples(self, docs: Parts, results: Parts, *, arm: str, protocol: str = "standard") -> list[dict]:
         """One record an item: arm, id, label, result and scores."""
+        docs, results = flat(docs), flat(results)
         scores = self.per_item(docs, results, protocol)
         return [
             {"arm": arm, "id": name, "label": label, "result": result, **{one: scores[one][n] for one in scores}}
@@ -155,9 +159,9 @@ class LanguageTask:
         """The metric that the report shows."""
         return self.metrics[protocol][-1]
 
-    def compared(self, docs: Sequence[dict], results: Sequence, protocol: str = "standard") -> dict[str, list[float]]:
+    def compared(self, docs: Parts, results: Parts, protocol: str = "standard") -> dict[str, list[float]]:
         """The headline metric of every item, by which arms are compared."""
-        return {self.name: self.per_item(docs, results, protocol)[self.headline(protocol)]}
+        return {self.name: self.per_item(flat(docs), flat(results), protocol)[self.headline(protocol)]}
 
     def item_scores(self, records: Sequence[dict]) -> dict:
         """The same from the samples of a step, as a table of items x arms."""
@@ -213,8 +217,8 @@ class LanguageTask:
         return found
 
 
-def flat(parts: Sequence | Mapping[str, Sequence]) -> list:
-    """Docs, requests or results in one list, where they are by subject; a list as it is."""
+def flat(parts: Parts) -> list:
+    """Docs, requests or results in one list, where they are by part; a list as it is."""
     return [one for part in parts.values() for one in part] if isinstance(parts, Mapping) else list(parts)
 
 

@@ -40,10 +40,11 @@ class Gsm8k(language.LanguageTask):
 
     def requests(
         self, docs: Sequence[dict], examples: Sequence[dict] = (), *, protocol: str = "standard", **how
-    ) -> list[dict]:
+    ) -> dict[str, list[dict]]:
         """As `LanguageTask.requests`; protocol "paper" has the stop strings of the harness of that time."""
         asked = super().requests(docs, examples, protocol=protocol, **how)
-        return [{**one, "until": PAPER_UNTIL} for one in asked] if protocol == "paper" else asked
+        until = {"until": PAPER_UNTIL} if protocol == "paper" else {}
+        return {part: [one | until for one in requests] for part, requests in asked.items()}
 
     def labels(self, docs: Sequence[dict]) -> list[str]:
         """The gold number of every doc, as exact match compares it."""

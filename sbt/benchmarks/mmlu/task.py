@@ -44,7 +44,6 @@ CATEGORIES = {
 OWN = "own subjects"  # the category of a set with none of MMLU's subjects in it, such as the micro-world's
 _ABOUT = "The following are multiple choice questions (with answers) about"
 MAX_NEW_TOKENS, MAX_PROMPT_TOKENS = 2, 2048  # of the authors' script
-Docs = Sequence[dict] | Mapping[str, Sequence[dict]]
 
 
 def category(subject: str, protocol: str = "standard") -> str:
@@ -112,7 +111,7 @@ def from_rows(rows: Sequence[dict], name: str) -> list[dict]:
 
 
 class Mmlu(language.ChoiceTask):
-    """Docs {question, choices, answer, subject} by subject; results by subject, or in one list in that order."""
+    """Docs {question, choices, answer, subject} by subject, whose ids are SUBJECT/PLACE, places from 0."""
 
     name, source = "mmlu", SOURCE
     hub = {"test": "test-00000-of-00001.parquet", "dev": "dev-00000-of-00001.parquet"}
@@ -152,26 +151,26 @@ class Mmlu(language.ChoiceTask):
             asked[f"mmlu {subject}"] = harness.requests(over, tokenizer, **how)
         return asked
 
-    def labels(self, docs: Docs) -> list[int]:
+    def labels(self, docs: language.Parts) -> list[int]:
         """Place of the right choice, 0 to 3, of every doc."""
         return super().labels(flat(docs))
 
-    def per_item(self, docs: Docs, results: Docs, protocol: str = "standard") -> dict[str, list[float]]:
+    def per_item(self, docs: Sequence[dict], results: Sequence, protocol: str = "standard") -> dict[str, list[float]]:
         """`acc` of every item; "standard" takes four log-likelihoods an item and adds `tied`, "paper" takes a text."""
-        docs, results = flat(docs), flat(results)
         if protocol == "paper":
             golds = self.labels(docs)
             return {"acc": [float(paper_correct(a, LETTERS[gold])) for a, gold in zip(results, golds, strict=True)]}
         return super().per_item(docs, results, protocol)
 
     def rows(
-        self, docs: Docs, results: Docs, *, arm: str, seed: int = 0, protocol: str = "standard", **more
-    ) -> list[dict]:
+        self, docs: language.Parts, results: language.Parts, *, arm: str, seed: int = 0, protocol: str = "standard",
+        **more,
+    ) -> list[dict]:  # fmt: skip
         """Accuracy over all questions (the harness's and the authors'), of the control, of categories and subjects.
 
         `acc_macro` is the mean over subjects, each counted once; its interval too is over questions.
         """
-        docs = flat(docs)
+        docs, results = flat(docs), flat(results)
         hits = self.per_item(docs, results, protocol)["acc"]
         scores = {"all": {"acc": hits}, language.PERMUTED: self.per_item(self.permuted(docs, seed), results, protocol)}
         for place in (lambda subject: category(subject, protocol), str):
@@ -186,10 +185,6 @@ class Mmlu(language.ChoiceTask):
         macro = stats.metric_row(weighted, weights, subset="all", metric="acc_macro", **named)
         return [found[0], macro, *found[1:]]
 
-    def samples(self, docs: Docs, results: Docs, *, arm: str, protocol: str = "standard") -> list[dict]:
-        """One record an item; its id is "SUBJECT/PLACE", places from 0 within the subject."""
-        return super().samples(flat(docs), flat(results), arm=arm, protocol=protocol)
-
     def ids(self, docs: Sequence[dict]) -> list[str]:
         """SUBJECT/PLACE of every doc."""
         seen: dict[str, int] = {}
@@ -202,10 +197,6 @@ class Mmlu(language.ChoiceTask):
     def result(self, row: answer_files.Row, doc: dict, protocol: str) -> object:
         """As `ChoiceTask.result`; "paper" scores the text itself."""
         return answer_files.text(row) if protocol == "paper" else super().result(row, doc, protocol)
-
-    def permuted(self, docs: Docs, seed: int) -> list[dict]:
-        """The control: the same docs with random answers, in one list."""
-        return super().permuted(flat(docs), seed)
 
 
 MMLU = Mmlu()

@@ -153,6 +153,7 @@ class Squad2(language.LanguageTask):
         HasAns_* and NoAns_* are over the questions with and without answer, left out where there are none of them; so
         are best_* where no probability of having no answer is known (-inf).
         """
+        docs, results = language.flat(docs), language.flat(results)
         known = any(value > -math.inf for _, value in results)
         named = {"arm": arm, "benchmark": self.name, "protocol": protocol, "scale": self.scale, "seed": seed, **more}
         metric_rows = []
