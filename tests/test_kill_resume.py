@@ -70,7 +70,7 @@ def test_killed_at_random_moments(project, whole, step):
     """`make test-kills` makes twenty kills of each step; the seconds are drawn, and printed where a test fails."""
     expected, folder, drawn = results(whole), whole / "tiny" / step, random.Random(os.environ.get("SBT_SEED", "0"))
     recorded = json.loads((folder / "manifest.json").read_text())
-    longest, kills, made = 2 * recorded["seconds"] + 8, int(os.environ.get("SBT_KILLS", "2")), 0
+    longest, kills, made = 2 * recorded["seconds"] + 8, int(os.environ.get("SBT_KILLS", "1")), 0
     while made < kills:
         shutil.rmtree(folder)
         for _ in range(4):  # in one run of the step

@@ -107,6 +107,7 @@ TINY = {
     "rows": 60, "images": 6, "step_rows": 16, "padded_together": [2, 4], "batch_sizes": {"full": 1},
     "words": [12, 120],
     "tower": TOWER, "settings": {}, "smoke": ["float32"],
+    "pretrain": 48, "instruct": 48, "instruct_images": 24, "captions": 8, "pope": 8, "heldout": 4,
 }  # fmt: skip
 
 
