@@ -106,8 +106,12 @@ def read(scored: Sequence[Path], specs: Mapping[str, Any], kind: str = "") -> Re
 
 
 def _asked(folder: Path, names: Sequence[str]) -> dict:
-    """The parameters that say how a step asked: those of `names`, or all but those that say which arms it asked."""
+    """The parameters that say how a step asked: those of `names`, or all but those that say which arms it asked.
+
+    Of several protocols the first one: it is the one that items are compared under.
+    """
     values = params.load_yaml(folder / "params.yaml")
+    values |= {"protocols": values["protocols"][:1]} if "protocols" in values else {}
     which = ("step", "arms", "arm_steps", "seed")
     return {name: value for name, value in values.items() if (name in names if names else name not in which)}
 
