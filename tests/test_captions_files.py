@@ -1,5 +1,6 @@
 """Reference captions in every form they are published in: the same items, and errors that name file and row."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +26,19 @@ KARPATHY = {
 }  # fmt: skip
 LIST = [{"image_name": name, "captions": texts} for name, texts in TEXTS.items()]
 TOKENS = "".join(f"{name}#{k}\t{text}\n" for name, texts in TEXTS.items() for k, text in enumerate(texts))
+BARS = "image_name| comment_number| comment\n" + "".join(
+    f"{name}| {k}| {text}\n" for name, texts in TEXTS.items() for k, text in enumerate(texts)
+)
 
 
 def written(path: Path, content: object) -> Path:
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def table(path: Path, header: list[str], rows: list[list[str]]) -> Path:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
     return path
 
 
@@ -37,13 +47,19 @@ def read(tmp_path: Path) -> Callable[..., list[dict]]:
     return lambda content, split="": load(written(tmp_path / "c.x", content), split)
 
 
-def test_all_forms_give_the_same_items(read: Callable) -> None:
+def test_all_forms_give_the_same_items(read: Callable, tmp_path: Path) -> None:
     """Which form a file has is decided by what is in it: all have one name here."""
+    rows = [[name, text] for name, texts in TEXTS.items() for text in texts]
     forms = {
         "list": read(LIST),
         "tokens": read(TOKENS),
         "tokens of Windows": read("\ufeff" + TOKENS.replace("\n", "\r\n")),
-    }
+        "bars": read(BARS),
+        "commas": load(table(tmp_path / "a", ["image", "caption"], rows)),
+        "lists in cells": load(
+            table(tmp_path / "b", ["raw", "sentids", "split", "filename", "img_id"],
+                  [[json.dumps(texts), "[0]", "test", name, "0"] for name, texts in TEXTS.items()])),
+    }  # fmt: skip
     expected = [{"id": name, "image": name, "references": texts} for name, texts in TEXTS.items()]
     assert forms == dict.fromkeys(forms, expected)
     ids = {17: "1.jpg", 19: "2.jpg"}
@@ -56,7 +72,7 @@ def test_all_forms_give_the_same_items(read: Callable) -> None:
     assert [item["references"] for item in read(coco)] == list(TEXTS.values())
 
 
-def test_splits(read: Callable) -> None:
+def test_splits(read: Callable, tmp_path: Path) -> None:
     assert [item["image"] for item in read(KARPATHY, "test")] == ["1.jpg"]
     assert len(read(KARPATHY, "all")) == 2 == len(read(TOKENS, "all"))
     with pytest.raises(ParameterError, match=r"c\.x holds the splits test, train: set `split` to one of them, or to"):
@@ -65,6 +81,9 @@ def test_splits(read: Callable) -> None:
         read(KARPATHY, "tset")
     with pytest.raises(ParameterError, match=r"c\.x has no split 'test': it names no splits: leave `split` empty"):
         read(TOKENS, "test")
+    rows = [["1.jpg", "a", "test"], ["2.jpg", "b", "val"]]
+    path = table(tmp_path / "t.csv", ["filename", "caption", "split"], rows)
+    assert [item["references"] for item in load(path, "val")] == [["b"]]
 
 
 def test_the_authors_list_may_name_an_image_by_number(read: Callable) -> None:
@@ -72,6 +91,17 @@ def test_the_authors_list_may_name_an_image_by_number(read: Callable) -> None:
     assert item == {"id": 42, "image": "COCO_val2014_000000000042.jpg", "references": ["a"]}  # theirs: COCO_test2014
     (item,) = read([{"image_id": 42, "image_name": "x.jpg", "captions": ["a"]}])
     assert item == {"id": 42, "image": "x.jpg", "references": ["a"]}
+
+
+def test_the_line_of_flickr30k_that_lacks_a_bar(read: Callable) -> None:
+    (item,) = read(BARS.splitlines()[0] + "\n9.jpg| 3| A dog .\n9.jpg| 4   A dog runs across the grass .\n")
+    assert item["references"] == ["A dog .", "A dog runs across the grass ."]
+
+
+def test_a_quote_beside_bars_stands_for_itself(read: Callable) -> None:
+    """Read as a quoting character it would swallow the lines below."""
+    items = read('image_name|comment_number|comment\n1.jpg|0|"Stop" says a sign\n2.jpg|0|an open " quote\n')
+    assert [item["references"] for item in items] == [['"Stop" says a sign'], ['an open " quote']]
 
 
 @pytest.mark.parametrize(
@@ -97,10 +127,23 @@ def test_the_authors_list_may_name_an_image_by_number(read: Callable) -> None:
         ),
         ([*LIST, "x"], r"c\.x, row 3: expected an object"),
         ([{"image_name": "3.jpg", "captions": []}], r"c\.x holds no image with a reference caption"),
-        (TOKENS + "3.jpg A dog\n", r"c\.x:4: expected .* or lines of IMAGE#NUMBER, a tab and the caption"),
+        (TOKENS + "3.jpg A dog\n", r"c\.x:4: expected IMAGE#NUMBER, a tab and the caption, found '3.jpg A dog'"),
         (TOKENS + "\n3.jpg#0\t \n", r"c\.x:5: no caption"),
-        (TOKENS + "2.jpg#0\tAgain\n", r"c\.x:4: image '2.jpg#0' stands in the file twice"),
-        ("image,caption\n1.jpg,a dog\n", r"c\.x:1: expected COCO annotations .* or lines of IMAGE#NUMBER"),
+        (TOKENS + "2.jpg#0\tAgain\n", r"c\.x:4: 2.jpg#0 stands in the file twice, first in line 3"),
+        (
+            "a;b\n1.jpg;c\n",
+            r"c\.x:1: expected .* a header with one of image_name, .* and one of comment,",
+        ),
+        (BARS + "3.jpg| 0\n", r"c\.x:5: 2 columns, but the header has 3"),
+        (BARS + "3.jpg| 0| a| b\n", r"c\.x:5: 4 columns"),
+        (BARS + "| 0| a\n", r"c\.x:5: no image"),
+        ("image,caption\n1.jpg,a dog, running\n", r"c\.x:2: 3 columns, but the header has 2"),
+        ("image,caption\n1.jpg,\n", r"c\.x:2: no caption"),
+        (
+            "filename,raw\n1.jpg,a dog\n",
+            r"c\.x:2: expected a JSON list of captions in the column 'raw', found 'a",
+        ),
+        ('image,caption\n1.jpg,"' + "a\n" * 70_000, r"c\.x:\d+: field larger than field limit .* a quote left open"),
     ],
 )
 def test_errors_name_file_and_row(content: object, message: str, read: Callable) -> None:
@@ -184,8 +227,12 @@ def test_real_captions_in_the_other_forms(tmp_path: Path) -> None:
     assert (len(items), sum(len(item["references"]) for item in items)) == (4800, 24019)
     lines = [f"{i['image']}#{k}\t{' '.join(t.split())}" for i in items for k, t in enumerate(i["references"])]
     token = load(written(tmp_path / "t", "\n".join(lines)))
+    rows = [[item["image"], text] for item in items for text in item["references"]]
+    commas = load(table(tmp_path / "c", ["image", "caption"], rows))
+    assert [item["image"] for item in token] == [item["image"] for item in items] == [item["image"] for item in commas]
     clean = [[" ".join(text.split()) for text in item["references"]] for item in items]
     assert [item["references"] for item in token] == clean
+    assert [[" ".join(text.split()) for text in item["references"]] for item in commas] == clean
 
 
 def test_the_differences_name_what_is_not_published_of_the_corrupted_pictures() -> None:

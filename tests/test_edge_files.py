@@ -42,8 +42,8 @@ def file_of(text_world: Path, tmp_path: Path) -> Callable[[str], Path]:
         elif name == "mmlu":
             source = next((text_world / "mmlu").rglob("*_test.csv"))
         elif name == "captions":
-            source = tmp_path / "captions.token"
-            source.write_text("1.jpg#0\tA dog runs.\n2.jpg#0\tA cat sits.\n")
+            source = tmp_path / "captions.csv"
+            source.write_text("image,caption\n1.jpg,A dog runs.\n2.jpg,A cat sits.\n")
             return source
         else:
             split, benchmark = language.get(name).split, language.get(name)
@@ -83,7 +83,7 @@ def test_encodings_are_read_or_named(name: str, file_of: Callable) -> None:
         READERS[name](beside)
 
 
-@pytest.mark.parametrize("name", ["mmlu", "commonsense", "utilitarianism"])
+@pytest.mark.parametrize("name", ["mmlu", "commonsense", "utilitarianism", "captions"])
 def test_a_line_of_commas_is_no_row(name: str, file_of: Callable) -> None:
     """A spreadsheet ends its export with such lines."""
     path = file_of(name)

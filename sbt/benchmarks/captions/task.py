@@ -3,13 +3,16 @@
 Protocol "standard": the paper's request, greedy decoding, no Java. Protocol "paper": what the authors' code does
 beside how it decodes (`SPEC.protocols`). A file's content says in which of the published forms its references are:
 COCO annotations, Karpathy's splits (dataset_coco.json, dataset_flickr30k.json), the authors' list
-(UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/eval_datasets.py@47f96a3), Flickr30k's tokens.
+(UCSC-VLAA/Sight-Beyond-Text: llava/eval/mmoverall/eval_datasets.py@47f96a3), Flickr30k's tokens and tables.
 """
 
+import csv
+import io
+import json
 import random
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +35,12 @@ ALL = "all"
 # The authors' code looks for COCO_test2014_*, of which there are no captions: theirs are of val2014.
 COCO_IMAGE = "COCO_val2014_{:012d}.jpg"
 TOKEN = re.compile(r"(?P<image>[^\t\n]+)#\d+\t(?P<caption>.*)")
+COLUMNS = {  # of tables, lower case, by what is taken from them
+    "image": ("image_name", "image", "filename", "file_name"),
+    "caption": ("comment", "caption", "raw"),
+    "split": ("split",),
+}
+UNSPLIT = re.compile(r"\s*\d+\s+(?P<caption>\S.*)")  # one line of Flickr30k's results.csv lacks the second "|"
 FORMS = (
     "COCO annotations (an object with lists 'images' and 'annotations'), Karpathy's splits (an object with a list "
     "'images' of {filename, split, sentences}) or a list of {image_name or image_id, captions}"
@@ -91,7 +100,12 @@ def _content(path: Path) -> object:
 
 
 def _images(content: object, name: str) -> list[_Image]:
-    return _tokens(content, name) if isinstance(content, str) else _json(content, name)
+    if not isinstance(content, str):
+        return _json(content, name)
+    found: dict[str, _Image] = {}
+    for image, captions, split in _tokens(content, name) if TOKEN.match(content) else _table(content, name):
+        found.setdefault(image, _Image(image, image, [], split)).references.extend(captions)
+    return list(found.values())
 
 
 def _of_split(rows: list[_Image], split: str, name: str) -> list[_Image]:
@@ -170,18 +184,63 @@ def _listed(row: dict, where: str) -> _Image:
     return _Image(image if number is None else number, image, texts, "")
 
 
-def _tokens(text: str, name: str) -> list[_Image]:
-    """The images of lines NAME#NUMBER, tab, caption: results_20130124.token."""
-    found: dict[str, _Image] = {}
-    lines = [(number, line.rstrip("\r")) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    for number, line in lines:
-        told = TOKEN.fullmatch(line)
-        if not told:
-            raise DataError(f"{name}:{number}: expected {FORMS}, or lines of IMAGE#NUMBER, a tab and the caption")
-        image, caption = told["image"], _text(told["caption"], f"{name}:{number}")
-        found.setdefault(image, _Image(image, image, [], "")).references.append(caption)
-    checks.once((line.split("\t")[0] for _, line in lines), f"{name}:", "image", [number for number, _ in lines])
-    return list(found.values())
+def _tokens(text: str, name: str) -> Iterator[tuple[str, list[str], str]]:
+    """Image and caption of each line NAME#NUMBER, tab, caption: results_20130124.token."""
+    numbered: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        found = TOKEN.fullmatch(line.rstrip("\r"))
+        if not found:
+            raise DataError(f"{name}:{number}: expected IMAGE#NUMBER, a tab and the caption, found {line[:40]!r}")
+        key = line.split("\t")[0]
+        if key in numbered:
+            raise DataError(f"{name}:{number}: {key} stands in the file twice, first in line {numbered[key]}")
+        numbered[key] = number
+        yield found["image"], [_text(found["caption"], f"{name}:{number}")], ""
+
+
+def _table(text: str, name: str) -> Iterator[tuple[str, list[str], str]]:
+    """Image, captions and split of each row of a table with a header, its columns parted by "|" or ","."""
+    bars = "|" in text.partition("\n")[0]
+    quoting = csv.QUOTE_NONE if bars else csv.QUOTE_MINIMAL  # a quote in a caption stands for itself beside bars
+    table = csv.reader(io.StringIO(text, newline=""), delimiter="|" if bars else ",", quoting=quoting)
+    header = [column.strip().lower() for column in next(table, [])]
+    place = {key: next((header.index(c) for c in names if c in header), None) for key, names in COLUMNS.items()}
+    if place["image"] is None or place["caption"] is None:
+        either = " and ".join(f"one of {', '.join(COLUMNS[key])}" for key in ("image", "caption"))
+        raise DataError(f"{name}:1: expected {FORMS}, lines of IMAGE#NUMBER and a tab, or a header with {either}")
+    for row in _rows(table, name):
+        where = f"{name}:{table.line_num}"
+        if bars and len(row) == len(header) - 1 and (found := UNSPLIT.fullmatch(row[-1])):
+            row = [*row[:-1], "", found["caption"]]
+        if len(row) != len(header):
+            raise DataError(f"{where}: {len(row)} columns, but the header has {len(header)}")
+        cell = {key: "" if index is None else row[index].strip() for key, index in place.items()}
+        if not cell["image"]:
+            raise DataError(f"{where}: no image")
+        listed = header[place["caption"]] == "raw"
+        captions = _several(cell["caption"], where) if listed else [_text(cell["caption"], where)]
+        yield cell["image"], captions, cell["split"]
+
+
+def _rows(table: Iterator[list[str]], name: str) -> Iterator[list[str]]:
+    """The rows of a table that are not blank."""
+    try:
+        yield from (row for row in table if any(cell.strip() for cell in row))
+    except csv.Error as error:
+        raise DataError(f"{name}:{table.line_num}: {error}. Is a quote left open?") from None
+
+
+def _several(text: str, where: str) -> list[str]:
+    """Captions of a cell that holds a JSON list of them."""
+    try:
+        found = json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        found = None
+    if not isinstance(found, list):
+        raise DataError(f"{where}: expected a JSON list of captions in the column 'raw', found {text[:40]!r}")
+    return [_text(caption, where) for caption in found]
 
 
 def sources(world: Path | None, references: str, images: str, split: str, flickr: dict) -> dict[str, dict]:
