@@ -93,6 +93,14 @@ def test_the_cost_is_told_by_both_measures() -> None:
     assert back.startswith("In the score on MT-Bench (0 to 1), beside full, dpo (+0.1") and back.endswith("added some")
 
 
+def test_what_alignment_did_to_sight_is_told_of_the_arms_that_were_asked() -> None:
+    found = results(base=0.9, full=0.7, dpo=0.8, best=0.7)
+    assert not any("POPE" in one for one in said(found))
+    found.scores["POPE"] = results(full=0.7, dpo=0.6).scores["boolq"]  # `best` was not asked
+    sight = said(found)[-1]
+    assert sight.startswith("On POPE, beside full, dpo (-0.1") and sight.endswith("answered fewer questions rightly")
+
+
 def test_a_study_without_aligned_arms_says_nothing_and_a_judge_stands_in() -> None:
     assert said(results(base=0.9, full=0.7), other="lora") == []
     assert said(results(base=0.9, dpo=0.7)) == []  # the arm that was aligned was not scored

@@ -1,5 +1,5 @@
 """What the report says of preference alignment: what visual tuning cost in language ability, what brought it back,
-and what part of that is length or label noise.
+what part of that is length or label noise, and what alignment did to how an arm sees.
 
 answers(results, collect.arms(study), specs, tuned="mm-full")  # sentences, below the answer of the report
 """
@@ -15,6 +15,13 @@ from sbt.study import params
 METHODS = ("dpo", "rejection", "steerlm", "sft")
 CONTROLS = ("random_labels", "length_matched")
 JUDGED = "mtbench"  # the paper's measure
+SIGHT = "POPE"
+SEES = {
+    "more": "{} answered more questions rightly",
+    "as much": "{} changed nothing to speak of",
+    "less": "{} answered fewer questions rightly",
+    "": "of {} nothing can be told",
+}
 MARGIN = 0.02  # a difference within it is none, as in the claims about language ability
 
 
@@ -22,8 +29,9 @@ def answers(results: Any, made: pd.DataFrame, specs: Mapping[str, Any], *, tuned
     """The answer in sentences, with 95 % intervals; [] where `tuned`, base and an aligned arm were not scored alike.
 
     `made` are the study's arms (`collect.arms`). The cost is told on MT-Bench and on language ability, the rest on the
-    first of them that was scored. A difference is told by the rule of the claims: shown, within MARGIN and so none, or
-    not to be told. The controls are DPO on random labels and on pairs of equal length.
+    first of them that was scored, and on POPE where aligned arms were asked it. A difference is told by the rule of the
+    claims: shown, within MARGIN and so none, or not to be told. The controls are DPO on random labels and on pairs of
+    equal length.
     """
     ability = [spec.name for spec in specs.values() if spec.table == "Language ability"]
     measures = [[JUDGED], [name for name in ability if name in results.scores]]
@@ -38,8 +46,12 @@ def answers(results: Any, made: pd.DataFrame, specs: Mapping[str, Any], *, tuned
     cost = [_held(results, roles, specs, [("tuned", "base")], names, seed)["tuned", "base"] for names in measures]
     found = _held(results, roles, specs, asked, measures[0], seed)
     said = [*(_cost(row, tuned) for row in cost), _back(found, methods, roles, tuned, cost[0])]
-    return said + ([_parts(found, roles["dpo"], tuned, _at_equal_length(results, roles["dpo"], tuned, measures[0]))]
-                   if "dpo" in methods else [])  # fmt: skip
+    if "dpo" in methods:
+        said.append(_parts(found, roles["dpo"], tuned, _at_equal_length(results, roles["dpo"], tuned, measures[0])))
+    if seeing := [role for role in methods if {roles[role], tuned} <= _scored(results, [SIGHT])]:
+        found = _held(results, roles, specs, [(role, "tuned") for role in seeing], [SIGHT], seed)
+        said.append(f"On {SIGHT}, beside {tuned}, {_grouped(found, seeing, roles, SEES)}")
+    return said
 
 
 def _scored(results: Any, names: Iterable[str]) -> set[str]:
@@ -103,18 +115,23 @@ def _cost(row: Mapping, tuned: str) -> str:
 
 
 def _back(found: Mapping, methods: Iterable[str], roles: Mapping[str, str], tuned: str, cost: Mapping) -> str:
-    groups: dict[str, list[str]] = {}
-    for role in methods:
-        row = found[role, "tuned"]
-        groups.setdefault(_way(row), []).append(f"{roles[role]} ({_why(row)})")
     words = {
         "more": "{} brought some back" if _way(cost) == "less" else "{} added some",
         "as much": "{} changed nothing to speak of",
         "less": "{} cost some more",
         "": "of {} nothing can be told",
     }
-    told = [clause.format(" and ".join(groups[way])) for way, clause in words.items() if way in groups]
-    return f"In {_measure(cost)}, beside {tuned}, {'; '.join(told)}"
+    return f"In {_measure(cost)}, beside {tuned}, {_grouped(found, methods, roles, words)}"
+
+
+def _grouped(found: Mapping, methods: Iterable[str], roles: Mapping[str, str], words: Mapping[str, str]) -> str:
+    """The methods by what they did, each with its difference: a clause of `words` for those that did the same."""
+    groups: dict[str, list[str]] = {}
+    for role in methods:
+        row = found[role, "tuned"]
+        groups.setdefault(_way(row), []).append(f"{roles[role]} ({_why(row)})")
+    named = {way: " and ".join([", ".join(arms[:-1]), arms[-1]][-len(arms) :]) for way, arms in groups.items()}
+    return "; ".join(clause.format(named[way]) for way, clause in words.items() if way in named)
 
 
 def _parts(found: Mapping, dpo: str, tuned: str, at_equal_length: Mapping | None) -> str:
