@@ -29,9 +29,9 @@ def answers(results: Any, made: pd.DataFrame, specs: Mapping[str, Any], *, tuned
     """The answer in sentences, with 95 % intervals; [] where `tuned`, base and an aligned arm were not scored alike.
 
     `made` are the study's arms (`collect.arms`). The cost is told on MT-Bench and on language ability, the rest on the
-    first of them that was scored, and on POPE where aligned arms were asked it. A difference is told by the rule of the
-    claims: shown, within MARGIN and so none, or not to be told. The controls are DPO on random labels and on pairs of
-    equal length.
+    first of them that was scored, and sight on POPE where aligned arms were asked it. A difference is told by the rule
+    of the claims: shown, within MARGIN and so none, or not to be told. The controls are DPO on random labels and on
+    pairs of equal length.
     """
     ability = [spec.name for spec in specs.values() if spec.table == "Language ability"]
     measures = [[JUDGED], [name for name in ability if name in results.scores]]
@@ -130,8 +130,12 @@ def _grouped(found: Mapping, methods: Iterable[str], roles: Mapping[str, str], w
     for role in methods:
         row = found[role, "tuned"]
         groups.setdefault(_way(row), []).append(f"{roles[role]} ({_why(row)})")
-    named = {way: " and ".join([", ".join(arms[:-1]), arms[-1]][-len(arms) :]) for way, arms in groups.items()}
-    return "; ".join(clause.format(named[way]) for way, clause in words.items() if way in named)
+    return "; ".join(clause.format(_listed(groups[way])) for way, clause in words.items() if way in groups)
+
+
+def _listed(arms: Sequence[str]) -> str:
+    *others, last = arms
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _parts(found: Mapping, dpo: str, tuned: str, at_equal_length: Mapping | None) -> str:
