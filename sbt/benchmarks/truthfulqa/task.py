@@ -114,8 +114,9 @@ def choice_requests(items: Sequence[dict], preset: str = "none") -> list[dict]:
 
 def requests_of_harness(items: Sequence[dict]) -> list[dict]:
     """What lm-evaluation-harness asks for mc1 and mc2: two requests an item, most choices in both."""
+    before = preset_text("harness")
     return [
-        {"id": f"{name} {item['question']}", "context": prompt(item["question"], "harness")}
+        {"id": f"{name} {item['question']}", "context": before + prompt(item["question"])}
         | {"continuations": [f" {choice}" for choice, _ in item[name]]}
         for item in items
         for name in ("mc1", "mc2")
