@@ -17,8 +17,7 @@ def study(name: str, gain: float) -> across.Study:
     rows = [{**row, "arm": arm, "value": table[arm].mean()} for arm in table]
     scores = dict.fromkeys(("mc2", *across.MEANS["five language tasks"]), table)
     roles = {"base": "base", "tuned": "full", "text_only": "text"}
-    made = pd.DataFrame(columns=collect.ARM)
-    return across.Study(name, f"{name}-model", collect.Results(rows, {}, scores, {}), made, roles)
+    return across.Study(name, f"{name}-model", collect.Results(rows, {}, scores, {}), roles)
 
 
 def test_an_arm_is_compared_with_its_own_base_and_with_the_arm_without_pictures() -> None:

@@ -59,7 +59,7 @@ FROZEN = {
 
 @pytest.mark.parametrize("caption", FROZEN)
 def test_frozen_examples(caption: str) -> None:
-    assert ptb.tokenize(caption) == FROZEN[caption]
+    assert ptb.tokenize_all([caption]) == [FROZEN[caption]]
 
 
 def test_the_next_caption_decides_whether_a_letter_ends_the_sentence() -> None:

@@ -20,12 +20,11 @@ MEANS = {  # of paired differences: what the papers give as one number
 
 
 class Study(NamedTuple):
-    """A study with results: its name, its base model, its results, its arms, and its base's and arms' roles."""
+    """A study with results: its name, its base model, its results, and its base's and arms' roles."""
 
     name: str
     model: str
     results: collect.Results
-    made: pd.DataFrame
     roles: dict[str, str]
 
 
@@ -41,7 +40,7 @@ def studies(names: Iterable[str], specs: Mapping[str, Any]) -> list[Study]:
         if results is not None:
             made = collect.arms(folder)
             roles = {"base": paired.BASE} | collect.roles(made, {row["arm"] for row in results.rows})
-            found.append(Study(folder.name, collect.base_model(results), results, made, roles))
+            found.append(Study(folder.name, collect.base_model(results), results, roles))
     if not found:
         raise MissingStep(
             f"no study below {paths.shown(paths.outputs())} scored a benchmark: `sbt run params/embedded`"

@@ -1,6 +1,6 @@
 """The Penn Treebank tokenizer of the caption metrics, without Java.
 
-`tokenize(caption)` gives what pycocoevalcap makes of a caption with Stanford's PTBTokenizer
+`tokenize_all(captions)` gives what pycocoevalcap makes of each caption with Stanford's PTBTokenizer
 (`-preserveLines -lowerCase`): lower-cased tokens, its 17 punctuation tokens left out, joined by blanks.
 """
 
@@ -109,15 +109,11 @@ _WRITTEN = {
 }
 
 
-def tokenize(caption: str) -> str:
-    """Tokens of one caption, lower-case and without punctuation, joined by single blanks."""
-    return tokenize_all([caption])[0]
-
-
 def tokenize_all(captions: Iterable[str]) -> list[str]:
-    """Tokens of each caption. The order matters in one rare case, as the original reads one text, a caption a line:
+    """Tokens of each caption, lower-case and without punctuation, joined by single blanks.
 
-    the word that begins the next caption decides whether "plan B." ends a sentence ("b") or is an abbreviation ("b.").
+    The order matters in one rare case, as the original reads one text, a caption a line: the word that begins the next
+    caption decides whether "plan B." ends a sentence ("b") or is an abbreviation ("b.").
     """
     lines = [_LINE_BREAK.sub(" ", caption) for caption in captions]
     return [
