@@ -13,8 +13,8 @@ from tiny_fixtures import small  # noqa: F401 - a fixture
 from sbt import models
 from sbt.__main__ import main
 from sbt.benchmarks.alpacaeval import task as alpaca
-from sbt.benchmarks.common import doubts, judged, judges
 from sbt.benchmarks.common import judge as judging
+from sbt.benchmarks.common import judged, judges
 from sbt.benchmarks.common.judge import Judge
 from sbt.benchmarks.llavabench import task as bench
 from sbt.benchmarks.mmbench import task as mmbench
@@ -250,15 +250,15 @@ def test_the_turns_of_a_question_are_one_item_of_a_comparison() -> None:
 
 def test_flips_are_the_fewest_verdicts_that_carry_a_difference() -> None:
     a, b = [1.0] * 30 + [0.0] * 10, [0.0] * 30 + [1.0] * 10
-    assert doubts.flips(a, b) == {"to doubt": 5, "to nothing": 10}
-    assert doubts.flips(b, a) == doubts.flips(a, a) == {"to doubt": 0, "to nothing": 0}
+    assert judged.flips(a, b) == {"to doubt": 5, "to nothing": 10}
+    assert judged.flips(b, a) == judged.flips(a, a) == {"to doubt": 0, "to nothing": 0}
 
 
 def test_a_gain_that_is_length_alone_is_gone_at_equal_length() -> None:
     longer = [float(n % 7) for n in range(70)]
-    left, low, high = doubts.at_equal_length([0.1 * n for n in longer], [0.0] * 70, longer)
+    left, low, high = judged.at_equal_length([0.1 * n for n in longer], [0.0] * 70, longer)
     assert left == pytest.approx(0, abs=1e-9) and low <= left <= high
-    left, low, _ = doubts.at_equal_length([0.3 + 0.1 * n for n in longer], [0.0] * 70, longer)
+    left, low, _ = judged.at_equal_length([0.3 + 0.1 * n for n in longer], [0.0] * 70, longer)
     assert left == pytest.approx(0.3) and low > 0.29
 
 

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import statsmodels.api
 from IPython.display import HTML
 
 from sbt import benchmarks, models
-from sbt.benchmarks.common import doubts
 from sbt.benchmarks.common import judge as judging
 from sbt.data import benchmark_files
 from sbt.inference import generation
@@ -129,7 +130,7 @@ def biases(said: Mapping[str, Sequence[dict]]) -> HTML:
 
 def differences(said: Mapping[str, Sequence[dict]], base: str, seed: int = 0) -> pd.DataFrame:
     """Every arm against `base`, by benchmark: the difference in points with its interval, what is left of it where
-    answers are equally long, and flips (`doubts`). Empty where no benchmark judged both on the same questions.
+    answers are equally long, and `flips`. Empty where no benchmark judged both on the same questions.
     """
     found = []
     for name, rows in said.items():
@@ -140,11 +141,11 @@ def differences(said: Mapping[str, Sequence[dict]], base: str, seed: int = 0) ->
         for arm in scores.columns.drop(base):
             measured = stats.paired(list(scores[arm]), list(scores[base]), seed=seed)
             longer = length[arm] - length[base]
-            left, low, high = doubts.at_equal_length(scores[arm], scores[base], longer)
+            left, low, high = at_equal_length(scores[arm], scores[base], longer)
             told = {"arm": arm, "benchmark": name, **measured, "longer by": longer.mean()}
             told |= {"at equal length": left, "its low": low, "its high": high}
             better = (arm, base) if measured["delta"] >= 0 else (base, arm)
-            found.append(told | doubts.flips(scores[better[0]], scores[better[1]]))
+            found.append(told | flips(scores[better[0]], scores[better[1]]))
     return pd.DataFrame(found)
 
 
@@ -156,6 +157,39 @@ def compared(deltas: pd.DataFrame) -> HTML:
     told = ["–" if row["delta"] != row["delta"] else tables.signed(row) for row in left.to_dict("records")]
     more = {"characters more": deltas["longer by"].map("{:+z.1f}".format), "at equal length": told}
     return tables.compared(deltas.assign(**more), ["p", "n", *more, "to doubt", "to nothing"])
+
+
+def flips(a: Sequence[float], b: Sequence[float]) -> dict[str, int]:
+    """How many questions' verdicts must be exchanged between two arms before `a` is not shown to be better than `b`.
+
+    "to doubt": until the 95 % interval of the mean difference (normal) includes 0; "to nothing": until the difference
+    is gone. Exchanged are the verdicts that speak most for `a`, so these are the fewest that can do it; 0 where there
+    is nothing to lose.
+    """
+    difference = np.sort(np.asarray(a, float) - np.asarray(b, float))[::-1]
+    found = {}
+    for name, z in (("to doubt", 1.96), ("to nothing", 0.0)):
+        now, count = difference.copy(), 0
+        while count < len(now) and now[count] > 0 and now.mean() > z * now.std(ddof=1) / len(now) ** 0.5:
+            now[count] = -now[count]
+            count += 1
+        found[name] = count
+    return found
+
+
+def at_equal_length(a: Sequence[float], b: Sequence[float], longer: Sequence[float]) -> tuple[float, float, float]:
+    """The mean difference that is left where both arms' answers are equally long, with its 95 % interval.
+
+    By least squares: the difference of a question's points, on how much `longer` the answer of `a` is, in characters.
+    NaN where all differences in length are the same, or questions are fewer than three.
+    """
+    longer = np.asarray(longer, float)
+    if len(longer) < 3 or longer.std() == 0:
+        return (float("nan"),) * 3
+    fitted = statsmodels.api.OLS(
+        np.asarray(a, float) - np.asarray(b, float), statsmodels.api.add_constant(longer / longer.std())
+    ).fit(cov_type="HC3")
+    return float(fitted.params[0]), *map(float, fitted.conf_int()[0])
 
 
 def _files(run: Any, name: str, what: str) -> Path | None:
