@@ -239,6 +239,9 @@ def test_json_nested_too_deeply_is_an_error_and_no_traceback(tmp_path: Path) -> 
         pope.score_files(lines(tmp_path / "a.jsonl", [BY_ID[0], deep]), questions)
     with pytest.raises(DataError, match=r"r\.json:1: JSON nested too deeply"):
         captions.score_files(whole(tmp_path / "r.json", deep), whole(tmp_path / "c.json", REFERENCES))
+    table = whole(tmp_path / "t.csv", 'filename,raw\n1.jpg,"' + "[" * 100_000 + '"\n')
+    with pytest.raises(DataError, match=r"t\.csv:2: expected a JSON list of captions"):
+        captions.load(table)
 
 
 @needs_data

@@ -18,9 +18,8 @@ def study_table(study: str) -> str:
     """The report's own summary where it wrote one, else every metric of the study's finished steps."""
     folder = paths.outputs() / study
     report = manifest.whole(folder / REPORT)
-    for name in ("summary.txt", "summary.md"):
-        if (report / name).exists() and (report / "DONE").exists():
-            return files.read_text(report / name).rstrip()
+    if (report / "summary.txt").exists() and (report / "DONE").exists():
+        return files.read_text(report / "summary.txt").rstrip()
     rows = []
     for row in metric_rows(folder):
         ends = row["low"], row["high"]
