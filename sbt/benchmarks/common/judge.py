@@ -148,7 +148,7 @@ def read(protocol: Protocol, file: Path | str) -> list[dict]:
     return list(rows)
 
 
-def one_judge(rows: Sequence[Mapping], of: str = "the arms") -> None:
+def one_judge(rows: Sequence[Mapping]) -> None:
     """DataError where rows are of different judges, templates or temperatures: such scores do not compare."""
     for name in SAME:
         by_template: dict[object, set] = {}
@@ -157,7 +157,7 @@ def one_judge(rows: Sequence[Mapping], of: str = "the arms") -> None:
         for found in by_template.values():
             if len(found) > 1:
                 raise DataError(
-                    f"{of} were judged with different {name}s ({', '.join(sorted(map(str, found)))}): their scores do "
+                    f"the arms were judged with different {name}s ({', '.join(sorted(map(str, found)))}): their scores do "
                     "not compare. Judge them all by the same"
                 )
 

@@ -35,9 +35,9 @@ def named(run: Any, rules: Rules | None = None) -> Judge:
     return paid.named(given, "judge needs replay alone, or", run.upstream, behind, in_memory)
 
 
-def by_rules(rules: Rules, name: str = "rules") -> Judge:
+def by_rules(rules: Rules) -> Judge:
     """A judge that is a function of the benchmark's name and the case, as `Protocol.case` makes it."""
-    return Judge(name, lambda protocol, cases, cache, progress: [rules(protocol.benchmark, one) for one in cases])
+    return Judge("rules", lambda protocol, cases, cache, progress: [rules(protocol.benchmark, one) for one in cases])
 
 
 def behind(api: Mapping) -> Judge:

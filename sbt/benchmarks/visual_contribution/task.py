@@ -48,13 +48,12 @@ def visual_contribution(
     """log p(answer | image, question) - log p(answer | noise, question) in nats; above 0 the image helps.
 
     `sums`, `noisy` and `tokens` are (rows,): log-probabilities of the answers with the images and with noise (for
-    several draws, their mean), and the answers' lengths. Returns `per_token` and `per_row` (mean, low, high: 95 %
-    bootstrap over images; the first weighs long answers more) and `values` (rows,), each row's mean a token.
+    several draws, their mean), and the answers' lengths. Returns `per_token` (mean, low, high: 95 % bootstrap over
+    images) and `values` (rows,), each row's mean a token.
     """
     gained = sums - noisy
     groups = [str(row["images"][0]) if isinstance(row["images"][0], str) else row["id"] for row in rows]
     return {
         "per_token": stats.ratio(tokens, gained, groups=groups, share=False, seed=seed),
-        "per_row": stats.bootstrap(gained / tokens, groups=groups, seed=seed),
         "values": gained / tokens,
     }
