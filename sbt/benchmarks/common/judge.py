@@ -156,8 +156,8 @@ def one_judge(rows: Sequence[Mapping]) -> None:
             by_template.setdefault(row["template"] if name == "template_hash" else "", set()).add(row[name])
         for found in by_template.values():
             if len(found) > 1:
-                told = f"with different {name}s ({', '.join(sorted(map(str, found)))})"
-                raise DataError(f"the arms were judged {told}: their scores do not compare. Judge them all by the same")
+                told = f"with different {name}s ({', '.join(sorted(map(str, found)))}): their scores do not compare"
+                raise DataError(f"the arms were judged {told}. Judge them all by the same")
 
 
 def table(protocol: Protocol, rows: Sequence[dict]) -> pd.DataFrame:
