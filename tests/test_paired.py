@@ -1,6 +1,7 @@
 """Arms with several training runs: grouped by name, joined over steps, compared over runs and items."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sbt.benchmarks.ethics import task as ethics
@@ -36,6 +37,17 @@ def test_one_run_is_compared_as_ever_and_several_with_a_wider_interval() -> None
         np.mean([RUNS["b (run 1)"]["acc"], RUNS["b (run 2)"]["acc"]]) - np.mean(RUNS["base"]["acc"])
     )
     assert paired.differences({"a": PER_ITEM["a"]}, ["acc"], seed=0) == []
+
+
+def test_the_questions_about_a_picture_are_one_chance() -> None:
+    """Ten questions about each of 12 pictures that an arm sees or does not: 12 are compared, not 120."""
+    sees = np.random.default_rng(0).random((2, 12)) < [[0.7], [0.3]]
+    index = pd.MultiIndex.from_product([range(12), range(10)], names=["image", "item"])
+    table = pd.DataFrame({name: np.repeat(one, 10) * 1.0 for name, one in zip("ab", sees, strict=True)}, index)
+    told, of_pictures = paired.between(table, "a", "b", 0), stats.paired(sees[0] * 1.0, sees[1] * 1.0, seed=0)
+    assert told["p"] == of_pictures["p"] and told["delta"] == pytest.approx(of_pictures["delta"])
+    alone = paired.between(table.reset_index(drop=True), "a", "b", 0)  # control: as if each question stood for itself
+    assert told["high"] - told["low"] > 2 * (alone["high"] - alone["low"]) and alone["p"] < told["p"]
 
 
 def test_an_arm_without_a_metric_has_no_difference_in_it() -> None:

@@ -29,9 +29,20 @@ def group(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def between(scores: Mapping[str, Sequence[float]], a: str, b: str, seed: int) -> dict:
-    """Paired difference of arm `a` from arm `b`, over items and runs, from scores of every item by name."""
+    """Paired difference of arm `a` from arm `b`, over items and runs, from scores of every item by name.
+
+    The questions about one picture are no chances of their own: of a table that names pictures, pictures are drawn.
+    """
     runs = group(scores)
-    return stats.paired_runs([scores[name] for name in runs[a]], [scores[name] for name in runs[b]], seed=seed)
+    of_a, of_b = ([scores[name] for name in runs[arm]] for arm in (a, b))
+    return stats.paired_runs(of_a, of_b, groups=pictures(scores), seed=seed)
+
+
+def pictures(scores: Mapping[str, Sequence[float]]) -> list[str] | None:
+    """The picture of every item, where the scores are a table that names pictures."""
+    if not isinstance(scores, pd.DataFrame) or "image" not in scores.index.names:
+        return None
+    return list(scores.index.get_level_values("image"))
 
 
 def differences(per_item: PerItem, metrics: Sequence[str], seed: int) -> list[dict]:

@@ -162,7 +162,8 @@ class _Held:
             return ""
         table = self.results.scores[name]
         runs = {arm: [table[run] for run in paired.group(table)[arm]] for arm in (a, b) if arm != NONE}
-        levels = {arm: stats.over_runs(found, seed=self.seed) for arm, found in runs.items()}
+        groups = paired.pictures(table)
+        levels = {arm: stats.over_runs(found, groups=groups, seed=self.seed) for arm, found in runs.items()}
         if max(level for level, _, _ in levels.values()) <= FLOOR:
             return f"{name} is at its floor for both arms"
         chance = self.chance.get(name.lower())
