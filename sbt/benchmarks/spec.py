@@ -25,14 +25,13 @@ FORMS = {
 class Headline:
     """A metric that the report shows: a column of one of its tables.
 
-    `chance` is what guessing gives, None where that is not known. `best` is the upper end of the metric, or None.
+    `chance` is what guessing gives, None where that is not known.
     """
 
     subset: str
     metric: str
     title: str
     chance: float | None = None
-    best: float | None = 1.0
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ VERDICTS = released(
 SPEC = judged_spec(
     "alpacaeval", "AlpacaEval 1.0", "text",
     "Instructions of many kinds; a judge says which of two answers is better, the arm's or a reference's",
-    Headline("all", "win_rate", "AlpacaEval win rate (of 100)", best=100.0),
+    Headline("all", "win_rate", "AlpacaEval win rate (of 100)"),
     notebook="71_instruction_following", items=805, tokens=400, written=1024,
     raw="the annotations.json of alpaca_eval",
     sources={"alpacaeval_data": FILES, "alpacaeval_answers": ANSWERS, "alpacaeval_verdicts": VERDICTS},

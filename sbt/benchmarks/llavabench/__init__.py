@@ -13,7 +13,7 @@ FILES = BenchmarkFiles(_SOURCE, None, tuple(file.name for file in _SOURCE.files)
 SPEC = judged_spec(
     "llavabench", "LLaVA-Bench in the wild", "vision",
     "Questions about pictures of many kinds; a judge rates the answer beside one that GPT-4 gave from a caption",
-    Headline("all", "relative_score", "LLaVA-Bench (of the reference's 100)", best=None),
+    Headline("all", "relative_score", "LLaVA-Bench (of the reference's 100)"),
     notebook="72_visual_chat", items=60, tokens=700, pictures=24, written=1024, raw="LLaVA's review files",
     sources={"llavabench_data": FILES},
     paper=(

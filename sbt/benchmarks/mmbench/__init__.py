@@ -11,7 +11,7 @@ _SOURCE = Source(
 FILES = BenchmarkFiles(_SOURCE, None, ("mmbench_dev_20230712.tsv",))
 SPEC = module_spec(
     "mmbench", "MMBench", "Questions about pictures with up to four options, each asked in every order of its options",
-    Headline("all", "accuracy", "MMBench (of 100)", best=100.0),
+    Headline("all", "accuracy", "MMBench (of 100)"),
     notebook="72_visual_chat", items=4_329, tokens=80, pictures=1_164, written=4,
     keys=f"question_id, the row's index, and answer, a letter or an option; {ANSWER_FORMS}",
     sources={"mmbench_data": FILES},

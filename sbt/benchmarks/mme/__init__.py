@@ -17,8 +17,8 @@ FILES = BenchmarkFiles(_SOURCE, _SOURCE, beside="existence")
 SPEC = module_spec(
     "mme", "MME",
     "Two yes/no questions a picture, in 14 tasks of perception and cognition",
-    Headline("perception", "score", "MME perception (200 a task)", best=2000.0),
-    Headline("cognition", "score", "MME cognition (200 a task)", best=800.0),
+    Headline("perception", "score", "MME perception (200 a task)"),
+    Headline("cognition", "score", "MME cognition (200 a task)"),
     notebook="60_mme", items=2_374, tokens=40, pictures=1_187, written=3,
     keys=f"a folder of TASK.txt: image, question, label, response, with tabs between; {VISION_LOGS}",
     sources={"mme_data": FILES},

@@ -12,7 +12,7 @@ FILES = BenchmarkFiles(_SOURCE, None, ("mm-vet.json",), beside="images")
 SPEC = judged_spec(
     "mmvet", "MM-Vet", "vision",
     "Questions that take several abilities at once, from reading to arithmetic; a judge grades by the truth",
-    Headline("all", "score", "MM-Vet (of 100)", best=100.0),
+    Headline("all", "score", "MM-Vet (of 100)"),
     notebook="72_visual_chat", items=218, tokens=700, pictures=200, written=512,
     raw="the grade file of mm-vet_evaluator.py", sources={"mmvet_data": FILES},
     paper=(

@@ -29,8 +29,8 @@ ANSWERS = released(
 SPEC = judged_spec(
     "mtbench", "MT-Bench", "text",
     "Conversations of two turns, about writing, reasoning, coding and more; a judge rates each answer",
-    Headline("all", "score", "MT-Bench (1 to 10)", best=10.0),
-    Headline("all, random", "score", "MT-Bench beside a random picture", best=10.0),
+    Headline("all", "score", "MT-Bench (1 to 10)"),
+    Headline("all, random", "score", "MT-Bench beside a random picture"),
     notebook="71_instruction_following", items=80, tokens=1200, written=2 * 1024,
     raw="FastChat's gpt-4_single.jsonl", sources={"mtbench_data": FILES, "mtbench_answers": ANSWERS},
     paper=(

@@ -12,6 +12,6 @@ SOURCE = Source(
 )
 SPEC = language_spec(
     SOURCE, "SQuAD 2.0", "Answers from a passage, or that it holds none; zero-shot",
-    Headline("all", "f1", "SQuAD 2.0 F1 (of 100)", chance=None, best=100.0), items=11873, tokens=200, written=8,
+    Headline("all", "f1", "SQuAD 2.0 F1 (of 100)", chance=None), items=11873, tokens=200, written=8,
     keys=" (and, for best_*, loglikelihoods: that of ' unanswerable'), or the official object of texts",
 )  # fmt: skip

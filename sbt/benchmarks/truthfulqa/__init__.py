@@ -45,7 +45,7 @@ SPECS = (
         table=_TABLE,
         headline=(
             Headline("all", "rougeL_acc", "TruthfulQA generation (ROUGE-L acc)"),
-            Headline("all", "base_nats", "Surprise of base at what it writes (nats a token)", best=None),
+            Headline("all", "base_nats", "Surprise of base at what it writes (nats a token)"),
         ),
         about="Answers written to the same questions. Is an answer more like a true reference than like a false one?",
         notebook="50_truthfulqa",

@@ -8,7 +8,7 @@ SPEC = Spec(
     kind="vision",
     table="Vision",
     headline=(
-        Headline("held out", "visual contribution", "visual contribution (nats a token)", chance=0.0, best=None),
+        Headline("held out", "visual contribution", "visual contribution (nats a token)", chance=0.0),
     ),
     about="How much likelier the picture makes held-out answers than noise does.",
     notebook="65_visual_contribution",
