@@ -28,6 +28,7 @@ def row(asked: str, answer: str) -> dict:
     return {"id": "a", "images": [], "messages": messages}
 
 
+@pytest.fixture(scope="module")
 def tokenizers(small: SimpleNamespace) -> dict[str, PreTrainedTokenizerBase]:  # noqa: F811
     found = {
         "byte-level": assemble(small.llm, small.clip, image_markers=True)[1].tokenizer,
@@ -40,10 +41,10 @@ def tokenizers(small: SimpleNamespace) -> dict[str, PreTrainedTokenizerBase]:  #
 
 
 @pytest.fixture(params=["byte-level", "embedded", "Llama"])
-def tokenizer(small: SimpleNamespace, request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:  # noqa: F811
-    if request.param not in (known := tokenizers(small)):
+def tokenizer(tokenizers: dict, request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
+    if request.param not in tokenizers:
         pytest.skip("needs the published tokenizer (SBT_DATA)")
-    return known[request.param]
+    return tokenizers[request.param]
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
