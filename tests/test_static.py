@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -144,13 +145,19 @@ def test_the_faults_are_found() -> None:
     assert faults({"cells": [{"cell_type": "code", "source": fine}]}) == []
 
 
+@cache
+def steps_of_notebooks() -> list[tuple[str, str]]:
+    """Notebook and step of every plan."""
+    return [(step.notebook, step.name) for study in STUDIES for step in plans.load(study)[0].steps]
+
+
 @each_notebook
 def test_parameters_follow_the_grammar(path: Path) -> None:
     declared = params.declared(path)
     assert declared["study"].default == "embedded" and declared["seed"].default == 0
     assert declared["dry_run"].default is False
-    steps = [s.name for study in STUDIES for s in plans.load(study)[0].steps if s.notebook == path.stem]
-    assert declared["step"].default in steps, f"no plan has the default step of {path.name}"
+    named = path.stem, declared["step"].default
+    assert named in steps_of_notebooks(), f"no plan has the default step of {path.name}"
 
 
 @each_notebook
