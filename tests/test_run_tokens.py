@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, normalizers, processors
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sbt.benchmarks.common import evaluate_text
-from sbt.inference import loglikelihood
+from sbt.inference import completion, loglikelihood
 from sbt.inference.completion import complete
 from sbt.inference.loglikelihood import loglikelihoods
 from sbt.inference.tokens import RunTokens, token_ids
@@ -216,6 +216,17 @@ def test_the_next_part_is_made_while_the_model_reads_this_one(
     monkeypatch.setattr(evaluate_text, "_answers", answers)
     evaluate_text.ask(three(model, words, same), ASKED, tmp_path, max_new_tokens=4, too_long="truncate")
     assert at_work == [("one", 2), ("two", 3), ("three", 4), ("texts", 4)] and asked_for == order
+
+
+def test_the_weights_of_an_arm_are_looked_at_once(
+    model: LlamaForCausalLM, words: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU each look waits for it, hundreds of times: not once a part."""
+    looked = []
+    for module in (evaluate_text, loglikelihood, completion):
+        monkeypatch.setattr(module, "weights_sample", lambda model: looked.append(model) or "the same")
+    evaluate_text.ask(three(model, words, same, image), ASKED, tmp_path, max_new_tokens=4)
+    assert len(looked) == 2 and len(ASKED) > 2
 
 
 def test_one_is_made_ahead_and_errors_come_in_turn() -> None:

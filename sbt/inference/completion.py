@@ -33,6 +33,7 @@ def complete(
     batch_size: int = 32,
     add_bos: bool | None = None,
     truncated: dict[str, int] | None = None,
+    identity: str = "",
     progress: Callable[[int, int], None] | None = None,
     prompts: Sequence[tuple[int, ...]] | None = None,
 ) -> list[str]:
@@ -42,8 +43,8 @@ def complete(
     hold, too, or after `max_new_tokens` (a request may have its own number under that name). Blanks are kept, as the
     harness keeps them. Finished items are kept in `cache`. DataError names an item too long for the model; with
     `truncated` its context is cut from the left and listed there as {id: tokens}. `prompts`: what `prompt_ids` gives
-    of the requests, where it is known. ParameterError where `max_new_tokens` leaves no room, or where the model's
-    generation_config asks for beam search.
+    of the requests, where it is known; `identity`: the model's `weights_sample`, likewise. ParameterError where
+    `max_new_tokens` leaves no room, or where the model's generation_config asks for beam search.
     """
     names = item_names(requests)
     sizes = [request.get("max_new_tokens", max_new_tokens) for request in requests]
@@ -51,7 +52,7 @@ def complete(
     prompts = _fitting(requests, prompts, sizes, context_length(model, tokenizer), truncated)
     longest = max((len(ids) + size for ids, size in zip(prompts, sizes, strict=True)), default=0)
     writer = _Writer(model, tokenizer)
-    identity, done = weights_sample(model), 0
+    identity, done = identity or weights_sample(model), 0
     keys = [
         _key(f"{identity} {add_bos} {size}", one, ids) for one, ids, size in zip(requests, prompts, sizes, strict=True)
     ]

@@ -46,6 +46,7 @@ def loglikelihoods(
     batch_size: int = 32,
     add_bos: bool | None = None,
     truncated: dict[str, int] | None = None,
+    identity: str = "",
     progress: Callable[[int, int], None] | None = None,
     ready: "Ready | None" = None,
 ) -> list[list[float]]:
@@ -55,14 +56,14 @@ def loglikelihoods(
     and split at the length of the encoded context. `add_bos` None leaves BOS to the tokenizer; see `token_ids`.
     Softmax in float32, summed over tokens in float64 (in float32 the sum alone may lose 1e-4 of several hundred nats,
     as it does in HFLM). Finished items are kept in `cache` and the batches do not depend on it, so a resumed run
-    gives the same bits. `ready` is what `prepare` made of the requests, where it was called before; `truncated` is of
-    no use then. ParameterError for a model that is not causal.
+    gives the same bits. `identity`: the model's `weights_sample`, where it is known. `ready`: what `prepare` made of
+    the requests, if it was called before; `truncated` is of no use then. ParameterError: the model is not causal.
 
     DataError names an item that is empty, or longer than the model's context; with `truncated` such a context is cut
     from the left, as the harness does, and listed there as {id: tokens}.
     """
     ready = ready or prepare(model, tokenizer, requests, add_bos=add_bos, truncated=truncated)
-    names, identity = ready.names, weights_sample(model)
+    names, identity = ready.names, identity or weights_sample(model)
     keys = [_key(identity, request, add_bos) for request in requests]
     with ItemCache(cache) as kept:
         known = [kept.get(name, key) for name, key in zip(names, keys, strict=True)]

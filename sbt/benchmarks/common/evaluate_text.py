@@ -16,6 +16,7 @@ from sbt.inference import harness
 from sbt.inference.completion import check_lengths, complete
 from sbt.inference.loglikelihood import Ready, loglikelihoods, prepare
 from sbt.inference.tokens import PartTokens, RunTokens
+from sbt.models import weights_sample
 from sbt.models.text_arms import TextArm
 from sbt.utils.errors import DataError, ParameterError
 
@@ -43,9 +44,8 @@ class TextTask:
 class TextResult:
     """What the arms answered, and their scores.
 
-    answers: by arm, task and part. rows: metric rows. samples: one record an arm and
-    item. compared: by arm and score, the scores of all items. cut: prompts that were cut, by part. provenance: what
-    every row says of its making.
+    answers: by arm, task and part. rows: metric rows. samples: one record an arm and item. compared: by arm and score,
+    the scores of all items. cut: prompts that were cut, by part. provenance: what every row says of its making.
     """
 
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -113,10 +113,10 @@ def ask(
             answers[arm.name], tokens = {}, texts.of(arm.tokenizer)
             if too_long == "error":
                 check_lengths(arm.model, arm.tokenizer, asked, tokens, max_new_tokens=max_new_tokens)
-            made = partial(_made, arm, asked, tokens, too_long == "truncate")
+            made, identity = partial(_made, arm, asked, tokens, too_long == "truncate"), weights_sample(arm.model)
             for part, coming in _one_ahead(thread, made, asked):
                 cache = folder / arm.name / part.replace(" ", "-")
-                how = {"batch_size": batch_size, "add_bos": texts.add_bos, "progress": progress}
+                how = {"batch_size": batch_size, "add_bos": texts.add_bos, "identity": identity, "progress": progress}
                 try:
                     own = coming.result()
                     answers[arm.name][part] = _answers(arm, asked[part], own, cache, max_new_tokens, how)
