@@ -40,7 +40,7 @@ def test_one_run_is_compared_as_ever_and_several_with_a_wider_interval() -> None
 
 
 def test_the_questions_about_a_picture_are_one_chance() -> None:
-    """Ten questions about each of 12 pictures that an arm sees or does not: 12 are compared, not 120."""
+    """An arm that sees a picture answers all its ten questions: 12 pictures are compared, not 120 questions."""
     sees = np.random.default_rng(0).random((2, 12)) < [[0.7], [0.3]]
     index = pd.MultiIndex.from_product([range(12), range(10)], names=["image", "item"])
     table = pd.DataFrame({name: np.repeat(one, 10) * 1.0 for name, one in zip("ab", sees, strict=True)}, index)

@@ -165,7 +165,7 @@ def test_ethics_of_a_log(text_world: Path, tmp_path: Path) -> None:
 
 
 def test_truthfulqa_of_logs(text_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The task takes the median of resamples of a single answer, which are all alike: of 2 as of 1,000.
+    # The task resamples a single answer 1,000 times. All resamples are alike, so two have the same median.
     monkeypatch.setattr(scoring.BootstrapAggregator.__init__, "__defaults__", (0.95, 2))
     items = truthfulqa_files.read_items(text_world / "mc_task.json")
     targets = [

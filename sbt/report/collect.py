@@ -108,7 +108,7 @@ def read(scored: Sequence[Path], specs: Mapping[str, Any], kind: str = "") -> Re
 def _asked(folder: Path, names: Sequence[str]) -> dict:
     """The parameters that say how a step asked: those of `names`, or all but those that say which arms it asked.
 
-    Of several protocols the first one: it is the one that items are compared under.
+    Of several protocols only the first counts, since items are compared under it.
     """
     values = params.load_yaml(folder / "params.yaml")
     values |= {"protocols": values["protocols"][:1]} if "protocols" in values else {}

@@ -31,7 +31,7 @@ def group(names: Iterable[str]) -> dict[str, list[str]]:
 def between(scores: Mapping[str, Sequence[float]], a: str, b: str, seed: int) -> dict:
     """Paired difference of arm `a` from arm `b`, over items and runs, from scores of every item by name.
 
-    The questions about one picture are no chances of their own: of a table that names pictures, pictures are drawn.
+    Answers about one picture depend on each other: where a table names pictures, whole pictures are resampled.
     """
     runs = group(scores)
     of_a, of_b = ([scores[name] for name in runs[arm]] for arm in (a, b))

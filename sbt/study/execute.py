@@ -1,7 +1,7 @@
 """Executes one notebook with papermill, in a process of its own that ends when the one that started it does.
 
 A process and not a thread: papermill changes the working directory of its whole process while a notebook runs. The
-processes are copies of one that has imported papermill: to import it takes longer than to start a kernel.
+processes are copies of one that has imported papermill, since importing it takes longer than starting a kernel.
 """
 
 import multiprocessing
@@ -38,7 +38,7 @@ class Execution:
         job = (theirs, environment, str(source), str(output), values)
         self._process = PROCESSES.Process(target=_execute_here, args=job, daemon=True)
         self._process.start()
-        theirs.close()  # so that this process's end closes the pipe, by which the other one learns of it
+        theirs.close()  # from a closed pipe the other process learns that this one has ended
 
     def problem(self) -> str | None:
         """What went wrong, in words; empty where nothing did; None while the notebook is at work."""
@@ -102,7 +102,7 @@ def _execute_here(result: Connection, environment: Mapping[str, str], source: st
     """Execute a notebook in this new process, and send the problem."""
     os.setsid()  # Ctrl-C is for the process that started this one, which ends all it has started
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the terminal belongs to the lines of progress
-    os.environ.clear()  # that of the process of which this is a copy
+    os.environ.clear()  # it was that of the copied process
     os.environ.update(environment)
     threading.Thread(target=_end_with_parent, args=[result], daemon=True).start()
     result.send(execute(source, output, values))
